@@ -1,0 +1,2 @@
+//! The `stallscope` command.
+fn main() {}
