@@ -1,2 +1,435 @@
 //! The contract between the kernel side and the agent: every type that crosses the boundary.
-#![no_std]
+//!
+//! The kernel side aggregates into flat arrays that the agent maps into its own memory. A *slot* is
+//! the small, dense `css.id` of a task's cgroup in one chosen controller; a *cell* is what one CPU
+//! has counted for one slot, at index `slot * cpus + cpu`, written by that CPU alone. Each cell
+//! carries the cgroup's kernfs id. A program that finds another id there adds the cell to its CPU's
+//! *retired* cell and starts afresh, so nothing counted is lost or given to the wrong cgroup.
+//! Slot 0, which the kernel never hands out, takes what lies beyond the capacity.
+#![cfg_attr(target_arch = "bpf", no_std)]
+
+pub mod kernel;
+#[cfg(target_arch = "bpf")]
+pub mod slot;
+
+pub use kernel::Layout;
+
+/// What the programs need to know of this host, fixed while they are loaded (read-only data).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Host {
+    /// Possible CPUs: highest CPU id + 1.
+    pub cpus: u32,
+    /// Slots per CPU, slot 0 included; a `css.id` at or above is counted in slot 0.
+    pub slots: u32,
+    /// Entries of [`TaskEntry`] table minus 1; a power of two minus 1.
+    pub task_mask: u32,
+    /// log2 of the entries of the [`TaskEntry`] table.
+    pub task_bits: u32,
+    /// How far the flags word of `struct page` is shifted right to leave the NUMA node, in bits.
+    pub page_node_shift: u32,
+    /// NUMA nodes the tables are sized for: highest node id + 1.
+    pub nodes: u32,
+}
+
+/// What one CPU counts for one slot.
+pub trait Cell: Copy {
+    /// A cell that counted nothing, for the cgroup with this kernfs id.
+    fn new(cgroup: u64) -> Self;
+    /// The cgroup it counts for; 0 for none.
+    fn cgroup(&self) -> u64;
+    /// Adds what `other` counted.
+    fn add(&mut self, other: &Self);
+}
+
+/// Why a runnable task did not run: the causes of run-queue wait, which sum to `run_delay`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
+pub enum Cause {
+    /// The same container, pod or service held the CPU.
+    Own = 0,
+    /// Another container or cgroup held it.
+    Neighbour = 1,
+    /// A service of the host held it.
+    Host = 2,
+    /// A kernel thread other than the three below held it.
+    Kernel = 3,
+    /// kswapd held it.
+    Kswapd = 4,
+    /// kcompactd held it.
+    Kcompactd = 5,
+    /// khugepaged held it.
+    Khugepaged = 6,
+    /// The task's group had used up its CPU quota.
+    Throttled = 7,
+    /// Nobody held it: the CPU had yet to wake.
+    Idle = 8,
+    /// Who held it is not known.
+    Unattributed = 9,
+}
+
+impl Cause {
+    /// All causes, in the order of [`WaitCell::wait_ns`].
+    pub const ALL: [Self; CAUSES] = [
+        Self::Own,
+        Self::Neighbour,
+        Self::Host,
+        Self::Kernel,
+        Self::Kswapd,
+        Self::Kcompactd,
+        Self::Khugepaged,
+        Self::Throttled,
+        Self::Idle,
+        Self::Unattributed,
+    ];
+
+    /// The value of the `cause` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Neighbour => "neighbour",
+            Self::Host => "host",
+            Self::Kernel => "kernel",
+            Self::Kswapd => "kswapd",
+            Self::Kcompactd => "kcompactd",
+            Self::Khugepaged => "khugepaged",
+            Self::Throttled => "throttled",
+            Self::Idle => "idle",
+            Self::Unattributed => "unattributed",
+        }
+    }
+}
+
+/// Number of causes of run-queue wait.
+pub const CAUSES: usize = 10;
+
+/// Buckets of a wait histogram: [`wait_bucket`] says which; the last has no upper bound.
+pub const WAIT_BUCKETS: usize = 12;
+
+/// Upper bounds of all wait buckets but the last, in nanoseconds: 2^11 (2 us) to 2^31 (2.1 s), each
+/// four times the one before.
+pub const WAIT_BOUNDS_NS: [u64; WAIT_BUCKETS - 1] = {
+    let mut bounds = [0; WAIT_BUCKETS - 1];
+    let mut i = 0;
+    while i < bounds.len() {
+        bounds[i] = 1 << (11 + 2 * i);
+        i += 1;
+    }
+    bounds
+};
+
+/// The bucket of a wait of `ns`, without a loop or a count-leading-zeros instruction (BPF has none).
+///
+/// A wait of exactly a bound falls in the bucket above it: one nanosecond of the resolution.
+#[inline(always)]
+#[must_use]
+pub const fn wait_bucket(ns: u64) -> usize {
+    let mut rest = ns >> 11;
+    let mut bucket = 0;
+    if rest >= 1 << 16 {
+        rest >>= 16;
+        bucket += 8;
+    }
+    if rest >= 1 << 8 {
+        rest >>= 8;
+        bucket += 4;
+    }
+    if rest >= 1 << 4 {
+        rest >>= 4;
+        bucket += 2;
+    }
+    if rest >= 1 << 2 {
+        rest >>= 2;
+        bucket += 1;
+    }
+    if rest >= 1 {
+        bucket += 1;
+    }
+    if bucket < WAIT_BUCKETS { bucket } else { WAIT_BUCKETS - 1 }
+}
+
+/// The kernel daemons that reclaim, compact or collapse memory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
+pub enum Daemon {
+    /// `kswapd<node>`.
+    Kswapd = 0,
+    /// `kcompactd<node>`.
+    Kcompactd = 1,
+    /// `khugepaged`, one for the host.
+    Khugepaged = 2,
+}
+
+impl Daemon {
+    /// All daemons, in the order of [`WaitCell::preemptions`].
+    pub const ALL: [Self; DAEMONS] = [Self::Kswapd, Self::Kcompactd, Self::Khugepaged];
+
+    /// The value of the `daemon` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Kswapd => "kswapd",
+            Self::Kcompactd => "kcompactd",
+            Self::Khugepaged => "khugepaged",
+        }
+    }
+}
+
+/// Number of daemons.
+pub const DAEMONS: usize = 3;
+
+/// What one CPU counted for one slot at `sched_switch` and `sched_migrate_task`: three cache lines.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WaitCell {
+    /// kernfs id of the cgroup; 0 while unused and in slot 0.
+    pub cgroup: u64,
+    /// Time on this CPU, in nanoseconds of `rq->clock`.
+    pub on_cpu_ns: u64,
+    /// Run-queue wait by [`Cause`], in nanoseconds of `rq->clock`.
+    pub wait_ns: [u64; CAUSES],
+    /// Stays on a run queue by length; wraps.
+    pub wait_buckets: [u32; WAIT_BUCKETS],
+    /// Times a daemon took this CPU from a task that wanted to go on; wraps.
+    pub preemptions: [u32; DAEMONS],
+    /// Fills the third cache line.
+    pub reserved: [u32; 3],
+    /// The cgroup's CFS run queue's total throttled time when it last ran here.
+    pub throttled_seen_ns: u64,
+    /// Start of its last throttle seen here.
+    pub throttle_start_ns: u64,
+    /// End of that throttle; 0 while it lasts.
+    pub throttle_end_ns: u64,
+}
+
+impl Cell for WaitCell {
+    #[inline(always)]
+    fn new(cgroup: u64) -> Self {
+        Self {
+            cgroup,
+            on_cpu_ns: 0,
+            wait_ns: [0; CAUSES],
+            wait_buckets: [0; WAIT_BUCKETS],
+            preemptions: [0; DAEMONS],
+            reserved: [0; 3],
+            throttled_seen_ns: 0,
+            throttle_start_ns: 0,
+            throttle_end_ns: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn cgroup(&self) -> u64 {
+        self.cgroup
+    }
+
+    #[inline(always)]
+    fn add(&mut self, other: &Self) {
+        self.on_cpu_ns += other.on_cpu_ns;
+        for (sum, part) in self.wait_ns.iter_mut().zip(&other.wait_ns) {
+            *sum += part;
+        }
+        for (sum, part) in self.wait_buckets.iter_mut().zip(&other.wait_buckets) {
+            *sum = sum.wrapping_add(*part);
+        }
+        for (sum, part) in self.preemptions.iter_mut().zip(&other.preemptions) {
+            *sum = sum.wrapping_add(*part);
+        }
+    }
+}
+
+/// Occupants of a CPU that [`Ring`] remembers.
+pub const RING_LENGTH: usize = 512;
+
+/// Who held a CPU until a moment: see [`Occupant`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Segment {
+    /// `rq->clock` when it left.
+    pub end_ns: u64,
+    /// Who it was.
+    pub occupant: Occupant,
+}
+
+/// Who holds a CPU, in one word so that two are compared at once: in the top byte the [`Cause`] it
+/// is to others (0 for a user task, where that depends on who asks), then 32 bits of group and 24 of
+/// slot.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Occupant(pub u64);
+
+impl Occupant {
+    /// A user task of `slot`, whose group is `group`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn user(slot: u32, group: u32) -> Self {
+        Self((group as u64) << 24 | (slot & 0xff_ffff) as u64)
+    }
+
+    /// Something whose cause does not depend on who waits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn other(cause: Cause) -> Self {
+        Self((cause as u64) << 56)
+    }
+
+    /// Whether it is kswapd, kcompactd or khugepaged.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_daemon(self) -> bool {
+        let cause = (self.0 >> 56) as u32;
+        cause >= Cause::Kswapd as u32 && cause <= Cause::Khugepaged as u32
+    }
+
+    /// What this occupant is to a waiting user task `waiting`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn cause_to(self, waiting: Self) -> u32 {
+        let fixed = (self.0 >> 56) as u32;
+        if fixed != 0 {
+            return fixed;
+        }
+        if self.0 == waiting.0 {
+            return Cause::Own as u32;
+        }
+        let group = (self.0 >> 24) as u32;
+        if group == GROUP_HOST {
+            Cause::Host as u32
+        } else if group > GROUP_HOST && group == (waiting.0 >> 24) as u32 {
+            Cause::Own as u32
+        } else {
+            Cause::Neighbour as u32
+        }
+    }
+}
+
+/// Group of a slot about which the agent has not said anything yet: a neighbour to all others.
+pub const GROUP_UNKNOWN: u32 = 0;
+/// Group of the host's services. Higher numbers are pods, containers and other cgroups.
+pub const GROUP_HOST: u32 = 1;
+
+/// The last occupants of one CPU, oldest overwritten first; equal neighbours are one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Ring {
+    /// Segments ever written.
+    pub head: u64,
+    /// `rq->clock` at the last switch; 0 before the first.
+    pub since_ns: u64,
+    /// Who was put on the CPU then.
+    pub current: Occupant,
+    /// The kernfs id of its cgroup.
+    pub current_cgroup: u64,
+    /// Where this CPU's cell for that cgroup is.
+    pub current_place: u32,
+    /// Keeps the layout free of implicit padding.
+    pub reserved: u32,
+    /// Switches that were not shown to the program, known by the time they left in the tasks.
+    pub hidden: u64,
+    /// Times a task shared its [`TaskEntry`] with another and a part of its wait went unseen.
+    pub collisions: u64,
+    /// `segments[(head - 1) % RING_LENGTH]` is the newest.
+    pub segments: [Segment; RING_LENGTH],
+}
+
+/// What is remembered of a task between two of its switches, in a table indexed by the low bits of
+/// its pid.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TaskEntry {
+    /// Top byte: the pid's remaining bits plus 1, 0 for an empty entry. The rest: `run_delay` up to
+    /// which the task's wait is accounted for, in nanoseconds modulo 2^56.
+    pub tagged_delay: u64,
+    /// Total throttled time of its run queue when it was preempted; [`THROTTLE_UNKNOWN`] otherwise.
+    pub throttled_ns: u64,
+}
+
+/// No total is remembered in [`TaskEntry::throttled_ns`].
+pub const THROTTLE_UNKNOWN: u64 = u64::MAX;
+
+/// One reclaim daemon of one NUMA node, at index `daemon * DAEMON_NODES + node`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DaemonCell {
+    /// Times it was switched in after sleeping.
+    pub wakeups: u64,
+    /// Its time on CPUs, in nanoseconds.
+    pub on_cpu_ns: u64,
+    /// Its own wait on run queues, in nanoseconds.
+    pub wait_ns: u64,
+    /// Whether it left its CPU to sleep when it was last switched out.
+    pub slept: u64,
+}
+
+/// NUMA nodes a [`DaemonCell`] exists for; daemons of higher nodes are counted in the last.
+pub const DAEMON_NODES: usize = 64;
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{DaemonCell, Host, Layout, Ring, TaskEntry, WaitCell};
+
+    macro_rules! pod {
+        ($($type:ty),+ $(,)?) => {$(
+            // SAFETY: `repr(C)`, made of integers alone, without implicit padding (asserted below).
+            unsafe impl aya::Pod for $type {}
+        )+};
+    }
+    pod!(Host, Layout, WaitCell, Ring, TaskEntry, DaemonCell);
+
+    const _: () = {
+        assert!(size_of::<WaitCell>() == 192);
+        assert!(size_of::<Ring>() == 56 + 16 * super::RING_LENGTH);
+        assert!(size_of::<Host>() == 24);
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_falls_between_the_bounds_of_its_bucket() {
+        for shift in 0..64 {
+            for ns in [(1_u64 << shift) - 1, 1 << shift, (1 << shift) + 1] {
+                let bucket = wait_bucket(ns);
+                if bucket > 0 {
+                    assert!(ns >= WAIT_BOUNDS_NS[bucket - 1], "{ns} in {bucket}");
+                }
+                if bucket < WAIT_BOUNDS_NS.len() {
+                    assert!(ns < WAIT_BOUNDS_NS[bucket], "{ns} in {bucket}");
+                }
+            }
+        }
+        assert_eq!(wait_bucket(u64::MAX), WAIT_BUCKETS - 1);
+    }
+
+    #[test]
+    fn an_occupant_is_what_it_is_to_the_waiting_task() {
+        let me = Occupant::user(7, 5);
+        let cause = |occupant: Occupant| occupant.cause_to(me);
+        assert_eq!(cause(me), Cause::Own as u32);
+        assert_eq!(cause(Occupant::user(8, 5)), Cause::Own as u32);
+        assert_eq!(cause(Occupant::user(8, 6)), Cause::Neighbour as u32);
+        assert_eq!(cause(Occupant::user(8, GROUP_UNKNOWN)), Cause::Neighbour as u32);
+        assert_eq!(cause(Occupant::user(8, GROUP_HOST)), Cause::Host as u32);
+        for fixed in [Cause::Idle, Cause::Kswapd, Cause::Unattributed] {
+            assert_eq!(cause(Occupant::other(fixed)), fixed as u32);
+        }
+        let service = Occupant::user(3, GROUP_HOST);
+        assert_eq!(service.cause_to(service), Cause::Own as u32);
+        assert_eq!(Occupant::user(4, GROUP_HOST).cause_to(service), Cause::Host as u32);
+        let new = Occupant::user(9, GROUP_UNKNOWN);
+        assert_eq!(Occupant::user(10, GROUP_UNKNOWN).cause_to(new), Cause::Neighbour as u32);
+    }
+
+    #[test]
+    fn causes_and_daemons_are_in_the_order_of_their_numbers() {
+        for (i, cause) in Cause::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, i);
+        }
+        for (i, daemon) in Daemon::ALL.into_iter().enumerate() {
+            assert_eq!(daemon as usize, i);
+        }
+    }
+}

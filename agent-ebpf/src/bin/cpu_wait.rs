@@ -1,0 +1,621 @@
+//! Where the time of a runnable task goes: on-CPU time, and the wait on run queues split by cause.
+//!
+//! At `sched_switch` the kernel adds `rq->clock - last_queued` to the next task's `run_delay`. The
+//! program computes the same number and cuts it along a ring of this CPU's last occupants. A waiting
+//! task that is moved leaves a part of its wait in `run_delay` without a switch; a table by pid makes
+//! that part visible at `sched_migrate_task`, where it is cut along the source CPU's ring. The parts
+//! therefore sum to `run_delay`.
+#![no_std]
+#![no_main]
+#![allow(missing_docs, reason = "aya's macros make public functions")]
+
+use core::mem::offset_of;
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::{btf_tracepoint, map},
+    maps::Array,
+    programs::BtfTracePointContext,
+};
+use aya_log_ebpf::debug;
+use stallscope_ebpf::{
+    Cause, DAEMON_NODES, Daemon, DaemonCell, GROUP_UNKNOWN, Occupant, RING_LENGTH, Ring, Segment,
+    THROTTLE_UNKNOWN, TaskEntry, WaitCell,
+    kernel::{self, CfsRq, MAX_RT_PRIO, PF_KTHREAD, TASK_DEAD, Task, Typed},
+    slot::{self, Slot},
+    wait_bucket,
+};
+
+/// What this CPU counted by slot, at `slot * cpus + cpu`.
+#[map]
+static CELLS: Array<WaitCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// By CPU: what its cells counted for cgroups that lost their slot.
+#[map]
+static RETIRED: Array<WaitCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// By slot: the group in the low half, the low half of its cgroup's id in the high half. Written by
+/// the agent.
+#[map]
+static GROUPS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// By CPU: its last occupants. Written under that CPU's run-queue lock.
+#[map]
+static RINGS: Array<Ring> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// By the low bits of a pid.
+#[map]
+static TASKS: Array<TaskEntry> = Array::with_max_entries(1, 0);
+/// By daemon and NUMA node.
+#[map]
+static DAEMONS: Array<DaemonCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Bits of a [`TaskEntry`] that hold `run_delay`.
+const DELAY_MASK: u64 = (1 << 56) - 1;
+
+/// A time span on one CPU that a group spent throttled, inside a longer wait.
+#[derive(Clone, Copy)]
+struct Throttled {
+    start: u64,
+    end: u64,
+    /// Throttled before `start` too, for so long.
+    earlier: u64,
+}
+
+/// Who a task is to those who wait while it runs. (The idle task is told apart by its pid, 0.)
+#[inline(always)]
+fn occupant(task: Task<Typed>, slot: Slot) -> Occupant {
+    if task.flags() & PF_KTHREAD != 0 {
+        return Occupant::other(match daemon(task) {
+            Some((Daemon::Kswapd, _)) => Cause::Kswapd,
+            Some((Daemon::Kcompactd, _)) => Cause::Kcompactd,
+            Some((Daemon::Khugepaged, _)) => Cause::Khugepaged,
+            None => Cause::Kernel,
+        });
+    }
+    user(slot)
+}
+
+/// The occupant that a user task of `slot` is.
+#[inline(always)]
+fn user(slot: Slot) -> Occupant {
+    let group = match GROUPS.get(slot.index) {
+        Some(word) if (*word >> 32) as u32 == slot.cgroup as u32 => *word as u32,
+        _ => GROUP_UNKNOWN,
+    };
+    Occupant::user(slot.index, group)
+}
+
+/// The reclaim daemon a kernel thread is, with its NUMA node, by name: `PF_KCOMPACTD` exists only
+/// since 6.12 and khugepaged never had a flag.
+#[inline(always)]
+fn daemon(kthread: Task<Typed>) -> Option<(Daemon, u32)> {
+    const KSWAPD: u64 = u64::from_le_bytes(*b"kswapd\0\0");
+    const KCOMPACT: u64 = u64::from_le_bytes(*b"kcompact");
+    const KHUGEPAG: u64 = u64::from_le_bytes(*b"khugepag");
+    let name = u64::from_le(kthread.comm(0));
+    if name & 0xffff_ffff_ffff == KSWAPD {
+        Some((Daemon::Kswapd, number(u64::from_le(kthread.comm(6)))))
+    } else if name == KCOMPACT {
+        Some((Daemon::Kcompactd, number(u64::from_le(kthread.comm(8)) >> 8)))
+    } else if name == KHUGEPAG {
+        Some((Daemon::Khugepaged, 0))
+    } else {
+        None
+    }
+}
+
+/// The number that `digits` begins with, at most two of them: [`DAEMON_NODES`] is 64.
+#[inline(always)]
+fn number(digits: u64) -> u32 {
+    let tens = (digits as u8).wrapping_sub(b'0') as u32;
+    let ones = ((digits >> 8) as u8).wrapping_sub(b'0') as u32;
+    if ones < 10 { tens * 10 + ones } else { tens }
+}
+
+/// The cell of a daemon.
+#[inline(always)]
+fn daemon_cell((daemon, node): (Daemon, u32)) -> Option<*mut DaemonCell> {
+    let last = DAEMON_NODES as u32 - 1;
+    let node = if node < last { node } else { last };
+    DAEMONS.get_ptr_mut(daemon as u32 * DAEMON_NODES as u32 + node)
+}
+
+/// Cuts the wait `[from, to]` along the ring of CPU `ring` and adds the parts to this CPU's cell of
+/// the slot of `waiting`. The run-queue lock of the ring's CPU is held.
+///
+/// A global function of plain numbers: the verifier checks it once, not at each of its calls, which
+/// is what makes a long ring affordable. It branches as little as it can, because the verifier
+/// follows every path of every round.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn split(ring: u32, cell: u32, waiting: u64, from: u64, to: u64) -> u32 {
+    let waiting = Occupant(waiting);
+    let (Some(ring), Some(cell)) = (RINGS.get_ptr(ring), CELLS.get_ptr_mut(cell)) else { return 1 };
+    // SAFETY: pointers into the maps' values; the run-queue lock is held.
+    unsafe {
+        let mut end = to;
+        let mut at = (*ring).head as usize - 1;
+        for _ in 0..RING_LENGTH - 1 {
+            let occupant = (*ring).segments[at % RING_LENGTH].occupant;
+            at = at.wrapping_sub(1);
+            let start = (*ring).segments[at % RING_LENGTH].end_ns;
+            if start <= from {
+                add(cell, occupant.cause_to(waiting), end - from);
+                return 0;
+            }
+            if start < end {
+                add(cell, occupant.cause_to(waiting), end - start);
+                end = start;
+            }
+        }
+        add(cell, Cause::Unattributed as u32, end - from);
+    }
+    0
+}
+
+/// Cuts the wait `[from, to]`, less what of it was spent throttled.
+///
+/// # Safety
+/// `cell` is this CPU's, at `place`; the run-queue lock of the ring's CPU is held.
+#[inline(always)]
+unsafe fn split_around(
+    ring: u32,
+    cell: *mut WaitCell,
+    place: u32,
+    waiting: Occupant,
+    from: u64,
+    to: u64,
+    hole: Throttled,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        add(cell, Cause::Throttled as u32, hole.end - hole.start + hole.earlier);
+        if hole.end < to {
+            split(ring, place, waiting.0, hole.end, to);
+        }
+        let from = from + hole.earlier;
+        if from < hole.start {
+            split(ring, place, waiting.0, from, hole.start);
+        }
+    }
+}
+
+/// How much of `[start, end]` lies in the throttled span.
+#[inline(always)]
+fn overlap(start: u64, end: u64, hole: Throttled) -> u64 {
+    let start = if start > hole.start { start } else { hole.start };
+    let end = if end < hole.end { end } else { hole.end };
+    if end > start { end - start } else { 0 }
+}
+
+/// Adds `ns` to one cause.
+///
+/// # Safety
+/// `cell` is this CPU's.
+#[inline(always)]
+unsafe fn add(cell: *mut WaitCell, cause: u32, ns: u64) {
+    const { assert!(offset_of!(WaitCell, wait_ns) + 16 * size_of::<u64>() <= size_of::<WaitCell>()) };
+    // SAFETY: the caller's. No cause is above 9; the mask tells the verifier that the word lies in
+    // the cell, which a comparison does not once the compiler has moved it.
+    unsafe {
+        let sums = (&raw mut (*cell).wait_ns).cast::<u64>();
+        *sums.add(cause as usize & 15) += ns;
+    }
+}
+
+/// Counts one stay of `ns` on a run queue.
+///
+/// # Safety
+/// `cell` is this CPU's.
+#[inline(always)]
+unsafe fn count_stay(cell: *mut WaitCell, ns: u64) {
+    // SAFETY: the caller's; the bucket is in range by construction.
+    unsafe {
+        let bucket = &mut (*cell).wait_buckets[wait_bucket(ns)];
+        *bucket = bucket.wrapping_add(1);
+    }
+}
+
+/// The part of a wait since `from` that the task's group spent throttled, by what `cell` knows of the
+/// run queue and what the task remembers in `entry`.
+///
+/// # Safety
+/// `cell` belongs to the CPU of `cfs_rq`, whose run-queue lock is held.
+#[inline(always)]
+unsafe fn throttled(
+    cell: *const WaitCell,
+    entry: *const TaskEntry,
+    cfs_rq: CfsRq<Typed>,
+    total: u64,
+    from: u64,
+    now: u64,
+    idle: bool,
+) -> Throttled {
+    // SAFETY: the caller's.
+    unsafe {
+        let grown = total - (*cell).throttled_seen_ns;
+        let (mut start, mut end) = ((*cell).throttle_start_ns, (*cell).throttle_end_ns);
+        if end == 0 && start != 0 {
+            // Seen beginning. Over once the total has grown, else still going on.
+            end = if grown != 0 { start + grown } else { now };
+        } else if grown != 0 {
+            // Began while none of its tasks was on this CPU: as one of them was queued. It ended
+            // just now if nobody else had the CPU.
+            start = if idle { now - grown } else { from };
+            end = start + grown;
+        } else if cfs_rq.throttle_count() != 0 {
+            (start, end) = (from, now);
+        }
+        if start < from {
+            start = from;
+        }
+        if end > now {
+            end = now;
+        }
+        if end < start {
+            (start, end) = (from, from);
+        }
+        // A preempted task may have waited through several throttles: the total knows of all of
+        // them, and the first began with the wait.
+        let mut earlier = 0;
+        let remembered = (*entry).throttled_ns;
+        if remembered != THROTTLE_UNKNOWN && total - remembered > end - start {
+            earlier = total - remembered - (end - start);
+            let room = start - from;
+            if earlier > room {
+                earlier = room;
+            }
+        }
+        Throttled { start, end, earlier }
+    }
+}
+
+/// The entry of a task, and whether it is this task's.
+#[inline(always)]
+fn task_entry(pid: u32) -> Option<(*mut TaskEntry, u64, bool)> {
+    let tag = (((pid >> kernel::task_bits()) as u64) + 1) << 56;
+    let entry = TASKS.get_ptr_mut(pid & kernel::task_mask())?;
+    // SAFETY: a pointer into the map's value.
+    let mine = unsafe { (*entry).tagged_delay } & !DELAY_MASK == tag;
+    Some((entry, tag, mine))
+}
+
+/// Appends who held the CPU until `end`.
+///
+/// # Safety
+/// `ring` is this CPU's, under its run-queue lock.
+#[inline(always)]
+unsafe fn push(ring: *mut Ring, occupant: Occupant, end: u64) {
+    // SAFETY: the caller's.
+    unsafe {
+        let newest = ((*ring).head as usize).wrapping_sub(1) % RING_LENGTH;
+        if (*ring).segments[newest].occupant == occupant {
+            (*ring).segments[newest].end_ns = end;
+        } else {
+            let at = (*ring).head as usize % RING_LENGTH;
+            (*ring).segments[at] = Segment { end_ns: end, occupant };
+            (*ring).head += 1;
+        }
+    }
+}
+
+/// The task that leaves: its time on the CPU, and whom it makes room for.
+#[inline(always)]
+fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, cpu: u32, now: u64) {
+    let pid = prev.pid();
+    // SAFETY: this CPU's ring and cells, under its run-queue lock.
+    unsafe {
+        // Normally a task arrived when the one before it left. If it came later, a switch was not
+        // shown to us: the first of a CPU, or one the kernel hides.
+        if pid != 0 && prev.last_arrival() > (*ring).since_ns {
+            came_unseen(prev, ring, cpu);
+        } else if (*ring).head == 0 {
+            (*ring).current = Occupant::other(Cause::Unattributed);
+        }
+        let since = (*ring).since_ns;
+        push(ring, (*ring).current, now);
+        if pid == 0 {
+            return;
+        }
+        let Some(cell) = CELLS.get_ptr_mut((*ring).current_place) else { return };
+        let on_cpu = now - since;
+        if (*cell).cgroup != (*ring).current_cgroup {
+            // Its cgroup ended and another took the slot over since this task arrived.
+            if let Some(retired) = RETIRED.get_ptr_mut(cpu) {
+                (*retired).on_cpu_ns += on_cpu;
+            }
+            return;
+        }
+        (*cell).on_cpu_ns += on_cpu;
+        let state = prev.state();
+        let runnable = state == 0 || preempt;
+        if next.flags() & PF_KTHREAD != 0
+            && runnable
+            && let Some((daemon, _)) = daemon(next)
+            && let Some(count) = (*cell).preemptions.get_mut(daemon as usize)
+        {
+            *count = count.wrapping_add(1);
+        }
+        if (*ring).current.is_daemon()
+            && let Some(daemon) = daemon(prev)
+            && let Some(cell) = daemon_cell(daemon)
+        {
+            (*cell).on_cpu_ns += on_cpu;
+            (*cell).slept = u64::from(!runnable);
+        }
+        if state & TASK_DEAD != 0 {
+            if let Some((entry, _, true)) = task_entry(pid) {
+                (*entry).tagged_delay = 0;
+            }
+        } else {
+            remember_throttle(prev, cell, runnable, now);
+        }
+    }
+}
+
+/// The task that leaves was put on this CPU by a switch that was not shown to us.
+///
+/// # Safety
+/// `ring` is this CPU's, under its run-queue lock.
+#[inline(always)]
+unsafe fn came_unseen(prev: Task<Typed>, ring: *mut Ring, cpu: u32) {
+    let slot = slot::of_task(prev);
+    let arrival = prev.last_arrival();
+    // SAFETY: the caller's.
+    unsafe {
+        let first = (*ring).head == 0;
+        if first {
+            (*ring).current = Occupant::other(Cause::Unattributed);
+        }
+        push(ring, (*ring).current, arrival);
+        (*ring).since_ns = arrival;
+        (*ring).current = occupant(prev, slot);
+        (*ring).current_place = slot.place(cpu);
+        (*ring).current_cgroup = slot.cgroup;
+        if let Some(cell) = slot::cell(&CELLS, &RETIRED, slot, cpu)
+            && !first
+        {
+            (*ring).hidden += 1;
+            recover(prev, slot, cell, cpu, arrival);
+        }
+    }
+}
+
+/// Notes what the wait that may begin now needs to know of throttling.
+///
+/// # Safety
+/// `cell` is this CPU's, under its run-queue lock.
+#[inline(always)]
+unsafe fn remember_throttle(prev: Task<Typed>, cell: *mut WaitCell, runnable: bool, now: u64) {
+    let cfs_rq = prev.cfs_rq();
+    // SAFETY: the caller's.
+    unsafe {
+        let throttled = cfs_rq.throttle_count() != 0;
+        if !throttled && (*cell).throttled_seen_ns == 0 {
+            return;
+        }
+        if throttled && ((*cell).throttle_end_ns != 0 || (*cell).throttle_start_ns == 0) {
+            (*cell).throttle_start_ns = now;
+            (*cell).throttle_end_ns = 0;
+        }
+        if let Some((entry, _, true)) = task_entry(prev.pid()) {
+            (*entry).throttled_ns =
+                if runnable { cfs_rq.throttled_time() } else { THROTTLE_UNKNOWN };
+        }
+    }
+}
+
+/// Attributes the wait that ended at `arrival` with a switch nobody showed us.
+///
+/// # Safety
+/// `cell` is this CPU's, under its run-queue lock.
+#[inline(always)]
+unsafe fn recover(task: Task<Typed>, slot: Slot, cell: *mut WaitCell, cpu: u32, arrival: u64) {
+    let Some((entry, tag, true)) = task_entry(task.pid()) else { return };
+    let delay = task.run_delay();
+    // SAFETY: the caller's.
+    unsafe {
+        let unseen = delay.wrapping_sub((*entry).tagged_delay) & DELAY_MASK;
+        (*entry).tagged_delay = tag | (delay & DELAY_MASK);
+        if unseen != 0 && unseen < arrival {
+            split(cpu, slot.place(cpu), user(slot).0, arrival - unseen, arrival);
+            count_stay(cell, unseen);
+        }
+    }
+}
+
+/// The task that comes: how long it waited, and for whom.
+#[inline(always)]
+fn arrive(next: Task<Typed>, idle: bool, ring: *mut Ring, cpu: u32, now: u64) {
+    let slot = slot::of_task(next);
+    let who = occupant(next, slot);
+    let place = slot.place(cpu);
+    // SAFETY: this CPU's ring and cells, under its run-queue lock.
+    unsafe {
+        let left = (*ring).current;
+        let left_since = (*ring).since_ns;
+        (*ring).since_ns = now;
+        (*ring).current = who;
+        (*ring).current_place = place;
+        (*ring).current_cgroup = slot.cgroup;
+        let Some(cell) = slot::cell(&CELLS, &RETIRED, slot, cpu) else { return };
+        let Some((entry, tag, mine)) = task_entry(next.pid()) else { return };
+        let queued = next.last_queued();
+        let wait = if queued != 0 && queued < now { now - queued } else { 0 };
+        let delay = next.run_delay();
+        let known = (*entry).tagged_delay;
+        (*entry).tagged_delay = tag | (delay.wrapping_add(wait) & DELAY_MASK);
+        if mine {
+            let unseen = delay.wrapping_sub(known) & DELAY_MASK;
+            if unseen != 0 {
+                add(cell, Cause::Unattributed as u32, unseen);
+                count_stay(cell, unseen);
+            }
+        } else {
+            if known != 0 {
+                (*ring).collisions += 1;
+            }
+            (*entry).throttled_ns = THROTTLE_UNKNOWN;
+        }
+        let cfs_rq = next.cfs_rq();
+        let total = cfs_rq.throttled_time();
+        if wait != 0 {
+            if total != 0 && next.prio() >= MAX_RT_PRIO {
+                let hole = throttled(cell, entry, cfs_rq, total, queued, now, idle);
+                split_around(cpu, cell, place, who, queued, now, hole);
+            } else if queued >= left_since {
+                // The common case: it waited for the task that leaves, and for no other.
+                add(cell, left.cause_to(who), wait);
+            } else {
+                split(cpu, place, who.0, queued, now);
+            }
+            count_stay(cell, wait);
+        }
+        if total != 0 {
+            close_throttle(cell, cfs_rq, total, queued, now, idle);
+        }
+        if who.is_daemon()
+            && let Some(daemon) = daemon(next)
+            && let Some(cell) = daemon_cell(daemon)
+        {
+            (*cell).wait_ns += wait;
+            (*cell).wakeups += (*cell).slept;
+            (*cell).slept = 0;
+        }
+    }
+}
+
+/// Keeps the last throttle for those of the group that still wait.
+///
+/// # Safety
+/// `cell` is this CPU's, under its run-queue lock.
+#[inline(always)]
+unsafe fn close_throttle(
+    cell: *mut WaitCell,
+    cfs_rq: CfsRq<Typed>,
+    total: u64,
+    queued: u64,
+    now: u64,
+    idle: bool,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let grown = total - (*cell).throttled_seen_ns;
+        if grown == 0 {
+            return;
+        }
+        (*cell).throttled_seen_ns = total;
+        if (*cell).throttle_end_ns != 0 || (*cell).throttle_start_ns == 0 {
+            (*cell).throttle_start_ns = if idle { now - grown } else { queued };
+        }
+        if cfs_rq.throttle_count() == 0 {
+            (*cell).throttle_end_ns = (*cell).throttle_start_ns + grown;
+        }
+    }
+}
+
+/// Attributes wait, and the time of the task that leaves.
+#[btf_tracepoint(function = "sched_switch")]
+pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: `sched_switch` passes (preempt, prev, next) on every kernel.
+    let (prev, next) = unsafe { (Task::<Typed>::new(ctx.arg(1)), Task::<Typed>::new(ctx.arg(2))) };
+    let preempt = ctx.arg::<u64>(0) as u8 != 0;
+    let now = next.cfs_rq().rq().clock();
+    let cpu = slot::this_cpu();
+    let Some(ring) = RINGS.get_ptr_mut(cpu) else { return 0 };
+    leave(prev, next, preempt, ring, cpu, now);
+    if next.pid() != 0 {
+        arrive(next, prev.pid() == 0, ring, cpu, now);
+    } else {
+        // SAFETY: this CPU's ring, under its run-queue lock.
+        unsafe {
+            (*ring).since_ns = now;
+            (*ring).current = Occupant::other(Cause::Idle);
+        }
+    }
+    0
+}
+
+/// Attributes the wait that a task leaves behind when it is moved to another CPU.
+#[btf_tracepoint(function = "sched_migrate_task")]
+pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: `sched_migrate_task` passes (p, dest_cpu) on every kernel.
+    let task = unsafe { Task::<Typed>::new(ctx.arg(0)) };
+    let Some((entry, tag, mine)) = task_entry(task.pid()) else { return 0 };
+    let delay = task.run_delay();
+    // SAFETY: a waiting task is moved with its run-queue lock held, so the source CPU's ring and
+    // cells stay as they are; what is written is this CPU's.
+    unsafe {
+        let known = (*entry).tagged_delay;
+        let left = if mine {
+            delay.wrapping_sub(known) & DELAY_MASK
+        } else if task.pcount() == 0 {
+            delay
+        } else {
+            0
+        };
+        (*entry).throttled_ns = if mine { (*entry).throttled_ns } else { THROTTLE_UNKNOWN };
+        if left != 0 {
+            (*entry).tagged_delay = tag | (delay & DELAY_MASK);
+            attribute_left(&ctx, task, entry, left);
+        }
+        (*entry).throttled_ns = THROTTLE_UNKNOWN;
+    }
+    0
+}
+
+/// Cuts the last `left` nanoseconds on the source CPU's run queue.
+///
+/// # Safety
+/// The source CPU's run-queue lock is held.
+#[inline(always)]
+unsafe fn attribute_left(ctx: &BtfTracePointContext, task: Task<Typed>, entry: *const TaskEntry, left: u64) {
+    let cfs_rq = task.cfs_rq();
+    let rq = cfs_rq.rq();
+    let (now, source) = (rq.clock(), rq.cpu());
+    let slot = slot::of_task(task);
+    let Some(ring) = RINGS.get_ptr_mut(source) else { return };
+    let Some(cell) = slot::cell(&CELLS, &RETIRED, slot, slot::this_cpu()) else { return };
+    let Some(there) = slot::peek(&CELLS, slot, source) else { return };
+    let waiting = user(slot);
+    let from = now - left;
+    // SAFETY: the caller's; `cell` is this CPU's.
+    unsafe {
+        count_stay(cell, left);
+        let mut hole = Throttled { start: from, end: from, earlier: 0 };
+        let total = cfs_rq.throttled_time();
+        if (total != 0 || cfs_rq.throttle_count() != 0)
+            && task.prio() >= MAX_RT_PRIO
+            && (*there).cgroup == slot.cgroup
+        {
+            hole = throttled(there, entry, cfs_rq, total, from, now, false);
+        }
+        // Since its last switch the source CPU is held by the task that came then.
+        let newest = (*ring).since_ns;
+        let cause = (*ring).current.cause_to(waiting);
+        let start = if newest > from { newest } else { from };
+        let throttled = overlap(start, now, hole);
+        add(cell, cause, now - start - throttled);
+        add(cell, Cause::Throttled as u32, throttled);
+        if start > from {
+            if hole.start > start {
+                hole.start = start;
+            }
+            if hole.end > start {
+                hole.end = start;
+            }
+            if hole.earlier > hole.start - from {
+                hole.earlier = hole.start - from;
+            }
+            split_around(source, cell, slot.place(slot::this_cpu()), waiting, from, start, hole);
+        }
+    }
+    debug!(ctx, "a wait of {} ns moved away from CPU {}", left, source);
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The licence of what is loaded into the kernel.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

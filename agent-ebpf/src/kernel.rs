@@ -1,0 +1,331 @@
+//! The only place that knows kernel structures: which fields are used, and how they are loaded.
+//!
+//! The agent resolves each field in the running kernel's BTF and passes the offsets as the read-only
+//! global `LAYOUT`. The map behind it is frozen, so the verifier sees constants, and pointer + offset
+//! on a BTF-typed pointer stays a typed pointer: in `tp_btf` and `fentry` programs loads are direct.
+//! kprobes have untyped pointers and read through `bpf_probe_read_kernel`.
+
+/// An offset that this kernel has no field for.
+pub const ABSENT: u32 = u32::MAX;
+
+macro_rules! layout {
+    ($($(#[$doc:meta])* $field:ident: $structure:literal $path:literal,)+) => {
+        /// Byte offsets of the kernel fields in use; [`ABSENT`] where this kernel has none.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub struct Layout {
+            $($(#[$doc])* pub $field: u32,)+
+        }
+
+        impl Layout {
+            /// No field known.
+            pub const NONE: Self = Self { $($field: ABSENT,)+ };
+
+            /// Every field: its name here, the structure, and its path in it. Where kernels
+            /// disagree on a name, alternatives are separated by `|`, the newest first.
+            pub const FIELDS: &'static [(&'static str, &'static str, &'static str)] =
+                &[$((stringify!($field), $structure, $path),)+];
+
+            /// The offset of the field with this name.
+            #[must_use]
+            pub fn get(&self, name: &str) -> Option<u32> {
+                match name {
+                    $(stringify!($field) => (self.$field != ABSENT).then_some(self.$field),)+
+                    _ => None,
+                }
+            }
+
+            /// Sets the offset of the field with this name; false if there is no such field.
+            pub fn set(&mut self, name: &str, offset: u32) -> bool {
+                match name {
+                    $(stringify!($field) => { self.$field = offset; true })+
+                    _ => false,
+                }
+            }
+        }
+    };
+}
+
+layout! {
+    /// `volatile long` up to 5.13, `unsigned int` since; the low four bytes say enough.
+    task_state: "task_struct" "__state|state",
+    /// `PF_*` flags.
+    task_flags: "task_struct" "flags",
+    /// Thread id in the initial namespace.
+    task_pid: "task_struct" "pid",
+    /// Effective priority; below 100 is real-time or deadline.
+    task_prio: "task_struct" "prio",
+    /// Name, 16 bytes.
+    task_comm: "task_struct" "comm",
+    /// RCU-protected `css_set`.
+    task_cgroups: "task_struct" "cgroups",
+    /// The CFS run queue the task belongs to, whatever its class.
+    task_cfs_rq: "task_struct" "se.cfs_rq",
+    /// Times the task was put on a CPU.
+    task_pcount: "task_struct" "sched_info.pcount",
+    /// Wait on run queues so far, in nanoseconds: what `/proc/PID/schedstat` shows second.
+    task_run_delay: "task_struct" "sched_info.run_delay",
+    /// When it was last put on a CPU.
+    task_last_arrival: "task_struct" "sched_info.last_arrival",
+    /// When it was last queued; 0 while not waiting.
+    task_last_queued: "task_struct" "sched_info.last_queued",
+    /// The unit of bit fields that holds `in_user_fault`.
+    task_in_user_fault: "task_struct" "in_user_fault",
+    /// The CPU's run queue.
+    cfs_rq_rq: "cfs_rq" "rq",
+    /// Depth of throttled ancestors, itself included.
+    cfs_rq_throttle_count: "cfs_rq" "throttle_count",
+    /// Total time it was throttled, by whichever ancestor: wall clock since 6.6, task clock up to
+    /// 5.18, PELT clock between.
+    cfs_rq_throttled_time: "cfs_rq" "throttled_clock_self_time|throttled_clock_pelt_time|throttled_clock_task_time",
+    /// Start of the current throttle of this very run queue.
+    cfs_rq_throttled_clock: "cfs_rq" "throttled_clock",
+    /// The group it belongs to.
+    cfs_rq_tg: "cfs_rq" "tg",
+    /// The scheduler's clock, updated before each switch.
+    rq_clock: "rq" "clock",
+    /// CPU number.
+    rq_cpu: "rq" "cpu",
+    /// The task on this CPU.
+    rq_curr: "rq" "curr",
+    /// The group's css of the cpu controller is its first member.
+    tg_css: "task_group" "css",
+    /// Array of css by controller; the agent adds the chosen controller's place.
+    css_set_subsys: "css_set" "subsys",
+    /// Small dense number of the css within its controller.
+    css_id: "cgroup_subsys_state" "id",
+    /// The cgroup it belongs to.
+    css_cgroup: "cgroup_subsys_state" "cgroup",
+    /// Array of css by controller; the agent adds the chosen controller's place.
+    cgroup_subsys: "cgroup" "subsys",
+    /// The directory behind the cgroup.
+    cgroup_kn: "cgroup" "kn",
+    /// 64-bit id: the inode number of the directory.
+    kernfs_id: "kernfs_node" "id",
+    /// `FAULT_FLAG_*`.
+    vm_fault_flags: "vm_fault" "flags",
+    /// The mapping.
+    vm_fault_vma: "vm_fault" "vma",
+    /// `VM_*` flags.
+    vma_flags: "vm_area_struct" "vm_flags",
+}
+
+/// `PF_KTHREAD`: a kernel thread.
+pub const PF_KTHREAD: u32 = 0x0020_0000;
+/// `TASK_DEAD`: the last switch of a task.
+pub const TASK_DEAD: u32 = 0x80;
+/// Priorities below are real-time or deadline (`MAX_RT_PRIO`).
+pub const MAX_RT_PRIO: u32 = 100;
+
+#[cfg(target_arch = "bpf")]
+pub use loads::*;
+
+#[cfg(target_arch = "bpf")]
+mod loads {
+    use core::{marker::PhantomData, ptr::addr_of};
+
+    use aya_ebpf::helpers::bpf_probe_read_kernel;
+
+    use super::{ABSENT, Layout};
+    use crate::Host;
+
+    #[unsafe(no_mangle)]
+    static LAYOUT: Layout = Layout::NONE;
+    #[unsafe(no_mangle)]
+    static HOST: Host = Host { cpus: 1, slots: 1, task_mask: 0, task_bits: 0, page_node_shift: 0, nodes: 1 };
+
+    /// A constant of [`Host`].
+    macro_rules! host {
+        ($field:ident) => {
+            /// See the field of the same name in [`Host`].
+            #[inline(always)]
+            #[must_use]
+            pub fn $field() -> u32 {
+                constant(addr_of!(HOST.$field))
+            }
+        };
+    }
+    host!(cpus);
+    host!(slots);
+    host!(task_mask);
+    host!(task_bits);
+    host!(page_node_shift);
+    host!(nodes);
+
+    macro_rules! offset {
+        ($field:ident) => {
+            constant(addr_of!(LAYOUT.$field))
+        };
+    }
+
+    /// Reads one of the statics above: volatile, because the values are put in place at load time.
+    #[inline(always)]
+    fn constant(field: *const u32) -> u32 {
+        // SAFETY: only called with fields of the two statics.
+        unsafe { field.read_volatile() }
+    }
+
+    /// How kernel memory is read.
+    pub trait Access: Copy {
+        /// Reads a `T` at `base + offset`; 0 where the kernel's memory cannot be read.
+        ///
+        /// # Safety
+        /// `base` is a kernel pointer of the structure the offset was resolved for.
+        unsafe fn load<T: Copy + Default>(base: *const u8, offset: u32) -> T;
+    }
+
+    /// Direct loads through pointers whose BTF type the verifier knows.
+    #[derive(Clone, Copy)]
+    pub struct Typed;
+    /// `bpf_probe_read_kernel` through any pointer.
+    #[derive(Clone, Copy)]
+    pub struct Probed;
+
+    impl Access for Typed {
+        #[inline(always)]
+        unsafe fn load<T: Copy + Default>(base: *const u8, offset: u32) -> T {
+            // SAFETY: the caller's; a fault reads as 0 (the kernel handles it in its exception table).
+            unsafe { base.add(offset as usize).cast::<T>().read_volatile() }
+        }
+    }
+
+    impl Access for Probed {
+        #[inline(always)]
+        unsafe fn load<T: Copy + Default>(base: *const u8, offset: u32) -> T {
+            // SAFETY: the helper checks the address.
+            unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<T>()) }
+                .unwrap_or_default()
+        }
+    }
+
+    /// A raw pointer with a default, as [`Access::load`] wants one.
+    #[repr(transparent)]
+    #[derive(Clone, Copy)]
+    struct Pointer(*const u8);
+    impl Default for Pointer {
+        fn default() -> Self {
+            Self(core::ptr::null())
+        }
+    }
+
+    macro_rules! structure {
+        ($(#[$doc:meta])* $name:ident) => {
+            $(#[$doc])*
+            #[derive(Clone, Copy)]
+            pub struct $name<A>(*const u8, PhantomData<A>);
+            impl<A: Access> $name<A> {
+                /// Wraps a kernel pointer.
+                ///
+                /// # Safety
+                /// It points to this structure, and is BTF-typed where `A` is [`Typed`].
+                #[inline(always)]
+                #[must_use]
+                pub const unsafe fn new(pointer: *const u8) -> Self {
+                    Self(pointer, PhantomData)
+                }
+
+                /// Whether the pointer is null.
+                #[inline(always)]
+                #[must_use]
+                pub fn is_null(self) -> bool {
+                    self.0.is_null()
+                }
+            }
+        };
+    }
+    macro_rules! field {
+        ($structure:ident: $($name:ident $field:ident $type:ty;)+) => {
+            impl<A: Access> $structure<A> {$(
+                /// The field of the same name in [`Layout`].
+                #[inline(always)]
+                #[must_use]
+                pub fn $name(self) -> $type {
+                    // SAFETY: the offset was resolved for this structure.
+                    unsafe { A::load(self.0, offset!($field)) }
+                }
+            )+}
+        };
+    }
+    macro_rules! link {
+        ($structure:ident: $($name:ident $field:ident $target:ident;)+) => {
+            impl<A: Access> $structure<A> {$(
+                /// Follows the field of the same name in [`Layout`].
+                #[inline(always)]
+                #[must_use]
+                pub fn $name(self) -> $target<A> {
+                    // SAFETY: the offset was resolved for this structure, and so was the target.
+                    unsafe { $target::new(A::load::<Pointer>(self.0, offset!($field)).0) }
+                }
+            )+}
+        };
+    }
+
+    structure!(/// `struct task_struct`.
+        Task);
+    structure!(/// `struct cfs_rq`.
+        CfsRq);
+    structure!(/// `struct rq`.
+        Rq);
+    structure!(/// `struct task_group`, which begins with its css.
+        TaskGroup);
+    structure!(/// `struct css_set`.
+        CssSet);
+    structure!(/// `struct cgroup_subsys_state`.
+        Css);
+    structure!(/// `struct cgroup`.
+        Cgroup);
+    structure!(/// `struct kernfs_node`.
+        KernfsNode);
+    structure!(/// `struct vm_fault`.
+        VmFault);
+    structure!(/// `struct vm_area_struct`.
+        Vma);
+
+    field!(Task:
+        state task_state u32;
+        flags task_flags u32;
+        pid task_pid u32;
+        prio task_prio u32;
+        pcount task_pcount u64;
+        run_delay task_run_delay u64;
+        last_arrival task_last_arrival u64;
+        last_queued task_last_queued u64;
+    );
+    link!(Task: cgroups task_cgroups CssSet; cfs_rq task_cfs_rq CfsRq;);
+    field!(CfsRq: throttle_count cfs_rq_throttle_count u32; throttled_clock cfs_rq_throttled_clock u64;);
+    link!(CfsRq: rq cfs_rq_rq Rq; tg cfs_rq_tg TaskGroup;);
+    field!(Rq: clock rq_clock u64; cpu rq_cpu u32;);
+    link!(Rq: curr rq_curr Task;);
+    link!(CssSet: css css_set_subsys Css;);
+    field!(Css: id css_id u32;);
+    link!(Css: cgroup css_cgroup Cgroup;);
+    link!(Cgroup: css cgroup_subsys Css; kn cgroup_kn KernfsNode;);
+    field!(KernfsNode: id kernfs_id u64;);
+    field!(VmFault: flags vm_fault_flags u32;);
+    link!(VmFault: vma vm_fault_vma Vma;);
+    field!(Vma: flags vma_flags u64;);
+
+    impl<A: Access> Task<A> {
+        /// Eight bytes of the task's name from byte `start`, as little-endian words hold them.
+        #[inline(always)]
+        #[must_use]
+        pub fn comm(self, start: u32) -> u64 {
+            // SAFETY: `comm` is 16 bytes long, and `start` at most 8.
+            unsafe { A::load(self.0, offset!(task_comm) + start) }
+        }
+    }
+
+    impl<A: Access> CfsRq<A> {
+        /// Total time it was throttled, in nanoseconds; 0 where the kernel has no such field.
+        #[inline(always)]
+        #[must_use]
+        pub fn throttled_time(self) -> u64 {
+            let offset = offset!(cfs_rq_throttled_time);
+            if offset == ABSENT {
+                return 0;
+            }
+            // SAFETY: the offset was resolved for this structure.
+            unsafe { A::load(self.0, offset) }
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! The running kernel's type information: where the fields are that the probes read.
+//!
+//! A reader of its own, because the ready-made ones build every one of a kernel's 130,000 types as
+//! objects (40 to 85 MB measured); this one walks the blob and remembers where each type starts.
+//! Format: `Documentation/bpf/btf.rst`.
+
+use std::{fs, path::Path};
+
+use stallscope_ebpf::Layout;
+
+/// Where the kernel shows its BTF.
+pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+const MAGIC: u16 = 0xeb9f;
+
+/// Why type information cannot be had or does not say what is asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error(
+        "cannot read the kernel's type information {path}: {source}; expected a kernel built with CONFIG_DEBUG_INFO_BTF=y"
+    )]
+    Read {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The content is not BTF.
+    #[error("{path} is not BTF: {reason}")]
+    Malformed {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+/// BTF kinds that are looked into (`include/uapi/linux/btf.h`).
+mod kind {
+    pub const INT: u32 = 1;
+    pub const PTR: u32 = 2;
+    pub const ARRAY: u32 = 3;
+    pub const STRUCT: u32 = 4;
+    pub const UNION: u32 = 5;
+    pub const ENUM: u32 = 6;
+    pub const FWD: u32 = 7;
+    pub const TYPEDEF: u32 = 8;
+    pub const VOLATILE: u32 = 9;
+    pub const CONST: u32 = 10;
+    pub const RESTRICT: u32 = 11;
+    pub const FUNC: u32 = 12;
+    pub const FUNC_PROTO: u32 = 13;
+    pub const VAR: u32 = 14;
+    pub const DATASEC: u32 = 15;
+    pub const FLOAT: u32 = 16;
+    pub const DECL_TAG: u32 = 17;
+    pub const TYPE_TAG: u32 = 18;
+    pub const ENUM64: u32 = 19;
+}
+
+/// A kernel's type information.
+pub struct Btf {
+    blob: Vec<u8>,
+    /// Byte offset of each type in the blob, by type id; id 0 is `void`.
+    types: Vec<u32>,
+    strings: usize,
+    strings_end: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Type {
+    at: usize,
+    name: u32,
+    kind: u32,
+    kind_flag: bool,
+    vlen: usize,
+    /// Size in bytes or id of the type referred to.
+    size_or_type: u32,
+}
+
+impl Btf {
+    /// Reads BTF from a file such as [`KERNEL_BTF`].
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not BTF.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let name = path.display().to_string();
+        let blob = fs::read(path).map_err(|source| Error::Read { path: name.clone(), source })?;
+        Self::parse(blob).map_err(|reason| Error::Malformed { path: name, reason })
+    }
+
+    /// Indexes a BTF blob of this machine's byte order.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn parse(blob: Vec<u8>) -> Result<Self, &'static str> {
+        let word = |at: usize| {
+            blob.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_ne_bytes)
+        };
+        let half = blob.get(..2).and_then(|b| b.try_into().ok()).map(u16::from_ne_bytes);
+        if half != Some(MAGIC) {
+            return Err("it does not begin with the magic number of this machine's byte order");
+        }
+        let header = |at| word(at).map(|w| w as usize).ok_or("its header is cut short");
+        let header_length = header(4)?;
+        let (types, types_length) = (header(8)?, header(12)?);
+        let (strings, strings_length) = (header(16)?, header(20)?);
+        let start = header_length.checked_add(types).ok_or("its header is wrong")?;
+        let end = start.checked_add(types_length).ok_or("its header is wrong")?;
+        let strings = header_length.checked_add(strings).ok_or("its header is wrong")?;
+        let strings_end = strings.checked_add(strings_length).ok_or("its header is wrong")?;
+        if end > blob.len() || strings_end > blob.len() {
+            return Err("its sections lie beyond its end");
+        }
+        let mut btf = Self { blob, types: vec![0], strings, strings_end };
+        let mut at = start;
+        while at < end {
+            btf.types.push(u32::try_from(at).map_err(|_| "it is larger than 4 GiB")?);
+            let extra = btf.type_at(at).and_then(|t| t.extra()).ok_or("it holds an unknown type")?;
+            at += 12 + extra;
+        }
+        Ok(btf)
+    }
+
+    fn word(&self, at: usize) -> Option<u32> {
+        Some(u32::from_ne_bytes(self.blob.get(at..at + 4)?.try_into().ok()?))
+    }
+
+    fn type_at(&self, at: usize) -> Option<Type> {
+        let info = self.word(at + 4)?;
+        Some(Type {
+            at,
+            name: self.word(at)?,
+            kind: info >> 24 & 0x1f,
+            kind_flag: info >> 31 != 0,
+            vlen: (info & 0xffff) as usize,
+            size_or_type: self.word(at + 8)?,
+        })
+    }
+
+    fn type_by_id(&self, id: u32) -> Option<Type> {
+        match *self.types.get(id as usize)? {
+            0 => None,
+            at => self.type_at(at as usize),
+        }
+    }
+
+    fn name(&self, offset: u32) -> &[u8] {
+        let start = self.strings + offset as usize;
+        let rest = self.blob.get(start..self.strings_end).unwrap_or_default();
+        rest.split(|&b| b == 0).next().unwrap_or_default()
+    }
+
+    fn find(&self, name: &str, kinds: &[u32]) -> Option<Type> {
+        self.types.iter().skip(1).find_map(|&at| {
+            let t = self.type_at(at as usize)?;
+            (kinds.contains(&t.kind) && self.name(t.name) == name.as_bytes()).then_some(t)
+        })
+    }
+
+    /// Follows typedefs and qualifiers.
+    fn resolve(&self, mut id: u32) -> Option<Type> {
+        // A chain longer than this is a loop.
+        for _ in 0..32 {
+            let t = self.type_by_id(id)?;
+            match t.kind {
+                kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
+                    id = t.size_or_type;
+                }
+                _ => return Some(t),
+            }
+        }
+        None
+    }
+
+    /// A member's place in bits and its type id, looking through anonymous members.
+    fn member(&self, structure: Type, name: &str, depth: u32) -> Option<(u32, u32)> {
+        for i in 0..structure.vlen {
+            let at = structure.at + 12 + i * 12;
+            let (member_name, id, offset) = (self.word(at)?, self.word(at + 4)?, self.word(at + 8)?);
+            let bits = if structure.kind_flag { offset & 0xff_ffff } else { offset };
+            let member_name = self.name(member_name);
+            if member_name == name.as_bytes() {
+                return Some((bits, id));
+            }
+            if member_name.is_empty()
+                && depth < 8
+                && let Some(inner) = self.resolve(id)
+                && matches!(inner.kind, kind::STRUCT | kind::UNION)
+                && let Some((inner_bits, id)) = self.member(inner, name, depth + 1)
+            {
+                return Some((bits + inner_bits, id));
+            }
+        }
+        None
+    }
+
+    /// Offset in bits of a member such as `sched_info.run_delay` in `struct task_struct`.
+    #[must_use]
+    pub fn bit_offset(&self, structure: &str, path: &str) -> Option<u32> {
+        self.walk(structure, path).map(|(bits, _)| bits)
+    }
+
+    fn walk(&self, structure: &str, path: &str) -> Option<(u32, u32)> {
+        let mut t = self.find(structure, &[kind::STRUCT])?;
+        let (mut total, mut last) = (0, 0);
+        for (i, name) in path.split('.').enumerate() {
+            if i > 0 {
+                t = self.resolve(last)?;
+            }
+            if !matches!(t.kind, kind::STRUCT | kind::UNION) {
+                return None;
+            }
+            let (bits, id) = self.member(t, name, 0)?;
+            total += bits;
+            last = id;
+        }
+        Some((total, last))
+    }
+
+    /// Number of elements of an array member.
+    #[must_use]
+    pub fn array_length(&self, structure: &str, path: &str) -> Option<u32> {
+        let array = self.resolve(self.walk(structure, path)?.1)?;
+        if array.kind != kind::ARRAY {
+            return None;
+        }
+        self.word(array.at + 12 + 8)
+    }
+
+    /// The value of an enumerator, whichever enum defines it.
+    #[must_use]
+    pub fn enumerator(&self, name: &str) -> Option<u64> {
+        self.types.iter().skip(1).find_map(|&at| {
+            let t = self.type_at(at as usize)?;
+            let size = match t.kind {
+                kind::ENUM => 8,
+                kind::ENUM64 => 12,
+                _ => return None,
+            };
+            (0..t.vlen).find_map(|i| {
+                let at = t.at + 12 + i * size;
+                if self.name(self.word(at)?) != name.as_bytes() {
+                    return None;
+                }
+                let low = u64::from(self.word(at + 4)?);
+                let high = if size == 12 { u64::from(self.word(at + 8)?) } else { 0 };
+                Some(high << 32 | low)
+            })
+        })
+    }
+
+    /// Whether the kernel's BTF describes this function. Old kernels leave static functions out,
+    /// so absence proves nothing.
+    #[must_use]
+    pub fn has_function(&self, name: &str) -> bool {
+        self.find(name, &[kind::FUNC]).is_some()
+    }
+
+    /// Whether the kernel has this tracepoint.
+    #[must_use]
+    pub fn has_tracepoint(&self, name: &str) -> bool {
+        self.find(&format!("btf_trace_{name}"), &[kind::TYPEDEF]).is_some()
+    }
+
+    /// The offsets of all fields that this kernel has. `controller` is the `*_cgrp_id` enumerator of
+    /// the cgroup controller by which tasks are told apart.
+    #[must_use]
+    pub fn layout(&self, controller: &str) -> Layout {
+        let mut layout = Layout::NONE;
+        let controller = self.enumerator(controller).map(|id| id as u32 * 8);
+        for (field, structure, paths) in Layout::FIELDS {
+            let Some(bits) = paths.split('|').find_map(|path| self.bit_offset(structure, path)) else {
+                continue;
+            };
+            let offset = match *field {
+                "css_set_subsys" | "cgroup_subsys" => controller.map(|place| bits / 8 + place),
+                "task_in_user_fault" => Some(bits / 32 * 4),
+                _ => Some(bits / 8),
+            };
+            if let Some(offset) = offset {
+                layout.set(field, offset);
+            }
+        }
+        layout
+    }
+
+    /// The bit of `in_user_fault` within the four bytes the layout gives for it.
+    #[must_use]
+    pub fn in_user_fault_bit(&self) -> Option<u32> {
+        self.bit_offset("task_struct", "in_user_fault").map(|bits| bits % 32)
+    }
+
+    /// How far `struct page`'s flags word is shifted to leave the NUMA node: 64 - `NODES_SHIFT`,
+    /// which no BTF states, but which the length of a zonelist gives away.
+    #[must_use]
+    pub fn page_node_shift(&self) -> Option<u32> {
+        let zonerefs = self.array_length("zonelist", "_zonerefs")?;
+        let zones = self.enumerator("__MAX_NR_ZONES")? as u32;
+        let nodes = zonerefs.checked_sub(1)?.checked_div(zones)?;
+        // One possible node is CONFIG_NUMA=n: the word holds no node.
+        (nodes > 1).then(|| 64 - nodes.next_power_of_two().trailing_zeros())
+    }
+}
+
+impl Type {
+    /// Bytes that follow the common part.
+    fn extra(self) -> Option<usize> {
+        Some(match self.kind {
+            kind::INT | kind::VAR | kind::DECL_TAG => 4,
+            kind::ARRAY => 12,
+            kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => 12 * self.vlen,
+            kind::ENUM | kind::FUNC_PROTO => 8 * self.vlen,
+            kind::PTR
+            | kind::FWD
+            | kind::TYPEDEF
+            | kind::VOLATILE
+            | kind::CONST
+            | kind::RESTRICT
+            | kind::FUNC
+            | kind::FLOAT
+            | kind::TYPE_TAG => 0,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonsense_is_refused_with_its_reason() {
+        for (blob, expected) in [
+            (vec![], "magic"),
+            (vec![1; 64], "magic"),
+            (MAGIC.to_ne_bytes().to_vec(), "cut short"),
+        ] {
+            let reason = Btf::parse(blob).err().unwrap_or_default();
+            assert!(reason.contains(expected), "{reason}");
+        }
+        let mut header = MAGIC.to_ne_bytes().to_vec();
+        header.extend([1, 0]);
+        for word in [24_u32, 0, 1 << 30, 0, 0] {
+            header.extend(word.to_ne_bytes());
+        }
+        assert!(Btf::parse(header).err().unwrap_or_default().contains("beyond its end"));
+    }
+
+    #[test]
+    fn this_kernel_has_what_the_probes_need() {
+        let Ok(btf) = Btf::read(Path::new(KERNEL_BTF)) else {
+            println!("skipped: {KERNEL_BTF} is not there");
+            return;
+        };
+        let layout = btf.layout("cpu_cgrp_id");
+        for field in ["task_run_delay", "rq_clock", "css_id", "kernfs_id", "task_pcount"] {
+            assert!(layout.get(field).is_some(), "{field}");
+        }
+        assert_eq!(btf.bit_offset("task_group", "css"), Some(0));
+        assert!(btf.bit_offset("task_struct", "sched_info.no_such_field").is_none());
+        assert!(btf.bit_offset("no_such_struct", "x").is_none());
+        assert!(btf.has_tracepoint("sched_switch"));
+        assert!(!btf.has_tracepoint("no_such_tracepoint"));
+    }
+}

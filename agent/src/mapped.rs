@@ -1,0 +1,116 @@
+//! BPF arrays mapped into the agent's memory: reading them needs no system call and no copy.
+
+use std::{
+    io, marker::PhantomData, os::fd::AsFd as _, os::fd::AsRawFd as _, ptr::NonNull,
+};
+
+use anyhow::Context as _;
+use aya::{Ebpf, Pod, maps::Map};
+
+/// A `BPF_MAP_TYPE_ARRAY` with `BPF_F_MMAPABLE`, whose values are `T`, shared with the kernel.
+pub struct Mapped<T> {
+    start: NonNull<T>,
+    length: usize,
+    bytes: usize,
+    values: PhantomData<T>,
+}
+
+// SAFETY: the mapping is owned, and is only accessed by volatile loads and stores of whole words.
+unsafe impl<T: Pod + Send> Send for Mapped<T> {}
+
+impl<T: Pod> Mapped<T> {
+    /// Maps the array named `name`.
+    ///
+    /// # Errors
+    /// When there is no such map, its values are not of `T`'s size, or the kernel refuses.
+    pub fn open(ebpf: &Ebpf, name: &str) -> anyhow::Result<Self> {
+        let map = ebpf.map(name).with_context(|| format!("the object has no map `{name}`"))?;
+        let Map::Array(data) = map else {
+            anyhow::bail!("the map `{name}` is not an array");
+        };
+        let info = data.info().with_context(|| format!("cannot ask about the map `{name}`"))?;
+        // The kernel keeps array values at multiples of eight bytes.
+        anyhow::ensure!(
+            info.value_size() as usize == size_of::<T>() && size_of::<T>().is_multiple_of(8),
+            "the values of the map `{name}` have {} bytes, not {}: agent and object do not match",
+            info.value_size(),
+            size_of::<T>(),
+        );
+        let length = info.max_entries() as usize;
+        let bytes = length * size_of::<T>();
+        // SAFETY: a new mapping of a file that the kernel checks; the result is checked below.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                data.fd().as_fd().as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error())
+                .with_context(|| format!("cannot map the array `{name}` ({bytes} bytes)"));
+        }
+        let start = NonNull::new(start.cast()).context("the kernel mapped at address 0")?;
+        Ok(Self { start, length, bytes, values: PhantomData })
+    }
+
+    /// Number of values.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// A copy of a value, word by word: each word is whole, the value as such may be in mid-change.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<T> {
+        if index >= self.length {
+            return None;
+        }
+        let mut value = std::mem::MaybeUninit::<T>::uninit();
+        // SAFETY: `index` is in range; `T` is `Pod`, a multiple of eight bytes long (checked when
+        // opened) and so is its place, so every word read is inside the mapping and every word of
+        // `value` is written.
+        unsafe {
+            let from = self.start.add(index).cast::<u64>();
+            let to = value.as_mut_ptr().cast::<u64>();
+            for word in 0..size_of::<T>() / 8 {
+                to.add(word).write(from.add(word).read_volatile());
+            }
+            Some(value.assume_init())
+        }
+    }
+
+    /// The first word of a value.
+    #[must_use]
+    pub fn first_word(&self, index: usize) -> Option<u64> {
+        // SAFETY: in range, and every value begins with at least one whole word.
+        (index < self.length)
+            .then(|| unsafe { self.start.add(index).cast::<u64>().read_volatile() })
+    }
+}
+
+impl Mapped<u64> {
+    /// Stores a word; nothing happens beyond the end.
+    pub fn set(&mut self, index: usize, value: u64) {
+        if index < self.length {
+            // SAFETY: in range; the kernel side reads whole words.
+            unsafe { self.start.add(index).write_volatile(value) }
+        }
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `open`, which nobody uses any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}

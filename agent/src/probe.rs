@@ -1,0 +1,331 @@
+//! What a probe is, how it is put into this kernel, and what became of it.
+//!
+//! A probe is a value: its object, the hooks it needs with their alternatives, and how its maps are
+//! opened. The first alternative that *attaches* wins; loading proves nothing (arm64 5.10 and 6.1
+//! load fentry programs and refuse to attach them).
+
+mod attach;
+
+use anyhow::Context as _;
+use aya::{Btf as ProgramBtf, Ebpf, EbpfLoader};
+use serde::Serialize;
+use stallscope_ebpf::{Host, Layout};
+
+use crate::{btf::Btf, collector::Collector, metric::Metric};
+
+/// The BPF objects this binary carries, by probe name.
+mod objects {
+    include!(concat!(env!("OUT_DIR"), "/objects.rs"));
+}
+
+/// One thing Stallscope measures.
+pub struct Probe {
+    /// Stem of its object and of its file on either side.
+    pub name: &'static str,
+    /// What it measures, in one line for `status`.
+    pub summary: &'static str,
+    /// Fields of [`Layout`] without which none of its hooks works.
+    pub fields: &'static [&'static str],
+    /// Where it attaches.
+    pub hooks: &'static [Hook],
+    /// What it exports.
+    pub metrics: &'static [&'static Metric],
+    /// Entries of its maps on this host.
+    pub map_sizes: fn(&Host) -> Vec<(&'static str, u32)>,
+    /// Takes its maps once a hook is attached.
+    pub open: fn(&mut Ebpf, &Kernel, &Attached) -> anyhow::Result<Box<dyn Collector>>,
+}
+
+/// One place a probe attaches to, by the first of its alternatives that this kernel takes.
+#[derive(Debug)]
+pub struct Hook {
+    /// What it contributes, as `status` names it.
+    pub name: &'static str,
+    /// Whether the probe is of no use without it.
+    pub required: bool,
+    /// Ways to attach, the best first.
+    pub alternatives: &'static [Alternative],
+}
+
+/// Programs that attach together or not at all.
+#[derive(Debug)]
+pub struct Alternative {
+    /// The programs.
+    pub programs: &'static [Attach],
+    /// Fields of [`Layout`] it needs besides the probe's own.
+    pub fields: &'static [&'static str],
+    /// Why it does not apply to this kernel, if it does not: `None` to go ahead.
+    pub unsupported: Option<fn(&Kernel) -> Option<String>>,
+}
+
+/// One program and the kernel symbol it attaches to.
+#[derive(Clone, Copy, Debug)]
+pub enum Attach {
+    /// BTF-typed raw tracepoint: program, tracepoint.
+    TpBtf(&'static str, &'static str),
+    /// Function entry through a trampoline: program, function.
+    Fentry(&'static str, &'static str),
+    /// Function exit through a trampoline: program, function.
+    Fexit(&'static str, &'static str),
+    /// Function entry through a breakpoint or ftrace: program, function.
+    Kprobe(&'static str, &'static str),
+    /// Function return through a breakpoint: program, function.
+    Kretprobe(&'static str, &'static str),
+}
+
+impl Attach {
+    fn program(self) -> &'static str {
+        match self {
+            Self::TpBtf(program, _)
+            | Self::Fentry(program, _)
+            | Self::Fexit(program, _)
+            | Self::Kprobe(program, _)
+            | Self::Kretprobe(program, _) => program,
+        }
+    }
+}
+
+impl std::fmt::Display for Attach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TpBtf(_, symbol) => write!(f, "tp_btf/{symbol}"),
+            Self::Fentry(_, symbol) => write!(f, "fentry/{symbol}"),
+            Self::Fexit(_, symbol) => write!(f, "fexit/{symbol}"),
+            Self::Kprobe(_, symbol) => write!(f, "kprobe/{symbol}"),
+            Self::Kretprobe(_, symbol) => write!(f, "kretprobe/{symbol}"),
+        }
+    }
+}
+
+/// What is known of the running kernel before anything is loaded.
+pub struct Kernel {
+    /// Field offsets.
+    pub layout: Layout,
+    /// What the programs need to know of the host.
+    pub host: Host,
+    /// NUMA node of each possible CPU; 0 where unknown.
+    pub cpu_nodes: Vec<u32>,
+    /// Its type information.
+    pub btf: Btf,
+    /// aya's own view of the same BTF, for attaching.
+    program_btf: ProgramBtf,
+    /// Hooks that are treated as if this kernel refused them.
+    disabled: Vec<String>,
+}
+
+impl Kernel {
+    /// Prepares for loading.
+    ///
+    /// `disabled` names hooks (`kprobe`, `tp_btf/sched_switch`, …) that are treated as if this
+    /// kernel refused them.
+    ///
+    /// # Errors
+    /// When the kernel's type information cannot be had.
+    pub fn new(
+        btf: Btf,
+        layout: Layout,
+        host: Host,
+        cpu_nodes: Vec<u32>,
+        disabled: Vec<String>,
+    ) -> anyhow::Result<Self> {
+        let program_btf =
+            ProgramBtf::from_sys_fs().context("cannot parse the kernel's type information")?;
+        Ok(Self { layout, host, cpu_nodes, btf, program_btf, disabled })
+    }
+
+    fn missing<'a>(&self, fields: &[&'a str]) -> Option<&'a str> {
+        fields.iter().copied().find(|field| self.layout.get(field).is_none())
+    }
+}
+
+/// What became of a probe or hook.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum State {
+    /// It counts.
+    Attached {
+        /// The kernel symbols, such as `fentry/unthrottle_cfs_rq`.
+        by: Vec<String>,
+    },
+    /// This kernel or machine cannot do it.
+    Unsupported {
+        /// Why not.
+        reason: String,
+    },
+    /// It should work here and did not.
+    Failed {
+        /// What the kernel said.
+        error: String,
+    },
+}
+
+impl State {
+    /// The value of the `state` label.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Attached { .. } => "attached",
+            Self::Unsupported { .. } => "unsupported",
+            Self::Failed { .. } => "failed",
+        }
+    }
+
+    /// The hook or the reason, as text.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Attached { by } => by.join(" + "),
+            Self::Unsupported { reason } => reason.clone(),
+            Self::Failed { error } => error.clone(),
+        }
+    }
+}
+
+/// What became of a probe, with each of its hooks.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The probe.
+    pub probe: &'static str,
+    /// What it measures.
+    pub summary: &'static str,
+    /// Whether it counts.
+    #[serde(flatten)]
+    pub state: State,
+    /// Its hooks.
+    pub hooks: Vec<HookStatus>,
+}
+
+/// What became of one hook.
+#[derive(Clone, Debug, Serialize)]
+pub struct HookStatus {
+    /// What it contributes.
+    pub hook: &'static str,
+    /// Whether it counts.
+    #[serde(flatten)]
+    pub state: State,
+}
+
+/// The hooks that attached, for a probe to know what it can tell.
+#[derive(Debug, Default)]
+pub struct Attached {
+    hooks: Vec<(&'static str, usize)>,
+}
+
+impl Attached {
+    /// Which alternative of a hook attached, by its place in the list.
+    #[must_use]
+    pub fn alternative(&self, hook: &str) -> Option<usize> {
+        self.hooks.iter().find(|(name, _)| *name == hook).map(|&(_, i)| i)
+    }
+
+    /// Whether a hook attached.
+    #[must_use]
+    pub fn has(&self, hook: &str) -> bool {
+        self.alternative(hook).is_some()
+    }
+}
+
+/// A probe in the kernel; detached when dropped.
+pub struct Running {
+    /// Its programs and maps.
+    pub ebpf: Ebpf,
+    /// Reads its maps.
+    pub collector: Box<dyn Collector>,
+}
+
+impl Probe {
+    /// Loads and attaches the probe.
+    #[must_use]
+    pub fn start(&'static self, kernel: &Kernel) -> (Status, Option<Running>) {
+        let mut hooks = Vec::new();
+        let (state, running) = match self.try_start(kernel, &mut hooks) {
+            Ok((by, running)) => (State::Attached { by }, Some(running)),
+            Err(state) => (state, None),
+        };
+        (Status { probe: self.name, summary: self.summary, state, hooks }, running)
+    }
+
+    fn try_start(
+        &'static self,
+        kernel: &Kernel,
+        statuses: &mut Vec<HookStatus>,
+    ) -> Result<(Vec<String>, Running), State> {
+        let failed = |error: anyhow::Error| State::Failed { error: format!("{error:#}") };
+        if let Some(field) = kernel.missing(self.fields) {
+            return Err(State::Unsupported { reason: missing_field(field) });
+        }
+        let mut ebpf = self.load(kernel).map_err(failed)?;
+        let mut attached = Attached::default();
+        let mut by = Vec::new();
+        for hook in self.hooks {
+            let state = match hook.attach(kernel, &mut ebpf) {
+                Ok((alternative, names)) => {
+                    attached.hooks.push((hook.name, alternative));
+                    by.extend(names.iter().cloned());
+                    State::Attached { by: names }
+                }
+                Err(state) => state,
+            };
+            statuses.push(HookStatus { hook: hook.name, state: state.clone() });
+            if hook.required && !matches!(state, State::Attached { .. }) {
+                return Err(state);
+            }
+        }
+        if attached.hooks.is_empty() {
+            return Err(none_attached(statuses));
+        }
+        let collector = (self.open)(&mut ebpf, kernel, &attached).map_err(failed)?;
+        Ok((by, Running { ebpf, collector }))
+    }
+
+    fn load(&self, kernel: &Kernel) -> anyhow::Result<Ebpf> {
+        let object = objects::OBJECTS
+            .iter()
+            .find_map(|(name, object)| (*name == self.name).then_some(*object))
+            .with_context(|| {
+                format!(
+                    "this binary was built without the BPF object `{}`; build it with `cargo xtask build`",
+                    self.name
+                )
+            })?;
+        let mut loader = EbpfLoader::new();
+        loader
+            .btf(Some(&kernel.program_btf))
+            .override_global("LAYOUT", &kernel.layout, false)
+            .override_global("HOST", &kernel.host, false)
+            .override_global(aya_log::LEVEL, &log_level(self.name), false);
+        let sizes = (self.map_sizes)(&kernel.host);
+        for (map, entries) in &sizes {
+            loader.set_max_entries(map, *entries);
+        }
+        loader.load(object).context("the kernel refused its maps")
+    }
+}
+
+/// Kernel-side messages cost nothing while they are off: the level is a constant to the verifier,
+/// which leaves their code out.
+fn log_level(probe: &str) -> &'static u8 {
+    let wanted = tracing::enabled!(target: "stallscope::kernel", tracing::Level::DEBUG);
+    tracing::trace!(probe, wanted, "kernel-side messages");
+    if wanted { &4 } else { &0 }
+}
+
+fn missing_field(field: &str) -> String {
+    let (structure, path) = Layout::FIELDS
+        .iter()
+        .find_map(|(name, structure, path)| (*name == field).then_some((*structure, *path)))
+        .unwrap_or(("?", field));
+    format!("this kernel has no field {structure}.{path}")
+}
+
+/// The state of a probe none of whose hooks attached: failed if one should have.
+fn none_attached(statuses: &[HookStatus]) -> State {
+    statuses
+        .iter()
+        .map(|status| &status.state)
+        .find(|state| matches!(state, State::Failed { .. }))
+        .or_else(|| statuses.first().map(|status| &status.state))
+        .cloned()
+        .unwrap_or(State::Failed { error: "it has no hooks".to_owned() })
+}
+

@@ -1,0 +1,183 @@
+//! Attaching the alternatives of a hook, and telling "cannot" from "should and does not".
+
+use std::{error::Error as _, io, path::Path};
+
+use aya::{
+    Ebpf,
+    programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError},
+};
+
+use super::{Alternative, Attach, Hook, Kernel, State, missing_field};
+
+/// `ENOTSUPP`, which the kernel returns though it has no place in user space (`include/linux/errno.h`).
+const ENOTSUPP: i32 = 524;
+
+impl Hook {
+    fn attach(&self, kernel: &Kernel, ebpf: &mut Ebpf) -> Result<(usize, Vec<String>), State> {
+        let mut reasons = Vec::new();
+        let mut failure = None;
+        for (i, alternative) in self.alternatives.iter().enumerate() {
+            match alternative.attach(kernel, ebpf) {
+                Ok(names) => return Ok((i, names)),
+                Err(State::Failed { error }) => failure = Some(error),
+                Err(state) => {
+                    let reason = state.detail();
+                    if !reasons.contains(&reason) {
+                        reasons.push(reason);
+                    }
+                }
+            }
+        }
+        Err(match failure {
+            Some(error) => State::Failed { error },
+            None => State::Unsupported { reason: reasons.join("; ") },
+        })
+    }
+}
+
+impl Alternative {
+    /// An alternative without needs of its own.
+    #[must_use]
+    pub const fn of(programs: &'static [Attach]) -> Self {
+        Self { programs, fields: &[], unsupported: None }
+    }
+
+    fn attach(&self, kernel: &Kernel, ebpf: &mut Ebpf) -> Result<Vec<String>, State> {
+        let unsupported = |reason: String| Err(State::Unsupported { reason });
+        if let Some(field) = kernel.missing(self.fields) {
+            return unsupported(missing_field(field));
+        }
+        if let Some(reason) = self.unsupported.and_then(|check| check(kernel)) {
+            return unsupported(reason);
+        }
+        let mut names = Vec::new();
+        for attach in self.programs {
+            let name = attach.to_string();
+            if kernel.disabled.iter().any(|d| name == *d || name.starts_with(&format!("{d}/"))) {
+                return unsupported(format!("{name}: disabled by --disable-hook"));
+            }
+            if let Some(reason) = attach.impossible() {
+                return unsupported(format!("{name}: {reason}"));
+            }
+            let program = ebpf.program_mut(attach.program()).ok_or_else(|| State::Failed {
+                error: format!("the object has no program `{}`", attach.program()),
+            })?;
+            if let Err(error) = attach.attach(program, kernel) {
+                for attached in &self.programs[..=names.len()] {
+                    if let Some(program) = ebpf.program_mut(attached.program()) {
+                        unload(program);
+                    }
+                }
+                return Err(attach.verdict(&error));
+            }
+            names.push(name);
+        }
+        Ok(names)
+    }
+}
+
+/// Detaches a program of an alternative that did not come about.
+fn unload(program: &mut Program) {
+    // A program that was not loaded says so: nothing to undo.
+    let result = match program {
+        Program::BtfTracePoint(p) => p.unload(),
+        Program::FEntry(p) => p.unload(),
+        Program::FExit(p) => p.unload(),
+        Program::KProbe(p) => p.unload(),
+        _ => Ok(()),
+    };
+    if let Err(error) = result {
+        tracing::trace!(%error, "nothing to unload");
+    }
+}
+
+impl Attach {
+    fn attach(self, program: &mut Program, kernel: &Kernel) -> Result<(), ProgramError> {
+        match self {
+            Self::TpBtf(_, tracepoint) => {
+                let program: &mut BtfTracePoint = program.try_into()?;
+                program.load(tracepoint, &kernel.program_btf)?;
+                program.attach().map(drop)
+            }
+            Self::Fentry(_, function) => {
+                let program: &mut FEntry = program.try_into()?;
+                program.load(function, &kernel.program_btf)?;
+                program.attach().map(drop)
+            }
+            Self::Fexit(_, function) => {
+                let program: &mut FExit = program.try_into()?;
+                program.load(function, &kernel.program_btf)?;
+                program.attach().map(drop)
+            }
+            Self::Kprobe(_, function) | Self::Kretprobe(_, function) => {
+                let program: &mut KProbe = program.try_into()?;
+                program.load()?;
+                program.attach(function, 0).map(drop)
+            }
+        }
+    }
+
+    /// Why it cannot work on this kernel, where that is known before trying.
+    fn impossible(self) -> Option<&'static str> {
+        let kprobes = Path::new("/sys/bus/event_source/devices/kprobe");
+        match self {
+            Self::Kprobe(..) | Self::Kretprobe(..) if !kprobes.exists() => {
+                Some("this kernel is built without kprobes (CONFIG_KPROBES)")
+            }
+            _ => None,
+        }
+    }
+
+    /// Tells a kernel that cannot from one that should and does not.
+    fn verdict(self, error: &ProgramError) -> State {
+        let reason = match (self, errno(error)) {
+            (_, None) if matches!(error, ProgramError::Btf(_)) => {
+                "this kernel's type information has no such symbol"
+            }
+            (Self::Fentry(..) | Self::Fexit(..), Some(ENOTSUPP | libc::EOPNOTSUPP)) => {
+                "this kernel cannot attach BPF trampolines (on arm64 they came with 6.4)"
+            }
+            (Self::Fentry(..) | Self::Fexit(..), Some(libc::EPERM)) if !has_log(error) => {
+                "this kernel refuses BPF trampolines"
+            }
+            (Self::Kprobe(..) | Self::Kretprobe(..), Some(libc::ENOENT)) => {
+                "this kernel has no such function"
+            }
+            _ => return State::Failed { error: format!("{self}: {}", describe(error)) },
+        };
+        State::Unsupported { reason: format!("{self}: {reason}") }
+    }
+}
+
+/// The error number at the root of an error.
+fn errno(error: &ProgramError) -> Option<i32> {
+    let mut source = Some(error as &dyn std::error::Error);
+    while let Some(error) = source {
+        if let Some(code) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(code);
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// Whether the verifier had anything to say.
+fn has_log(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { verifier_log, .. }
+        if !verifier_log.to_string().trim().is_empty())
+}
+
+/// The error with its causes; of a verifier's log only the end, where the reason stands.
+fn describe(error: &ProgramError) -> String {
+    const SHOWN: usize = 1500;
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    match text.char_indices().rev().nth(SHOWN) {
+        Some((start, _)) => format!("… {}", &text[start..]),
+        None => text,
+    }
+}
