@@ -61,7 +61,7 @@ pub struct Node {
     pub id: u32,
     /// Online CPUs of the node, from `cpulist`; empty for a memory-only node (CXL, HBM).
     pub cpus: CpuList,
-    /// `MemTotal` of the node's `meminfo`, in bytes; zero for a node with CPUs only.
+    /// `MemTotal` of the node's `meminfo`, in bytes, when it was read; zero for a node with CPUs only.
     pub memory_bytes: Option<u64>,
     /// SLIT distance to each online node, by its number, from `distance`: 10 is local.
     pub distances: BTreeMap<u32, u32>,

@@ -113,7 +113,7 @@ fn cluster(by_cpu: &ByCpu, core: &Level, package: &Level) -> Level {
     } else if groups.len() == 1 {
         absent(
             Boundary::Cluster,
-            "one cluster holds every CPU: it separates nothing",
+            "only one cluster is reported: it separates nothing",
         )
     } else {
         reported(

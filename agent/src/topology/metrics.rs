@@ -28,7 +28,7 @@ static NUMA_DISTANCE: Metric = Metric {
 static MEMORY_BYTES: Metric = Metric {
     name: "stallscope_topology_memory_bytes",
     kind: Kind::Gauge,
-    help: "Memory of each NUMA node.",
+    help: "Memory of each NUMA node when the topology was read; hypervisors can change it later.",
     labels: &["node"],
     scope: Scope::Host,
     source: "MemTotal in /sys/devices/system/node/node*/meminfo",
@@ -84,7 +84,7 @@ impl Topology {
             }
         }
         for level in &self.levels {
-            // An absent level's reason can name files, never a value that changes from scrape to scrape.
+            // Decided when the topology was read: the label does not change from scrape to scrape.
             let reason = level.reason.clone().unwrap_or_default();
             let labels = vec![
                 level.boundary.to_string(),

@@ -259,7 +259,7 @@ fn memory(node: &Node) -> String {
     })
 }
 
-/// Such as `8 of 16 CPUs`, or `3 of 2 to 4 CPUs`.
+/// Such as `8 groups of 16 CPUs`, or `3 groups of 2 to 4 CPUs`.
 fn sizes(groups: &[Group]) -> String {
     let lens = || groups.iter().map(|group| group.cpus.len());
     let (least, most) = (lens().min().unwrap_or(0), lens().max().unwrap_or(0));
@@ -268,9 +268,11 @@ fn sizes(groups: &[Group]) -> String {
     } else {
         format!("{least} to {most}")
     };
+    let plural = |count| if count == 1 { "" } else { "s" };
+    let count = groups.len();
     format!(
-        "{} of {range} CPU{}",
-        groups.len(),
-        if most == 1 { "" } else { "s" }
+        "{count} group{} of {range} CPU{}",
+        plural(count),
+        plural(most)
     )
 }

@@ -41,12 +41,12 @@ distances
      3   22   24   12   10
 
 levels, nearest first
-  core     sysfs           128 of 1 CPU
-  cluster  sysfs           32 of 4 CPUs
-  llc      shared_cpu_list 4 of 32 CPUs
+  core     sysfs           128 groups of 1 CPU
+  cluster  sysfs           32 groups of 4 CPUs
+  llc      shared_cpu_list 4 groups of 32 CPUs
   die      none            die_id is missing or -1: the kernel reports no dies on this host
-  node     sysfs           4 of 32 CPUs
-  package  sysfs           2 of 64 CPUs
+  node     sysfs           4 groups of 32 CPUs
+  package  sysfs           2 groups of 64 CPUs
 ",
         clusters(0),
         clusters(8),
@@ -71,12 +71,12 @@ distances
      0   10
 
 levels, nearest first
-  core     sysfs           8 of 1 to 2 CPUs
-  cluster  sysfs           4 of 2 to 4 CPUs
-  llc      sysfs           1 of 8 CPUs
-  die      sysfs           1 of 10 CPUs
-  node     sysfs           1 of 10 CPUs
-  package  sysfs           1 of 10 CPUs
+  core     sysfs           8 groups of 1 to 2 CPUs
+  cluster  sysfs           4 groups of 2 to 4 CPUs
+  llc      sysfs           1 group of 8 CPUs
+  die      sysfs           1 group of 10 CPUs
+  node     sysfs           1 group of 10 CPUs
+  package  sysfs           1 group of 10 CPUs
 
 notes
   no llc is reported for CPUs 8-9
