@@ -1,1 +1,196 @@
-//! To be written.
+//! Attribution: from a cgroup's path to who owns what is counted in it.
+
+pub(crate) mod container;
+
+use crate::cgroup::CgroupPath;
+use crate::pods::{self, PodIdentity};
+
+/// Who owns a cgroup. The same for all cgroups of one container or service, so counts can be summed by it.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Owner {
+    /// What it is.
+    pub kind: OwnerKind,
+    /// See [`group_key`](Self::group_key).
+    group: String,
+    /// The label `cgroup`: the path of the owning cgroup as text. Different cgroups never have the same text.
+    pub cgroup: String,
+}
+
+/// The kinds of owner.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum OwnerKind {
+    /// The root: kernel threads, and whatever nobody put elsewhere.
+    Root,
+    /// The host's own: a systemd unit or slice, or the kubelet and runtimes outside of pods.
+    HostService,
+    /// A container outside of any pod.
+    Container {
+        /// 64 hex digits, or the name that LXC has for it.
+        id: String,
+        /// Whose it is, by the path.
+        runtime: Runtime,
+    },
+    /// A pod, or a container in it.
+    Pod(PodIdentity),
+    /// Any other cgroup.
+    Other,
+}
+
+/// Container runtimes, as far as a path tells them apart.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Runtime {
+    /// Docker.
+    Docker,
+    /// containerd, by its CRI plugin or nerdctl.
+    Containerd,
+    /// CRI-O.
+    Crio,
+    /// Podman.
+    Podman,
+    /// LXC and what builds on it.
+    Lxc,
+    /// A container by its ID, of no runtime that the path names.
+    Unknown,
+}
+
+impl Runtime {
+    /// The name for labels and status.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Containerd => "containerd",
+            Self::Crio => "crio",
+            Self::Podman => "podman",
+            Self::Lxc => "lxc",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Finds who owns the cgroup at `path`.
+///
+/// The innermost pod, else the outermost container, else the innermost systemd unit, else the cgroup itself.
+#[must_use]
+pub fn attribute(path: &CgroupPath) -> Owner {
+    let components: Vec<&[u8]> = path.components().collect();
+    let owning = |depth: usize| {
+        CgroupPath::from_components(components[..depth].iter().copied())
+            .label()
+            .into_owned()
+    };
+
+    if components.is_empty() {
+        return Owner {
+            kind: OwnerKind::Root,
+            group: "/".to_owned(),
+            cgroup: "/".to_owned(),
+        };
+    }
+    if let Some((identity, depth)) = pods::find(&components) {
+        let group = format!("pod:{}", identity.uid);
+        return Owner {
+            kind: OwnerKind::Pod(identity),
+            group,
+            cgroup: owning(depth),
+        };
+    }
+    if let Some((named, depth)) = container::find(&components) {
+        let cgroup = owning(depth);
+        return Owner {
+            kind: OwnerKind::Container {
+                id: named.id,
+                runtime: named.runtime,
+            },
+            group: cgroup.clone(),
+            cgroup,
+        };
+    }
+    let unit = components.iter().rposition(|component| is_unit(component));
+    let cgroup = owning(unit.map_or(components.len(), |index| index + 1));
+    let kind = if is_host(&components) {
+        OwnerKind::HostService
+    } else {
+        OwnerKind::Other
+    };
+    Owner {
+        kind,
+        group: cgroup.clone(),
+        cgroup,
+    }
+}
+
+impl Owner {
+    /// Whether it is the host itself rather than a workload.
+    #[must_use]
+    pub const fn is_host(&self) -> bool {
+        matches!(self.kind, OwnerKind::Root | OwnerKind::HostService)
+    }
+
+    /// Equal for owners that are one another's own rather than neighbours: all containers of a pod, else the owner alone.
+    #[must_use]
+    pub fn group_key(&self) -> &str {
+        &self.group
+    }
+
+    /// A short name for people: a unit (`nginx.service`), a container's ID cut to 12 digits, else the path.
+    ///
+    /// Not an identity: two owners may share one.
+    #[must_use]
+    pub fn short_name(&self) -> &str {
+        match &self.kind {
+            OwnerKind::Root | OwnerKind::Other => &self.cgroup,
+            OwnerKind::HostService => self.cgroup.rsplit('/').next().unwrap_or(&self.cgroup),
+            OwnerKind::Container {
+                id,
+                runtime: Runtime::Lxc,
+            } => id,
+            OwnerKind::Container { id, .. }
+            | OwnerKind::Pod(PodIdentity {
+                container_id: Some(id),
+                ..
+            }) => id.get(..12).unwrap_or(id),
+            OwnerKind::Pod(identity) => identity.uid.as_str(),
+        }
+    }
+}
+
+/// Whether a component is a systemd unit of a kind that has a cgroup (man systemd.unit(5), systemd.cgroup(7)).
+fn is_unit(component: &[u8]) -> bool {
+    let kinds = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
+    kinds
+        .iter()
+        .any(|kind| component.ends_with(kind.as_bytes()) && component.len() > kind.len())
+}
+
+/// Whether a path that leads to no container is the host's own.
+fn is_host(components: &[&[u8]]) -> bool {
+    let top = components[0];
+    // systemd.special(7); slices that distributions give the kubelet and the runtime; Talos, which has no systemd; the
+    // process that watches over an LXC container.
+    let tops: [&[u8]; 10] = [
+        b"system.slice",
+        b"user.slice",
+        b"init.scope",
+        b"runtime.slice",
+        b"podruntime.slice",
+        b"kubelet.slice",
+        b"kubelet",
+        b"podruntime",
+        b"system",
+        b"init",
+    ];
+    let monitors = |component: &&[u8]| {
+        component.starts_with(b"libpod-conmon-") || component.starts_with(b"crio-conmon-")
+    };
+    // The levels between these and the pods are nobody's.
+    let leads_to_pods = |component: &&[u8]| component.windows(8).any(|part| part == b"kubepods");
+    if components.iter().any(leads_to_pods) {
+        return false;
+    }
+    tops.contains(&top)
+        || top.starts_with(b"lxc.monitor")
+        || components
+            .iter()
+            .any(|component| component.ends_with(b".service") || monitors(component))
+}

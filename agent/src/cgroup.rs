@@ -1,1 +1,40 @@
-//! To be written.
+//! The host's control groups: which hierarchy the kernel side counts by, the cgroups in it, and their CPU quotas.
+//!
+//! A task is in one cgroup per hierarchy (man cgroups(7)). [`Hierarchy`] is the one whose cgroups own what is counted;
+//! [`Hierarchy::scan`] lists them, [`Watch`] follows their coming and going, [`CpuStats`] reads what a quota cost them.
+
+mod controller;
+mod coverage;
+mod cpu;
+mod error;
+mod hierarchy;
+mod mountinfo;
+mod path;
+mod walk;
+mod watch;
+
+pub use self::controller::Controller;
+pub use self::cpu::{CpuLimit, CpuStat, CpuStats};
+pub use self::error::Error;
+pub use self::hierarchy::{Hierarchy, Mode};
+pub use self::path::CgroupPath;
+pub(crate) use self::path::label;
+pub use self::watch::{Changes, Watch};
+
+/// A cgroup's identity within its hierarchy: the kernfs id, which is the inode number of its directory.
+///
+/// Equal to what `bpf_get_current_cgroup_id` and `cgroup->kn->id` give (since Linux 5.5 on 64-bit machines). Ids of
+/// different hierarchies collide: every root is 1. The kernel does not give an id again after a removal.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct CgroupId(pub u64);
+
+/// One cgroup of a hierarchy.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Cgroup {
+    /// Its identity.
+    pub id: CgroupId,
+    /// The cgroup above it; none for the root.
+    pub parent: Option<CgroupId>,
+    /// Where it is, from the hierarchy's mount.
+    pub path: CgroupPath,
+}

@@ -1,1 +1,191 @@
-//! To be written.
+//! Kubernetes pods: what a cgroup's path says of one.
+//!
+//! The kubelet makes `<root>/kubepods/<QoS>/pod<UID>` (cgroup driver `cgroupfs`) or
+//! `<root>-kubepods-<QoS>-pod<UID with _ for ->.slice` (driver `systemd`), leaving the level out for guaranteed pods
+//! (kubernetes/pkg/kubelet/cm: `pod_container_manager_linux.go`, `cgroup_manager_linux.go`); the runtime makes the
+//! containers' below it. Only the UID, the container's ID and the class are in it: names come from elsewhere.
+
+use std::fmt;
+
+use crate::attribution::container;
+use crate::cgroup::CgroupPath;
+
+/// The pod, and the container in it, that a cgroup belongs to.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct PodIdentity {
+    /// The pod.
+    pub uid: PodUid,
+    /// The container, 64 hex digits; none for the pod's own cgroup and for a runtime's helpers in it. The sandbox
+    /// ("pause") has one too.
+    pub container_id: Option<String>,
+    /// The class; none where the path does not say.
+    pub qos: Option<QosClass>,
+}
+
+impl PodIdentity {
+    /// What `path` says; none when there is no pod in it.
+    ///
+    /// With pods in pods (a cluster inside a container), the innermost counts. A container's nested cgroups belong to it.
+    #[must_use]
+    pub fn parse(path: &CgroupPath) -> Option<Self> {
+        let components: Vec<&[u8]> = path.components().collect();
+        find(&components).map(|(identity, _)| identity)
+    }
+}
+
+/// A pod's UID as its cgroup names it.
+///
+/// For a pod of the API, its `metadata.uid`. A static pod (a file of the kubelet's) has 32 hex digits, the hash of its
+/// configuration: the API's mirror pod has another UID and this one as annotation `kubernetes.io/config.hash`.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct PodUid(String);
+
+impl PodUid {
+    /// The UID, with dashes whichever driver made the path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is a static pod's configuration hash.
+    #[must_use]
+    pub fn is_config_hash(&self) -> bool {
+        !self.0.contains('-')
+    }
+}
+
+impl fmt::Display for PodUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// A pod's quality-of-service class.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum QosClass {
+    /// Requests equal limits in each container.
+    Guaranteed,
+    /// Some requests or limits.
+    Burstable,
+    /// None.
+    BestEffort,
+}
+
+impl QosClass {
+    /// The name as in a pod's `status.qosClass`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        }
+    }
+}
+
+/// The last pod in a path's components, and how many of these lead to the cgroup that owns the rest: the container's, or
+/// else the pod's.
+pub(crate) fn find(components: &[&[u8]]) -> Option<(PodIdentity, usize)> {
+    let (index, pod) = components
+        .iter()
+        .enumerate()
+        .rev()
+        .find_map(|(index, component)| Some((index, pod_in(component)?)))?;
+    let above = index.checked_sub(1).map(|above| components[above]);
+    let qos = qos(pod.before, above);
+    let uid = pod.uid;
+
+    // `…pod<UID>.slice:cri-containerd:<ID>`: a slice given to a runtime that takes it for a plain name.
+    if let Some(found) = container::named_by(components[index], None) {
+        return Some((
+            PodIdentity {
+                uid,
+                container_id: Some(found.id),
+                qos,
+            },
+            index + 1,
+        ));
+    }
+    let container = (index + 1..components.len()).find_map(|below| {
+        Some((
+            below,
+            container::named_by(components[below], Some(components[below - 1]))?,
+        ))
+    });
+    Some(match container {
+        Some((below, found)) => (
+            PodIdentity {
+                uid,
+                container_id: Some(found.id),
+                qos,
+            },
+            below + 1,
+        ),
+        None => (
+            PodIdentity {
+                uid,
+                container_id: None,
+                qos,
+            },
+            index + 1,
+        ),
+    })
+}
+
+struct PodName<'a> {
+    /// What stands before `pod` in the component.
+    before: &'a [u8],
+    uid: PodUid,
+}
+
+/// The last `pod<UID>` in one component, standing alone or after a dash.
+fn pod_in(component: &[u8]) -> Option<PodName<'_>> {
+    let starts = (0..component.len())
+        .rev()
+        .filter(|&start| component[start..].starts_with(b"pod"));
+    starts
+        .filter(|&start| start == 0 || component[start - 1] == b'-')
+        .find_map(|start| {
+            let uid = uid_at(&component[start + 3..])?;
+            Some(PodName {
+                before: &component[..start],
+                uid,
+            })
+        })
+}
+
+/// The UID at the start of a text, if it ends there, or where the name's suffix (`.slice`, `:…`) begins.
+fn uid_at(text: &[u8]) -> Option<PodUid> {
+    let length = text
+        .iter()
+        .position(|byte| matches!(byte, b'.' | b':'))
+        .unwrap_or(text.len());
+    let text = str::from_utf8(&text[..length]).ok()?;
+    let is_hex = |part: &str| {
+        part.bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    if text.len() == 32 && is_hex(text) {
+        return Some(PodUid(text.to_owned()));
+    }
+    let has_groups = |separator| {
+        let groups = text.split(separator);
+        groups.clone().map(str::len).eq([8, 4, 4, 4, 12]) && groups.clone().all(is_hex)
+    };
+    (has_groups('-') || has_groups('_')).then(|| PodUid(text.replace('_', "-")))
+}
+
+/// The class, by what stands before `pod` (driver systemd) or, where nothing does, by the directory above (cgroupfs).
+fn qos(before: &[u8], above: Option<&[u8]>) -> Option<QosClass> {
+    let level = before
+        .strip_suffix(b"-")
+        .or(above.filter(|_| before.is_empty()))?;
+    // With another root the name has more in front: `kubelet-kubepods-burstable`.
+    let last = level.rsplit(|&byte| byte == b'-').next()?;
+    match last {
+        b"kubepods" => Some(QosClass::Guaranteed),
+        b"burstable" => Some(QosClass::Burstable),
+        b"besteffort" => Some(QosClass::BestEffort),
+        _ => None,
+    }
+}

@@ -1,0 +1,43 @@
+//! For how many cgroups of a v2 hierarchy each controller is enabled.
+
+use std::fs;
+use std::path::Path;
+
+use super::{Controller, Error, walk};
+
+/// Counts over a whole hierarchy, its root left out: that has every controller.
+#[derive(Debug, Default)]
+pub(super) struct Coverage {
+    /// How many cgroups there are.
+    pub(super) cgroups: usize,
+    by_controller: [usize; Controller::ALL.len()],
+}
+
+impl Coverage {
+    /// Reads `cgroup.subtree_control` of every cgroup that has others below: it says what those have.
+    pub(super) fn count(mount: &Path) -> Result<Self, Error> {
+        let mut coverage = Self::default();
+        walk::walk(mount, |cgroup, children| {
+            if children.is_empty() {
+                return;
+            }
+            // Unreadable means that it is gone, and those below with it.
+            let file = cgroup.path.below(mount).join("cgroup.subtree_control");
+            let Ok(enabled) = fs::read_to_string(file) else {
+                return;
+            };
+            coverage.cgroups += children.len();
+            for (controller, count) in Controller::ALL.iter().zip(&mut coverage.by_controller) {
+                if controller.is_in(&enabled) {
+                    *count += children.len();
+                }
+            }
+        })?;
+        Ok(coverage)
+    }
+
+    /// For how many cgroups `controller` is enabled.
+    pub(super) const fn of(&self, controller: Controller) -> usize {
+        self.by_controller[controller as usize]
+    }
+}

@@ -1,0 +1,231 @@
+//! CPU quotas and what they cost: `cpu.stat` and the files that hold the limit.
+//!
+//! v1: Documentation/scheduler/sched-bwc.rst. v2: Documentation/admin-guide/cgroup-v2.rst, "CPU Interface Files".
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use super::walk::is_gone;
+use super::{Cgroup, CgroupId, Hierarchy, Mode};
+
+/// What a cgroup's CPU quota has cost it since it was made.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct CpuStat {
+    /// Periods in which it was runnable (`nr_periods`).
+    pub periods: u64,
+    /// Periods in which its quota ran out (`nr_throttled`).
+    pub throttled_periods: u64,
+    /// Time for which it was throttled, summed over CPUs (v1 `throttled_time`, v2 `throttled_usec`).
+    pub throttled_ns: u64,
+}
+
+/// A cgroup's CPU limit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CpuLimit {
+    /// CPU time it may use in each period; none for no limit.
+    pub quota_us: Option<u64>,
+    /// The period's length.
+    pub period_us: u64,
+}
+
+impl CpuLimit {
+    /// The limit in CPUs, as in a pod's `limits.cpu`.
+    #[must_use]
+    pub fn cpus(self) -> Option<f64> {
+        let quota = self.quota_us?;
+        (self.period_us > 0).then(|| quota as f64 / self.period_us as f64)
+    }
+}
+
+/// Reads cgroups' limits and throttling, keeping `cpu.stat` of a bounded number of them open.
+///
+/// An open file saves the path look-up and the opening, most of a read's cost. Cgroups beyond the bound are opened for
+/// each read. Nothing is allocated for a read of a held file.
+#[derive(Debug)]
+pub struct CpuStats {
+    mount: PathBuf,
+    unified: bool,
+    held: HashMap<CgroupId, File>,
+    max_held: usize,
+    buffer: Box<[u8; 4096]>,
+}
+
+impl CpuStats {
+    /// A bound that leaves room under systemd's default limit of 1,024 descriptors.
+    pub const DEFAULT_HELD: usize = 512;
+
+    /// Reads from `hierarchy`, with at most `max_held` files open.
+    #[must_use]
+    pub fn new(hierarchy: &Hierarchy, max_held: usize) -> Self {
+        Self {
+            mount: hierarchy.mount().to_owned(),
+            unified: hierarchy.mode() == Mode::V2,
+            held: HashMap::new(),
+            max_held,
+            buffer: Box::new([0; 4096]),
+        }
+    }
+
+    /// What the quota has cost; none when the cgroup is gone or the cpu controller is not enabled for it.
+    ///
+    /// # Errors
+    /// When the file cannot be read for another reason.
+    pub fn stat(&mut self, cgroup: &Cgroup) -> io::Result<Option<CpuStat>> {
+        let Self {
+            mount,
+            unified,
+            held,
+            max_held,
+            buffer,
+        } = self;
+        let read = if let Some(file) = held.get(&cgroup.id) {
+            read(file, &mut buffer[..])
+        } else {
+            File::open(cgroup.path.below(mount).join("cpu.stat")).and_then(|file| {
+                let text = read(&file, &mut buffer[..])?;
+                if held.len() < *max_held {
+                    held.insert(cgroup.id, file);
+                }
+                Ok(text)
+            })
+        };
+        match read {
+            Ok(text) => Ok(parse_stat(text, *unified)),
+            Err(error) if is_gone(&error) => {
+                held.remove(&cgroup.id);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The limit as it is set now; none when the cgroup is gone, or has none to set (the root, or no cpu controller).
+    ///
+    /// # Errors
+    /// When the files cannot be read for another reason.
+    pub fn limit(&mut self, cgroup: &Cgroup) -> io::Result<Option<CpuLimit>> {
+        let dir = cgroup.path.below(&self.mount);
+        let mut open =
+            |name| read(&File::open(dir.join(name))?, &mut self.buffer[..]).map(parse_limit);
+        let limit = if self.unified {
+            open("cpu.max")
+        } else {
+            open("cpu.cfs_quota_us")
+                .and_then(|(quota, _)| Ok((quota, open("cpu.cfs_period_us")?.0)))
+        };
+        match limit {
+            Ok((quota_us, Some(period_us))) => Ok(Some(CpuLimit {
+                quota_us,
+                period_us,
+            })),
+            Ok((_, None)) => Ok(None),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Closes what is held of a cgroup that was removed.
+    pub fn forget(&mut self, id: CgroupId) {
+        self.held.remove(&id);
+    }
+
+    /// How many files are held open.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+}
+
+/// The start of a file: these are a few hundred bytes, which the kernel writes anew for each read at offset 0.
+fn read<'a>(file: &File, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    let length = file.read_at(buffer, 0)?;
+    Ok(&buffer[..length])
+}
+
+/// `key value` lines; none unless all three are there, as v2 has `cpu.stat` without them where cpu is not enabled.
+fn parse_stat(text: &[u8], unified: bool) -> Option<CpuStat> {
+    let (mut periods, mut throttled_periods, mut throttled_ns) = (None, None, None);
+    for line in text.split(|&byte| byte == b'\n') {
+        let mut fields = line.split(|&byte| byte == b' ');
+        let (Some(key), Some(value)) = (fields.next(), fields.next().and_then(number)) else {
+            continue;
+        };
+        match key {
+            b"nr_periods" => periods = Some(value),
+            b"nr_throttled" => throttled_periods = Some(value),
+            b"throttled_usec" if unified => throttled_ns = Some(value.saturating_mul(1000)),
+            b"throttled_time" if !unified => throttled_ns = Some(value),
+            _ => {}
+        }
+    }
+    Some(CpuStat {
+        periods: periods?,
+        throttled_periods: throttled_periods?,
+        throttled_ns: throttled_ns?,
+    })
+}
+
+/// One or two numbers; `max` (v2) and -1 (v1) are no number.
+fn parse_limit(text: &[u8]) -> (Option<u64>, Option<u64>) {
+    let mut fields = text.split(u8::is_ascii_whitespace).map(number);
+    (fields.next().flatten(), fields.next().flatten())
+}
+
+fn number(field: &[u8]) -> Option<u64> {
+    str::from_utf8(field).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions_of_cpu_stat() {
+        let expected = CpuStat {
+            periods: 97,
+            throttled_periods: 31,
+            throttled_ns: 5_000,
+        };
+        let v1 =
+            b"nr_periods 97\nnr_throttled 31\nthrottled_time 5000\nnr_bursts 0\nburst_time 0\n";
+        let v2 = b"usage_usec 9\nuser_usec 5\nsystem_usec 4\nnr_periods 97\nnr_throttled 31\nthrottled_usec 5\nnr_bursts 0\n";
+        assert_eq!(parse_stat(v1, false), Some(expected));
+        assert_eq!(parse_stat(v2, true), Some(expected));
+        assert_eq!(
+            parse_stat(b"usage_usec 9\nuser_usec 5\nsystem_usec 4\n", true),
+            None,
+            "cpu not enabled"
+        );
+        assert_eq!(parse_stat(v1, true), None);
+        assert_eq!(
+            parse_stat(b"nr_periods\nnr_throttled x\n\xff \xff\n", false),
+            None
+        );
+    }
+
+    #[test]
+    fn limits() {
+        assert_eq!(parse_limit(b"max 100000\n"), (None, Some(100_000)));
+        assert_eq!(
+            parse_limit(b"400000 100000\n"),
+            (Some(400_000), Some(100_000))
+        );
+        assert_eq!(parse_limit(b"-1\n"), (None, None));
+        let limit = CpuLimit {
+            quota_us: Some(150_000),
+            period_us: 100_000,
+        };
+        assert_eq!(limit.cpus(), Some(1.5));
+        assert_eq!(
+            CpuLimit {
+                quota_us: None,
+                ..limit
+            }
+            .cpus(),
+            None
+        );
+    }
+}

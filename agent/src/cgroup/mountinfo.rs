@@ -1,0 +1,145 @@
+//! `/proc/PID/mountinfo`: where cgroup hierarchies are mounted (man `proc_pid_mountinfo(5)`).
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// A mounted cgroup hierarchy.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Mount {
+    /// The part of the hierarchy that is mounted, as seen from the reader's cgroup namespace.
+    pub(super) root: Vec<u8>,
+    /// Where.
+    pub(super) point: PathBuf,
+    /// Its controllers for v1; none for v2.
+    pub(super) v1_controllers: Option<Vec<Vec<u8>>>,
+}
+
+impl Mount {
+    /// Whether it is of the v1 hierarchy that has `controller`.
+    pub(super) fn has(&self, controller: &str) -> bool {
+        self.v1_controllers
+            .as_ref()
+            .is_some_and(|all| all.iter().any(|name| name == controller.as_bytes()))
+    }
+}
+
+/// The cgroup mounts in a mountinfo file, and the number (from 1) of its first line that is not of that format.
+pub(super) fn parse(text: &[u8]) -> (Vec<Mount>, Option<usize>) {
+    let mut mounts = Vec::new();
+    let mut malformed = None;
+    for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        match Line::parse(line) {
+            Some(line) => mounts.extend(line.cgroup_mount()),
+            None if line.is_empty() => {}
+            None => malformed = malformed.or(Some(index + 1)),
+        }
+    }
+    (mounts, malformed)
+}
+
+/// The fields of use in a line.
+struct Line<'a> {
+    root: &'a [u8],
+    point: &'a [u8],
+    file_system: &'a [u8],
+    super_options: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`: the optional fields before the
+    /// dash vary in number.
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        let mut fields = line.split(|&byte| byte == b' ');
+        let _id = number(fields.next()?)?;
+        let _parent = number(fields.next()?)?;
+        let _device = fields.next()?;
+        let root = fields.next()?;
+        let point = fields.next()?;
+        let _options = fields.next()?;
+        fields.find(|&field| field == b"-")?;
+        let file_system = fields.next()?;
+        let _source = fields.next()?;
+        let super_options = fields.next().unwrap_or_default();
+        Some(Self {
+            root,
+            point,
+            file_system,
+            super_options,
+        })
+    }
+
+    fn cgroup_mount(&self) -> Option<Mount> {
+        let v1_controllers = match self.file_system {
+            b"cgroup2" => None,
+            b"cgroup" => Some(
+                self.super_options
+                    .split(|&byte| byte == b',')
+                    .map(<[u8]>::to_vec)
+                    .collect(),
+            ),
+            _ => return None,
+        };
+        let point = PathBuf::from(OsString::from_vec(unescape(self.point)));
+        Some(Mount {
+            root: unescape(self.root),
+            point,
+            v1_controllers,
+        })
+    }
+}
+
+fn number(field: &[u8]) -> Option<u64> {
+    str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// Undoes the octal escapes of the kernel's `mangle_path`: space, tab, newline and backslash as `\ooo`.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [byte, tail @ ..] = rest {
+        if let [
+            b'\\',
+            a @ b'0'..=b'3',
+            b @ b'0'..=b'7',
+            c @ b'0'..=b'7',
+            tail @ ..,
+        ] = rest
+        {
+            out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+            rest = tail;
+        } else {
+            out.push(*byte);
+            rest = tail;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_and_optional_fields() {
+        let text = b"1 2 0:3 / /a\\040b\\134c\\011\\012 rw shared:1 master:2 - cgroup cgroup rw,xattr,cpu,cpuacct\n\
+            3 2 0:4 / / rw - ext4 /dev/sda rw\n\
+            4 2 0:5 /../.. /v2 rw - cgroup2 none rw\n";
+        let (mounts, malformed) = parse(text);
+        assert_eq!(malformed, None);
+        assert_eq!(mounts.len(), 2);
+        assert_eq!(mounts[0].point, PathBuf::from("/a b\\c\t\n"));
+        assert!(mounts[0].has("cpu") && mounts[0].has("cpuacct") && !mounts[0].has("pids"));
+        assert_eq!(
+            (mounts[1].root.as_slice(), &mounts[1].v1_controllers),
+            (&b"/../.."[..], &None)
+        );
+    }
+
+    #[test]
+    fn other_text_is_reported_by_line() {
+        let (mounts, malformed) = parse(b"1 2 0:3 / /x rw - cgroup2 none rw\nhello\n\xff\n");
+        assert_eq!((mounts.len(), malformed), (1, Some(2)));
+        assert_eq!(parse(b""), (vec![], None));
+    }
+}

@@ -1,0 +1,356 @@
+//! Following cgroups as they come and go.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno;
+
+use super::walk::{self, children, is_gone, is_hidden};
+use super::{Cgroup, CgroupId, CgroupPath, Error, Hierarchy};
+
+/// What has changed since the last poll. Take in `removed` first, then `added`.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// New cgroups, parents first; also those that v1's `rename` gave another path, under the id they had.
+    pub added: Vec<Cgroup>,
+    /// Cgroups that are no more.
+    pub removed: Vec<CgroupId>,
+}
+
+impl Changes {
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// Keeps a hierarchy's cgroups in view, by inotify(7) on each directory.
+///
+/// Making and removing a cgroup are `mkdir` and `rmdir`, which pass through the VFS and so raise events on cgroup file
+/// systems as on any other. Events only say where to look: a directory that had one is read again and compared, so their
+/// order, their loss and a cgroup that comes and goes between two polls need no care.
+///
+/// Where the user's inotify limits are used up, every poll is a full scan: see [`Watch::fallback`].
+#[derive(Debug)]
+pub struct Watch {
+    hierarchy: Hierarchy,
+    root: CgroupId,
+    known: HashMap<CgroupId, Known>,
+    /// None in fallback.
+    inotify: Option<OwnedFd>,
+    /// By watch descriptor.
+    directories: HashMap<i32, CgroupId>,
+    /// Directories to read again, by depth: where one above was replaced or renamed, the path is right once that is read.
+    stale: BTreeSet<(usize, CgroupId)>,
+    added: HashSet<CgroupId>,
+    removed: HashSet<CgroupId>,
+    fallback: Option<String>,
+}
+
+#[derive(Debug)]
+struct Known {
+    cgroup: Cgroup,
+    children: Vec<CgroupId>,
+    watch: Option<i32>,
+}
+
+impl Watch {
+    /// Starts to watch. The first [`poll`](Self::poll) reports every cgroup there is, the root among them.
+    ///
+    /// # Errors
+    /// When the hierarchy's root cannot be read.
+    pub fn new(hierarchy: Hierarchy) -> Result<Self, Error> {
+        let root = walk::root_id(hierarchy.mount())?;
+        let mut watch = Self {
+            hierarchy,
+            root,
+            known: HashMap::new(),
+            inotify: None,
+            directories: HashMap::new(),
+            stale: BTreeSet::new(),
+            added: HashSet::new(),
+            removed: HashSet::new(),
+            fallback: None,
+        };
+        match inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK) {
+            Ok(fd) => watch.inotify = Some(fd),
+            Err(error) => watch.fall_back(error),
+        }
+        watch.add(Cgroup {
+            id: root,
+            parent: None,
+            path: CgroupPath::root(),
+        });
+        watch.refresh()?;
+        Ok(watch)
+    }
+
+    /// Says what has changed since the last poll, without waiting.
+    ///
+    /// # Errors
+    /// When the hierarchy's root cannot be read any more. What is known stays, and a later poll tries again.
+    pub fn poll(&mut self) -> Result<Changes, Error> {
+        self.read_events();
+        if self.inotify.is_none() {
+            self.mark_all();
+        }
+        self.refresh()?;
+
+        let mut added: Vec<Cgroup> = self
+            .added
+            .drain()
+            .filter_map(|id| Some(self.known.get(&id)?.cgroup.clone()))
+            .collect();
+        // A path sorts after every prefix of it.
+        added.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let removed = self
+            .removed
+            .drain()
+            .filter(|id| !self.known.contains_key(id))
+            .collect();
+        Ok(Changes { added, removed })
+    }
+
+    /// The descriptor that is readable when a poll has something to say; none in fallback.
+    ///
+    /// For `tokio::io::unix::AsyncFd`, register a duplicate (`try_clone_to_owned`), poll when it is readable, then clear
+    /// its readiness. A poll may end in fallback: once this gives none, drop the duplicate, which holds on to the
+    /// watches, and poll by the clock.
+    #[must_use]
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inotify.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Why every poll is a full scan and there is nothing to wait on, if so, and how to change that.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
+    }
+
+    /// The hierarchy that is watched.
+    #[must_use]
+    pub const fn hierarchy(&self) -> &Hierarchy {
+        &self.hierarchy
+    }
+
+    /// Notes which directories had events.
+    fn read_events(&mut self) {
+        let Some(fd) = &self.inotify else { return };
+        let mut buffer = [MaybeUninit::uninit(); 8192];
+        let mut events = inotify::Reader::new(fd, &mut buffer);
+        let (mut touched, mut overflow) = (Vec::new(), false);
+        let failed = loop {
+            match events.next() {
+                Ok(event) => {
+                    overflow |= event.events().contains(ReadFlags::QUEUE_OVERFLOW);
+                    touched.push((event.wd(), event.events().contains(ReadFlags::IGNORED)));
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => break error,
+            }
+        };
+        for (watch, ended) in touched {
+            let Some(&id) = self.directories.get(&watch) else {
+                continue;
+            };
+            self.mark(id);
+            if ended {
+                self.directories.remove(&watch);
+                let Some(known) = self.known.get_mut(&id) else {
+                    continue;
+                };
+                known.watch = None;
+                // The directory is gone, or another is in its place: the one above tells.
+                if let Some(parent) = known.cgroup.parent {
+                    self.mark(parent);
+                }
+            }
+        }
+        if overflow {
+            self.mark_all();
+        }
+        if failed != Errno::AGAIN {
+            self.fall_back(failed);
+        }
+    }
+
+    /// Has a directory read again.
+    fn mark(&mut self, id: CgroupId) {
+        if let Some(known) = self.known.get(&id) {
+            self.stale
+                .insert((known.cgroup.path.components().count(), id));
+        }
+    }
+
+    fn mark_all(&mut self) {
+        let all = self
+            .known
+            .values()
+            .map(|known| (known.cgroup.path.components().count(), known.cgroup.id));
+        self.stale.extend(all);
+    }
+
+    /// Reads stale directories again until none is.
+    fn refresh(&mut self) -> Result<(), Error> {
+        while let Some((_, id)) = self.stale.pop_first() {
+            let Some(known) = self.known.get(&id) else {
+                continue;
+            };
+            let path = known.cgroup.path.clone();
+            let dir = path.below(self.hierarchy.mount());
+            // Before reading: what is made in between is then in the events, the listing or both.
+            self.place_watch(id);
+            let listed = match children(&dir) {
+                Ok(listed) => listed,
+                Err(error) if id != self.root && (is_gone(&error) || is_hidden(&error)) => {
+                    Vec::new()
+                }
+                Err(error) => {
+                    self.mark(id);
+                    return Err(Error::cgroupfs(&dir, error));
+                }
+            };
+            let ids: Vec<CgroupId> = listed.iter().map(|child| child.id).collect();
+            let Some(known) = self.known.get_mut(&id) else {
+                continue;
+            };
+            let before = std::mem::replace(&mut known.children, ids);
+            let listed: HashMap<CgroupId, CgroupPath> = listed
+                .into_iter()
+                .map(|child| (child.id, path.join(&child.name)))
+                .collect();
+            for child in before
+                .into_iter()
+                .filter(|child| !listed.contains_key(child))
+            {
+                self.remove(child, id);
+            }
+            for (child, path) in listed {
+                match self.known.get(&child) {
+                    Some(known) if known.cgroup.path == path && known.watch.is_some() => {}
+                    // Its watch ended, or could not be had: it is another directory with the same number (not on
+                    // cgroup file systems), or there are no watches. Either way only reading it tells.
+                    Some(known) if known.cgroup.path == path => self.mark(child),
+                    Some(known) => {
+                        let parent = known.cgroup.parent.unwrap_or(self.root);
+                        self.remove(child, parent);
+                        self.add(Cgroup {
+                            id: child,
+                            parent: Some(id),
+                            path,
+                        });
+                    }
+                    None => self.add(Cgroup {
+                        id: child,
+                        parent: Some(id),
+                        path,
+                    }),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, cgroup: Cgroup) {
+        let id = cgroup.id;
+        self.added.insert(id);
+        self.known.insert(
+            id,
+            Known {
+                cgroup,
+                children: Vec::new(),
+                watch: None,
+            },
+        );
+        self.mark(id);
+    }
+
+    /// Forgets a cgroup and all below it, if it is where it was: a move may have been seen at its new place first.
+    fn remove(&mut self, id: CgroupId, parent: CgroupId) {
+        let mut doomed = vec![(id, parent)];
+        while let Some((id, parent)) = doomed.pop() {
+            if self
+                .known
+                .get(&id)
+                .is_none_or(|known| known.cgroup.parent != Some(parent))
+            {
+                continue;
+            }
+            let Some(known) = self.known.remove(&id) else {
+                continue;
+            };
+            doomed.extend(known.children.into_iter().map(|child| (child, id)));
+            if let Some(watch) = known.watch {
+                self.directories.remove(&watch);
+                if let Some(fd) = &self.inotify {
+                    // Fails where the directory is gone, and the kernel has ended the watch itself.
+                    let _ = inotify::remove_watch(fd, watch);
+                }
+            }
+            // Nobody has heard of one that came and went between two polls.
+            if !self.added.remove(&id) {
+                self.removed.insert(id);
+            }
+        }
+    }
+
+    fn place_watch(&mut self, id: CgroupId) {
+        let (Some(fd), Some(known)) = (&self.inotify, self.known.get_mut(&id)) else {
+            return;
+        };
+        if known.watch.is_some() {
+            return;
+        }
+        let events =
+            WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVE | WatchFlags::ONLYDIR;
+        match inotify::add_watch(fd, known.cgroup.path.below(self.hierarchy.mount()), events) {
+            Ok(watch) => {
+                known.watch = Some(watch);
+                self.directories.insert(watch, id);
+            }
+            Err(error) => {
+                let error_io = io::Error::from(error);
+                if !is_gone(&error_io) && !is_hidden(&error_io) {
+                    self.fall_back(error);
+                }
+            }
+        }
+    }
+
+    /// Scans from now on, and gives back what watches were had.
+    fn fall_back(&mut self, error: Errno) {
+        let (cause, remedy) = match error {
+            Errno::NOSPC => (
+                "fs.inotify.max_user_watches is used up",
+                "raise it with sysctl",
+            ),
+            Errno::MFILE => (
+                "fs.inotify.max_user_instances or the limit of open files is used up",
+                "raise it",
+            ),
+            Errno::NOSYS => (
+                "this kernel has no inotify",
+                "nothing can be done but to build it in",
+            ),
+            _ => ("inotify failed", "check the system's log"),
+        };
+        self.fallback = Some(format!(
+            "cgroups are found by scanning {}: {cause} ({}); {remedy} and restart stallscope",
+            self.hierarchy.mount().display(),
+            io::Error::from(error)
+        ));
+        self.inotify = None;
+        self.directories.clear();
+        for known in self.known.values_mut() {
+            known.watch = None;
+        }
+        self.mark_all();
+    }
+}
+
+#[cfg(test)]
+mod tests;

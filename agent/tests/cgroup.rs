@@ -1,0 +1,10 @@
+//! Hierarchies by fixture and on this machine.
+
+#[path = "cgroup/fixture.rs"]
+mod fixture;
+#[path = "cgroup/hierarchy.rs"]
+mod hierarchy;
+#[path = "cgroup/real.rs"]
+mod real;
+#[path = "cgroup/watch.rs"]
+mod watch;
