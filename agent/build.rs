@@ -80,7 +80,7 @@ fn objects(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
 }
 
 /// The module's text. The ELF reader wants its input aligned, which `include_bytes` alone does not promise.
-fn source(objects: &[(String, PathBuf)]) -> Result<String, std::fmt::Error> {
+fn source(objects: &[(String, PathBuf)]) -> Result<String, Box<dyn std::error::Error>> {
     let mut text = String::new();
     if !objects.is_empty() {
         text.push_str(
@@ -90,6 +90,9 @@ fn source(objects: &[(String, PathBuf)]) -> Result<String, std::fmt::Error> {
         );
     }
     for (number, (_, path)) in objects.iter().enumerate() {
+        let path = path
+            .to_str()
+            .ok_or_else(|| format!("{} is not UTF-8; build elsewhere", path.display()))?;
         writeln!(
             text,
             "static OBJECT_{number}: &Aligned<[u8]> = &Aligned(*include_bytes!({path:?}));"

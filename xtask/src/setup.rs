@@ -127,7 +127,7 @@ impl Setup {
             return Ok(None);
         };
         let bpf = Bpf { compiler, linker };
-        stamp::save(workspace, &bpf)?;
+        stamp::save(workspace, &bpf, forced)?;
         Ok(Some(bpf))
     }
 

@@ -37,9 +37,12 @@ pub fn stdout(command: &mut Command) -> Result<String> {
         .with_context(|| format!("`{}` printed something that is not UTF-8", line(command)))
 }
 
-/// The command as one would type it, without its environment.
+/// The command as one would type it, without its environment; Cargo hides behind a long path.
 pub fn line(command: &Command) -> String {
-    std::iter::once(command.get_program())
+    let program = command.get_program();
+    let cargo = env::var_os("CARGO").is_some_and(|cargo| cargo == program);
+    let program = if cargo { OsStr::new("cargo") } else { program };
+    std::iter::once(program)
         .chain(command.get_args())
         .map(|word| quoted(&word.to_string_lossy()))
         .collect::<Vec<_>>()

@@ -219,7 +219,7 @@ impl std::fmt::Display for Count {
             write!(f, ", {} failed", self.failed)?;
         }
         if self.ignored > 0 {
-            write!(f, ", {} left out", self.ignored)?;
+            write!(f, ", {} ignored", self.ignored)?;
         }
         Ok(())
     }
@@ -266,7 +266,7 @@ mod tests {
         let count = Count::parse(line).unwrap();
         assert_eq!(
             count.plus(count).to_string(),
-            "6 passed, 2 failed, 4 left out"
+            "6 passed, 2 failed, 4 ignored"
         );
         assert_eq!(Count::parse("running 3 tests"), None);
     }

@@ -13,6 +13,8 @@ use crate::workspace::Workspace;
 
 #[derive(Debug, Deserialize, Serialize)]
 struct Stamp {
+    /// A route that was asked for once is not taken when it is not asked for.
+    forced: Option<Route>,
     bpf: Bpf,
     rustc: Mark,
     linker: Mark,
@@ -39,22 +41,22 @@ fn path(workspace: &Workspace) -> PathBuf {
     workspace.tools().join("setup.json")
 }
 
-/// What was found before, if it is all still there and unchanged and of the route that is asked for.
+/// What was found before, if it is all still there and unchanged and was asked for alike.
 pub fn load(workspace: &Workspace, forced: Option<Route>) -> Option<Bpf> {
     let stamp: Stamp = serde_json::from_slice(&fs::read(path(workspace)).ok()?).ok()?;
     let unchanged = Mark::of(&stamp.bpf.compiler.rustc)? == stamp.rustc
         && Mark::of(&stamp.bpf.linker)? == stamp.linker
         && stamp.bpf.compiler.core.is_dir();
-    let asked_for = forced.is_none_or(|route| route == stamp.bpf.compiler.route);
-    (unchanged && asked_for).then_some(stamp.bpf)
+    (unchanged && stamp.forced == forced).then_some(stamp.bpf)
 }
 
 /// Keeps what was found.
-pub fn save(workspace: &Workspace, bpf: &Bpf) -> Result<()> {
+pub fn save(workspace: &Workspace, bpf: &Bpf, forced: Option<Route>) -> Result<()> {
     let mark = |path: &Path| {
         Mark::of(path).with_context(|| format!("{} vanished during set-up", path.display()))
     };
     let stamp = Stamp {
+        forced,
         bpf: bpf.clone(),
         rustc: mark(&bpf.compiler.rustc)?,
         linker: mark(&bpf.linker)?,
@@ -93,7 +95,7 @@ mod tests {
             linker: folder.join("linker"),
         };
         assert_eq!(load(&workspace, None), None);
-        save(&workspace, &bpf).unwrap();
+        save(&workspace, &bpf, None).unwrap();
         assert_eq!(load(&workspace, None), Some(bpf.clone()));
         assert_eq!(load(&workspace, Some(Route::Rustup)), None);
         fs::write(folder.join("linker"), "another").unwrap();
