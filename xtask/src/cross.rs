@@ -164,6 +164,8 @@ fn unpack(arch: Arch, package: &str, version: &str, folder: &Path) -> Result<()>
                 &format!("Dir::State::Lists={}", state.join("lists").display()),
             ])
             .args(["-o", "Dir::State::status=/dev/null"])
+            // apt's own user may not write here, and apt would warn about doing without it.
+            .args(["-o", "APT::Sandbox::User=root"])
             .args([
                 "-o",
                 &format!("Dir::Cache={}", state.join("cache").display()),
