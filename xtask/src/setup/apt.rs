@@ -172,9 +172,8 @@ pub fn install(packages: &[String]) -> Result<()> {
     );
     update()?;
     for package in packages {
-        install_at_once(std::slice::from_ref(package)).with_context(|| {
-            format!("the package {package} could not be installed; apt's own message is above")
-        })?;
+        install_at_once(std::slice::from_ref(package))
+            .with_context(|| format!("the package {package} could not be installed"))?;
     }
     Ok(())
 }
@@ -186,7 +185,8 @@ fn install_at_once(packages: &[String]) -> Result<()> {
         .args(["-o", "Dpkg::Use-Pty=0", "--no-remove"])
         .args(["install", "--no-install-recommends"])
         .args(packages);
-    shell::run(&mut command)
+    // dpkg tells of every file it unpacks; what went wrong is in the error.
+    shell::stdout(&mut command).map(|_| ())
 }
 
 #[cfg(test)]
