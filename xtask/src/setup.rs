@@ -121,7 +121,7 @@ impl Setup {
         if let Some(known) = stamp::load(workspace, forced) {
             return Ok(Some(known));
         }
-        let (compiler, llvm) = self.compiler(forced)?;
+        let (compiler, llvm) = self.compiler(workspace, forced)?;
         let linker = self.linker(workspace, llvm)?;
         let (Some(compiler), Some(linker)) = (compiler, linker) else {
             return Ok(None);
@@ -132,11 +132,15 @@ impl Setup {
     }
 
     /// The compiler, and the LLVM it has or, when it may not be installed, would have.
-    fn compiler(&mut self, forced: Option<Route>) -> Result<(Option<Compiler>, Option<u32>)> {
-        let mut found = Found::look(forced);
+    fn compiler(
+        &mut self,
+        workspace: &Workspace,
+        forced: Option<Route>,
+    ) -> Result<(Option<Compiler>, Option<u32>)> {
+        let mut found = Found::look(workspace, forced);
         if self.install == Install::Allow && found.may_gain_from_new_lists() {
             apt::refresh_lists()?;
-            found = Found::look(forced);
+            found = Found::look(workspace, forced);
         }
         match choose(&found, forced) {
             Choice::Use(compiler) => {
@@ -227,13 +231,15 @@ struct Found {
 }
 
 impl Found {
-    fn look(forced: Option<Route>) -> Self {
+    fn look(workspace: &Workspace, forced: Option<Route>) -> Self {
         let mut found = Self::default();
         if forced != Some(Route::Rustup) {
             found.packaged = compiler::packaged();
         }
         if found.packaged.is_none() && forced != Some(Route::Packages) {
-            found.nightly = compiler::rustup_nightly();
+            // A nightly may be ahead of every LLVM to be had here; only who asks for it gets to hear that.
+            found.nightly = compiler::rustup_nightly()
+                .filter(|nightly| forced.is_some() || linker::obtainable(workspace, nightly.llvm));
         }
         if found.packaged.is_none() && found.nightly.is_none() {
             let names: Vec<&str> = apt::FAMILIES

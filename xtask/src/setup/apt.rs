@@ -107,6 +107,13 @@ pub fn policy(names: &[&str]) -> Result<Vec<Policy>> {
     Ok(parse_policy(&shell::stdout(&mut command)?))
 }
 
+/// Whether a package is installed or can be.
+pub fn offers(package: &str) -> bool {
+    exists()
+        && policy(&[package])
+            .is_ok_and(|policies| policies.iter().any(|policy| policy.candidate.is_some()))
+}
+
 /// The LLVM that the family's compiler will bring, as far as apt can tell.
 pub fn recommended_llvm(family: Family) -> Option<u32> {
     let mut command = Command::new("apt-cache");

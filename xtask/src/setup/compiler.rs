@@ -162,6 +162,13 @@ pub fn llvm_prefix(major: u32) -> Option<PathBuf> {
             if version.split('.').next()?.parse() != Ok(major) {
                 return None;
             }
+            // The program comes without the library in distributions that split them.
+            let libraries = shell::stdout(Command::new(&program).arg("--libdir")).ok()?;
+            let libraries = Path::new(libraries.trim_end());
+            let names = ["libLLVM.so".to_owned(), format!("libLLVM-{major}.so")];
+            if !names.iter().any(|name| libraries.join(name).exists()) {
+                return None;
+            }
             let prefix = shell::stdout(Command::new(&program).arg("--prefix")).ok()?;
             Some(PathBuf::from(prefix.trim_end()))
         })

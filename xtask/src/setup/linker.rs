@@ -75,9 +75,10 @@ impl Setup {
             command: apt::install_line(std::slice::from_ref(&package)),
         };
         let installed = self.need(missing, || {
-            if !apt::exists() {
+            if !apt::offers(&package) {
                 bail!(
-                    "there is no apt here; install LLVM {major} with its headers and shared library, and put llvm-config in PATH"
+                    "no package source here has it; install LLVM {major} with its shared library and put \
+                     its llvm-config in PATH, or choose the other compiler with STALLSCOPE_BPF_TOOLCHAIN"
                 );
             }
             apt::install(std::slice::from_ref(&package))
@@ -89,6 +90,13 @@ impl Setup {
             .with_context(|| format!("{package} is installed, but brought no llvm-config"))?;
         Ok(Some(prefix))
     }
+}
+
+/// Whether a linker for a compiler of that LLVM is here or can be had.
+pub(super) fn obtainable(workspace: &Workspace, llvm: u32) -> bool {
+    find(workspace, llvm).is_some()
+        || (LLVMS.contains(&llvm)
+            && (compiler::llvm_prefix(llvm).is_some() || apt::offers(&format!("llvm-{llvm}-dev"))))
 }
 
 fn own(workspace: &Workspace) -> PathBuf {
