@@ -1,2 +1,95 @@
-//! `cargo xtask`.
-fn main() {}
+//! `cargo xtask`: every developer command of Stallscope, one file a verb.
+
+mod bpf;
+mod build;
+mod check;
+mod cross;
+mod run;
+mod setup;
+mod shell;
+mod steps;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Build, run, test and check Stallscope.
+///
+/// Every verb first finds what this machine lacks, installs only that, and says what and why.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = EXAMPLES)]
+struct Cli {
+    /// Install nothing: when something is missing, say what, why and how to install it, and fail.
+    #[arg(long, visible_alias = "offline", global = true)]
+    no_install: bool,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask run                  build everything and start the agent on 127.0.0.1:9750
+  cargo xtask build                only build target/release/stallscope
+  cargo xtask test                 every test this machine can run
+  cargo xtask check --fix          format, lint, check licences, regenerate the reference pages
+  cargo xtask build --no-install   name what is missing instead of installing it
+
+Environment:
+  STALLSCOPE_BPF_TOOLCHAIN=packages|rustup   take the BPF compiler from there, whatever else is found
+  CARGO_TARGET_DIR                           build there; the tools that were installed are kept there too";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Build(build::Args),
+    Run(run::Args),
+    Test(test::Args),
+    Check(check::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let install = if cli.no_install {
+        setup::Install::Refuse
+    } else {
+        setup::Install::Allow
+    };
+    let done = workspace::Workspace::load().and_then(|workspace| match &cli.verb {
+        Verb::Build(args) => build::run(&workspace, install, args).map(|_| ()),
+        Verb::Run(args) => run::run(&workspace, install, args),
+        Verb::Test(args) => test::run(&workspace, install, args),
+        Verb::Check(args) => check::run(&workspace, install, args),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cli;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_examples_in_its_help() {
+        for verb in Cli::command().get_subcommands() {
+            let help = verb.get_after_help().map(ToString::to_string);
+            assert!(
+                help.is_some_and(|text| text.contains("Examples:")),
+                "`{}` shows no examples",
+                verb.get_name()
+            );
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The kernel side: one BPF object a program, for each architecture.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::setup::Bpf;
+use crate::setup::compiler::{self, BPF_TARGET, Route};
+use crate::setup::tools::packaged_clippy;
+use crate::shell;
+use crate::workspace::{self, BPF_PACKAGE, Workspace};
+
+/// The architectures whose kernels the agent runs on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Arch {
+    /// x86-64
+    #[value(name = "x86_64")]
+    X86_64,
+    /// ARM64
+    #[value(name = "aarch64")]
+    Aarch64,
+}
+
+impl Arch {
+    /// This machine's.
+    pub fn host() -> Result<Self> {
+        let name = std::env::consts::ARCH;
+        Self::from_str(name, false).ok().with_context(|| {
+            format!("this machine is {name}, but Stallscope runs on x86_64 and aarch64; name one with --arch")
+        })
+    }
+
+    /// Rust's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+        }
+    }
+
+    /// The target of the agent for it.
+    pub fn triple(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-unknown-linux-gnu",
+            Self::Aarch64 => "aarch64-unknown-linux-gnu",
+        }
+    }
+}
+
+/// Builds every program for one architecture and puts the objects where the agent's build looks for them.
+pub fn build(workspace: &Workspace, bpf: &Bpf, arch: Arch) -> Result<()> {
+    let objects = workspace.target.join("bpf").join(arch.name());
+    fs::create_dir_all(&objects)
+        .with_context(|| format!("could not make {}", objects.display()))?;
+    if workspace.bpf_bins.is_empty() {
+        println!("==> BPF objects: {BPF_PACKAGE} has no programs");
+        return remove_stale(&objects, &[]);
+    }
+    println!(
+        "==> BPF objects for {}: {}",
+        arch.name(),
+        workspace.bpf_bins.join(", ")
+    );
+    shell::run(&mut cargo(workspace, bpf, arch, Tool::Build))
+        .context("the kernel side did not build")?;
+    for name in &workspace.bpf_bins {
+        let built = build_folder(workspace, arch)
+            .join(BPF_TARGET)
+            .join("release")
+            .join(name);
+        copy_changed(&built, &objects.join(format!("{name}.o")))?;
+    }
+    remove_stale(&objects, &workspace.bpf_bins)
+}
+
+/// Lints every program with the Clippy of the compiler that builds it.
+pub fn clippy(workspace: &Workspace, bpf: &Bpf, arch: Arch) -> Result<()> {
+    shell::run(cargo(workspace, bpf, arch, Tool::Clippy).args(["--", "-D", "warnings"]))
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Tool {
+    Build,
+    Clippy,
+}
+
+fn build_folder(workspace: &Workspace, arch: Arch) -> PathBuf {
+    workspace.target.join("bpf-build").join(arch.name())
+}
+
+fn cargo(workspace: &Workspace, bpf: &Bpf, arch: Arch, tool: Tool) -> Command {
+    let verb = match tool {
+        Tool::Build => "build",
+        Tool::Clippy => "clippy",
+    };
+    let mut command = match (bpf.compiler.route, tool) {
+        (Route::Rustup, _) => {
+            let mut command = compiler::nightly("cargo");
+            command.args([verb, "-Zbuild-std=core"]);
+            command
+        }
+        (Route::Packages, Tool::Build) => {
+            let mut command = workspace::cargo();
+            command.arg(verb);
+            command
+        }
+        // Named by its path, so that Cargo does not take the Clippy of another compiler.
+        (Route::Packages, Tool::Clippy) => {
+            let mut command = Command::new(packaged_clippy(&bpf.compiler));
+            shell::forget_this_package(&mut command);
+            command.arg(verb);
+            command
+        }
+    };
+    if bpf.compiler.route == Route::Packages {
+        // A release compiler, but the kernel side needs features of the language that are not stable.
+        command
+            .env("RUSTC", &bpf.compiler.rustc)
+            .env("RUSTC_BOOTSTRAP", "1");
+    }
+    command
+        .args(["--package", BPF_PACKAGE, "--bins", "--release"])
+        .args(["--target", BPF_TARGET, "--target-dir"])
+        .arg(build_folder(workspace, arch))
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(arch, &bpf.linker));
+    workspace.scoped(command)
+}
+
+/// Flags of the kernel side, joined the way Cargo wants them so that a path may contain spaces.
+fn rustflags(arch: Arch, linker: &Path) -> String {
+    [
+        // Which registers hold a program's arguments.
+        format!("--cfg=bpf_target_arch=\"{}\"", arch.name()),
+        "--check-cfg=cfg(bpf_target_arch,values(\"x86_64\",\"aarch64\"))".to_owned(),
+        // BTF is made from the debug information; without it maps have no types and globals no names.
+        "-Cdebuginfo=2".to_owned(),
+        "-Clink-arg=--btf".to_owned(),
+        format!("-Clinker={}", linker.display()),
+    ]
+    .join("\u{1f}")
+}
+
+/// Copies only what differs, so that an unchanged object does not rebuild the agent.
+fn copy_changed(from: &Path, to: &Path) -> Result<()> {
+    let new = fs::read(from).with_context(|| {
+        format!(
+            "the build left no object at {}; was its output moved?",
+            from.display()
+        )
+    })?;
+    if !new.starts_with(b"\x7fELF") {
+        bail!(
+            "{} is no ELF object; did another linker than bpf-linker write it?",
+            from.display()
+        );
+    }
+    if fs::read(to).is_ok_and(|old| old == new) {
+        return Ok(());
+    }
+    fs::write(to, new).with_context(|| format!("could not write {}", to.display()))
+}
+
+/// Removes objects of programs that are gone: the agent would still embed and load them.
+fn remove_stale(objects: &Path, names: &[String]) -> Result<()> {
+    for entry in
+        fs::read_dir(objects).with_context(|| format!("could not list {}", objects.display()))?
+    {
+        let path = entry?.path();
+        let known = path
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .is_some_and(|stem| names.iter().any(|name| name == stem));
+        if path.extension().is_some_and(|e| e == "o") && !known {
+            fs::remove_file(&path)
+                .with_context(|| format!("could not remove the stale {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Arch, copy_changed, remove_stale, rustflags};
+    use std::fs;
+    use std::path::Path;
+
+    #[test]
+    fn flags_name_the_architecture_and_keep_spaces_in_paths() {
+        let flags = rustflags(Arch::Aarch64, Path::new("/my tools/bpf-linker"));
+        let flags: Vec<&str> = flags.split('\u{1f}').collect();
+        assert!(flags.contains(&"--cfg=bpf_target_arch=\"aarch64\""));
+        assert!(flags.contains(&"-Clinker=/my tools/bpf-linker"));
+    }
+
+    #[test]
+    fn unchanged_objects_keep_their_time_and_stale_ones_go() {
+        let folder = std::env::temp_dir().join(format!("stallscope-bpf-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (built, object) = (folder.join("built"), folder.join("a.o"));
+        fs::write(&built, b"\x7fELF1").unwrap();
+        copy_changed(&built, &object).unwrap();
+        let time = || object.metadata().unwrap().modified().unwrap();
+        let before = time();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        copy_changed(&built, &object).unwrap();
+        assert_eq!(time(), before);
+        fs::write(&built, b"#!/bin/sh").unwrap();
+        assert!(copy_changed(&built, &object).is_err());
+        fs::write(folder.join("gone.o"), b"").unwrap();
+        remove_stale(&folder, &["a".to_owned()]).unwrap();
+        assert!(object.exists() && !folder.join("gone.o").exists());
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -1,0 +1,144 @@
+//! What `cargo xtask check` needs besides the builds: the formatter, Clippy twice, cargo-deny.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::compiler::{self, Compiler, Route};
+use super::{Missing, Setup, apt};
+use crate::shell;
+use crate::workspace::{self, Workspace};
+
+/// The release that is built when no cargo-deny is found.
+const DENY_VERSION: &str = "0.20.2";
+
+impl Setup {
+    /// rustfmt and Clippy for the host's compiler.
+    pub fn host_lints(&mut self) -> Result<()> {
+        let needed = [
+            ("fmt", "rustfmt", "it checks the formatting"),
+            ("clippy", "clippy", "it lints the agent"),
+        ];
+        for (verb, component, why) in needed {
+            if answers(workspace::cargo().args([verb, "--version"])) {
+                continue;
+            }
+            if std::env::var_os("RUSTUP_TOOLCHAIN").is_some() {
+                let missing = Missing {
+                    what: component.to_owned(),
+                    why,
+                    takes: "seconds",
+                    command: format!("rustup component add {component}"),
+                };
+                self.need(missing, || add_component(component, None))?;
+            } else {
+                let family = installed_family()?;
+                let package = if component == "clippy" {
+                    family.clippy
+                } else {
+                    family.rustfmt
+                };
+                self.package(package, why)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Clippy of the BPF compiler; another compiler's Clippy cannot read its `core`.
+    pub fn bpf_clippy(&mut self, compiler: &Compiler) -> Result<()> {
+        let why = "it lints the kernel side with the compiler that builds it";
+        match compiler.route {
+            Route::Packages if !shell::is_program(&packaged_clippy(compiler)) => {
+                self.package(installed_family()?.clippy, why)
+            }
+            Route::Rustup if !answers(compiler::nightly("cargo").args(["clippy", "--version"])) => {
+                let missing = Missing {
+                    what: "clippy for rustup's nightly".to_owned(),
+                    why,
+                    takes: "seconds",
+                    command: "rustup component add clippy --toolchain nightly".to_owned(),
+                };
+                self.need(missing, || add_component("clippy", Some("nightly")))
+                    .map(|_| ())
+            }
+            Route::Packages | Route::Rustup => Ok(()),
+        }
+    }
+
+    /// cargo-deny. None when it may not be installed.
+    pub fn deny(&mut self, workspace: &Workspace) -> Result<Option<PathBuf>> {
+        let own = workspace.tools().join("bin/cargo-deny");
+        let mut candidates = shell::all_in_path("cargo-deny");
+        candidates.extend(workspace::cargo_home().map(|home| home.join("bin/cargo-deny")));
+        candidates.push(own.clone());
+        let found = candidates
+            .into_iter()
+            .find(|deny| shell::is_program(deny) && answers(Command::new(deny).arg("--version")));
+        if found.is_some() {
+            return Ok(found);
+        }
+        let mut install = workspace::cargo();
+        // The dev profile: it runs for a second and would take four times as long to build in release.
+        install
+            .args(["install", "cargo-deny", "--version", DENY_VERSION])
+            .args(["--locked", "--debug", "--force", "--root"])
+            .arg(workspace.tools());
+        let missing = Missing {
+            what: format!("cargo-deny {DENY_VERSION}"),
+            why: "it checks licences, advisories and sources of the dependencies",
+            takes: "one to three minutes",
+            command: shell::line(&install),
+        };
+        let installed = self.need(missing, || shell::run(&mut install))?;
+        Ok(installed.then_some(own))
+    }
+
+    fn package(&mut self, package: &str, why: &'static str) -> Result<()> {
+        let packages = [package.to_owned()];
+        let missing = Missing {
+            what: package.to_owned(),
+            why,
+            takes: "seconds",
+            command: apt::install_line(&packages),
+        };
+        self.need(missing, || apt::install(&packages)).map(|_| ())
+    }
+}
+
+/// `cargo-clippy` beside a packaged compiler; it takes the `clippy-driver` beside itself.
+pub fn packaged_clippy(compiler: &Compiler) -> PathBuf {
+    compiler.rustc.with_file_name("cargo-clippy")
+}
+
+fn installed_family() -> Result<apt::Family> {
+    let names: Vec<&str> = apt::FAMILIES.iter().map(|family| family.rustc).collect();
+    let installed = apt::policy(&names)?;
+    apt::FAMILIES
+        .into_iter()
+        .find(|family| installed.iter().any(|p| p.name == family.rustc && p.installed))
+        .context("the Rust compiler is from neither rustup nor a Debian package; install Clippy and rustfmt the way it was installed")
+}
+
+fn add_component(component: &str, toolchain: Option<&str>) -> Result<()> {
+    let mut command = Command::new("rustup");
+    command.args(["component", "add", component]);
+    if let Some(toolchain) = toolchain {
+        command.args(["--toolchain", toolchain]);
+    }
+    if shell::run(&mut command).is_err() {
+        bail!(
+            "rustup could not fetch it; a closed network cannot add components, so use a toolchain that has it"
+        );
+    }
+    Ok(())
+}
+
+fn answers(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}

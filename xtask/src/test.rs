@@ -1,0 +1,300 @@
+//! `cargo xtask test`: every test this machine can run, and what it could not and why.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use crate::bpf::{self, Arch};
+use crate::setup::{self, Install};
+use crate::shell::{self, Privilege};
+use crate::steps::{Outcome, Steps};
+use crate::workspace::{AGENT_PACKAGE, BPF_PACKAGE, Workspace};
+
+/// Run every test that this machine can run.
+///
+/// Kernel tests load BPF programs: they run as root or through sudo, one at a time, and are
+/// skipped with the reason where neither is to be had.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask test               everything
+  cargo xtask test cgroup        only tests with `cgroup` in their name
+  sudo -v && cargo xtask test    lets the kernel tests use sudo without asking";
+
+/// Sets up, builds and tests.
+pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
+    let bpf = setup::bpf(workspace, install)?;
+    // First, so that the agent under test carries the objects.
+    bpf::build(workspace, &bpf, Arch::host()?)?;
+
+    let filter = args.filter.as_deref();
+    let mut steps = Steps::default();
+    steps.step("tests without privileges", || {
+        let mut cargo = workspace.cargo();
+        cargo.args([
+            "test",
+            "--workspace",
+            "--exclude",
+            BPF_PACKAGE,
+            "--no-fail-fast",
+        ]);
+        counted(cargo.args(filter))
+    });
+    steps.step("tests of the shared types", || {
+        let mut cargo = workspace.cargo();
+        cargo.args(["test", "--package", BPF_PACKAGE, "--lib"]);
+        counted(cargo.args(filter))
+    });
+    steps.step("kernel tests", || kernel(workspace, filter));
+    steps.finish()
+}
+
+fn kernel(workspace: &Workspace, filter: Option<&str>) -> Result<Outcome> {
+    let package = workspace.root.join("agent");
+    if !has_rust_files(&package.join("tests")) {
+        return Ok(Outcome::Skipped("agent/tests has none".to_owned()));
+    }
+    let privilege = Privilege::find();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let btf = Path::new("/sys/kernel/btf/vmlinux").exists();
+    if let Some(why) = obstacle(privilege, &status, btf) {
+        return Ok(Outcome::Skipped(why));
+    }
+    // Built by this user and only started by root, so that root owns nothing in the target folder.
+    let mut build = workspace.cargo();
+    build
+        .args([
+            "test",
+            "--package",
+            AGENT_PACKAGE,
+            "--test",
+            "*",
+            "--no-run",
+        ])
+        .args(["--message-format", "json-render-diagnostics"])
+        .stderr(Stdio::inherit());
+    let messages = build
+        .output()
+        .with_context(|| format!("could not start `{}`", shell::line(&build)))?;
+    if !messages.status.success() {
+        bail!("the kernel tests did not build");
+    }
+    let programs = executables(&String::from_utf8_lossy(&messages.stdout));
+    if programs.is_empty() {
+        bail!(
+            "Cargo built the tests of agent/tests but named no program; is its message format another?"
+        );
+    }
+    let mut total = Count::default();
+    let mut failed = Vec::new();
+    for program in programs {
+        let mut command = privilege.command(&program)?;
+        // One at a time: they measure, and they attach to the same kernel.
+        command
+            .args(["--ignored", "--test-threads=1"])
+            .args(filter)
+            .current_dir(&package);
+        let (count, passed) = watched(&mut command)?;
+        total = total.plus(count);
+        if !passed {
+            failed.push(
+                program
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
+            );
+        }
+    }
+    if !failed.is_empty() {
+        bail!("{total}; failed in {}", failed.join(", "));
+    }
+    Ok(Outcome::Passed(total.to_string()))
+}
+
+fn has_rust_files(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|entries| {
+        entries
+            .flatten()
+            .any(|entry| entry.path().extension().is_some_and(|e| e == "rs"))
+    })
+}
+
+/// Why kernel tests cannot run here, if they cannot.
+fn obstacle(privilege: Privilege, proc_status: &str, btf: bool) -> Option<String> {
+    if !btf {
+        return Some("the kernel offers no type information at /sys/kernel/btf/vmlinux".to_owned());
+    }
+    match privilege {
+        Privilege::None(why) => Some(format!("they load BPF programs, and {why}")),
+        Privilege::Sudo => None,
+        Privilege::Root => (!may_load_bpf(proc_status)).then(|| {
+            "this root may not load BPF programs: it has neither CAP_SYS_ADMIN nor CAP_BPF with CAP_PERFMON".to_owned()
+        }),
+    }
+}
+
+/// Reads the effective capabilities of `/proc/self/status`: a container's root often lacks these.
+fn may_load_bpf(proc_status: &str) -> bool {
+    const SYS_ADMIN: u64 = 1 << 21;
+    const PERFMON_AND_BPF: u64 = (1 << 38) | (1 << 39);
+    let effective = proc_status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    effective & SYS_ADMIN != 0 || effective & PERFMON_AND_BPF == PERFMON_AND_BPF
+}
+
+/// The test programs that `cargo test --no-run` names in its JSON messages.
+fn executables(messages: &str) -> Vec<PathBuf> {
+    #[derive(Deserialize)]
+    struct Message {
+        executable: Option<PathBuf>,
+        target: Option<Target>,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        kind: Vec<String>,
+    }
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Message>(line).ok())
+        .filter(|message| {
+            message
+                .target
+                .as_ref()
+                .is_some_and(|target| target.kind.iter().any(|kind| kind == "test"))
+        })
+        .filter_map(|message| message.executable)
+        .collect()
+}
+
+/// What test programs report, added up.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Count {
+    /// Reads a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+    fn parse(line: &str) -> Option<Self> {
+        let rest = line.trim().strip_prefix("test result: ")?;
+        let of = |word: &str| {
+            rest.split([';', '.'])
+                .find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
+        };
+        Some(Self {
+            passed: of("passed")?,
+            failed: of("failed")?,
+            ignored: of("ignored")?,
+        })
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            ignored: self.ignored + other.ignored,
+        }
+    }
+}
+
+impl std::fmt::Display for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed", self.passed)?;
+        if self.failed > 0 {
+            write!(f, ", {} failed", self.failed)?;
+        }
+        if self.ignored > 0 {
+            write!(f, ", {} ignored", self.ignored)?;
+        }
+        Ok(())
+    }
+}
+
+fn counted(command: &mut Command) -> Result<Outcome> {
+    let (count, passed) = watched(command)?;
+    if !passed {
+        bail!("{count}; `{}` failed", shell::line(command));
+    }
+    Ok(Outcome::Passed(count.to_string()))
+}
+
+/// Runs tests, passing on what they print and adding up what they report.
+fn watched(command: &mut Command) -> Result<(Count, bool)> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("could not start `{}`", shell::line(command)))?;
+    let mut count = Count::default();
+    if let Some(output) = child.stdout.take() {
+        for line in BufReader::new(output).split(b'\n') {
+            let line = line.context("the output of the tests could not be read")?;
+            let line = String::from_utf8_lossy(&line);
+            println!("{line}");
+            if let Some(more) = Count::parse(&line) {
+                count = count.plus(more);
+            }
+        }
+    }
+    let status = child.wait().context("the tests could not be waited for")?;
+    Ok((count, status.success()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Count, executables, may_load_bpf, obstacle};
+    use crate::shell::Privilege;
+    use std::path::PathBuf;
+
+    #[test]
+    fn results_are_read_and_added() {
+        let line = "test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.01s";
+        let count = Count::parse(line).unwrap();
+        assert_eq!(
+            count.plus(count).to_string(),
+            "6 passed, 2 failed, 4 ignored"
+        );
+        assert_eq!(Count::parse("running 3 tests"), None);
+    }
+
+    #[test]
+    fn only_integration_tests_are_started_as_root() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"live"},"executable":"/t/live-1"}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"x"},"executable":"/t/x"}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"x"},"executable":null}"#,
+            "\n{\"reason\":\"build-finished\",\"success\":true}\nnoise\n"
+        );
+        assert_eq!(executables(messages), [PathBuf::from("/t/live-1")]);
+    }
+
+    #[test]
+    fn kernel_tests_are_skipped_with_the_reason() {
+        let full = "Name:\tx\nCapEff:\t000001ffffffffff\n";
+        let container = "CapEff:\t00000000a80425fb\n";
+        assert!(may_load_bpf(full) && may_load_bpf("CapEff:\t000000c000000000"));
+        assert!(!may_load_bpf(container) && !may_load_bpf(""));
+        assert_eq!(obstacle(Privilege::Root, full, true), None);
+        assert_eq!(obstacle(Privilege::Sudo, container, true), None);
+        let said = |privilege, status, btf| obstacle(privilege, status, btf).unwrap();
+        assert!(said(Privilege::Root, container, true).contains("CAP_BPF"));
+        assert!(said(Privilege::Root, full, false).contains("btf"));
+        assert!(said(Privilege::None("no sudo"), full, true).contains("no sudo"));
+    }
+}
