@@ -1,0 +1,78 @@
+//! Label text and its escaping.
+
+use std::fmt;
+
+use bytes::BufMut;
+
+use super::Format;
+
+/// The labels that say whose value a series is, rendered and escaped once.
+///
+/// An owner lives for hours and is written in every series of every scrape; formatting it afresh each time costs
+/// six times as much as copying it.
+#[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct OwnerLabels(Box<str>);
+
+impl OwnerLabels {
+    /// The names of these labels, in the order in which they are written.
+    pub const NAMES: [&'static str; 4] = ["namespace", "pod", "container", "cgroup"];
+
+    /// Renders the labels of one owner. Off Kubernetes the first three are empty, but present.
+    #[must_use]
+    pub fn new(namespace: &str, pod: &str, container: &str, cgroup: &str) -> Self {
+        let mut text = Vec::new();
+        for (name, value) in Self::NAMES
+            .into_iter()
+            .zip([namespace, pod, container, cgroup])
+        {
+            put_label(&mut text, name, value);
+        }
+        // Escaping inserts ASCII into UTF-8, so nothing can be lost here; `from_utf8` would need a panic to say so.
+        Self(String::from_utf8_lossy(&text).into())
+    }
+
+    /// The text between a series' braces.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for OwnerLabels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{{}}}", self.0)
+    }
+}
+
+/// Appends `name="value"`, after a comma unless it is the first label.
+pub(super) fn put_label(out: &mut Vec<u8>, name: &str, value: &str) {
+    if !matches!(out.last(), None | Some(b'{')) {
+        out.push(b',');
+    }
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"=\"");
+    escape(out, value, true);
+    out.push(b'"');
+}
+
+/// Escapes a label value; both formats have the same rule.
+pub(super) fn escape_value(out: &mut impl BufMut, value: &str) {
+    escape(out, value, true);
+}
+
+/// Escapes help text; only OpenMetrics escapes quotes in it.
+pub(super) fn escape_help(out: &mut impl BufMut, help: &str, format: Format) {
+    escape(out, help, format == Format::OpenMetrics);
+}
+
+fn escape(out: &mut impl BufMut, text: &str, quotes: bool) {
+    let special = |byte: &u8| matches!(byte, b'\\' | b'\n') || (quotes && *byte == b'"');
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(special) {
+        out.put_slice(&rest[..at]);
+        out.put_u8(b'\\');
+        out.put_u8(if rest[at] == b'\n' { b'n' } else { rest[at] });
+        rest = &rest[at + 1..];
+    }
+    out.put_slice(rest);
+}

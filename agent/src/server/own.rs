@@ -1,0 +1,73 @@
+//! What the server counts about itself.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Registry};
+
+use crate::exposition::opts;
+use crate::metric::{Kind, Metric, Scope};
+
+static REQUESTS: Metric = Metric {
+    name: "stallscope_http_requests_total",
+    kind: Kind::Counter,
+    help: "HTTP requests answered; paths that the agent does not serve are counted as one, `other`.",
+    labels: &["path", "code"],
+    scope: Scope::Host,
+    source: "the agent's HTTP server",
+};
+
+static REFUSED: Metric = Metric {
+    name: "stallscope_http_connections_refused_total",
+    kind: Kind::Counter,
+    help: "Connections closed at once because as many as the limit allows were open.",
+    labels: &[],
+    scope: Scope::Host,
+    source: "the agent's HTTP server",
+};
+
+static COLLECT: Metric = Metric {
+    name: "stallscope_collect_duration_seconds",
+    kind: Kind::Histogram,
+    help: "Time taken to read and encode one scrape; scrapes that came meanwhile share it.",
+    labels: &[],
+    scope: Scope::Host,
+    source: "the agent's HTTP server",
+};
+
+static SIZE: Metric = Metric {
+    name: "stallscope_scrape_size_bytes",
+    kind: Kind::Gauge,
+    help: "Size of the scrape before this one.",
+    labels: &[],
+    scope: Scope::Host,
+    source: "the agent's HTTP server",
+};
+
+/// Definitions of the server's own metrics.
+pub static METRICS: [&Metric; 4] = [&REQUESTS, &REFUSED, &COLLECT, &SIZE];
+
+/// Handles to the server's own metrics; clones share their values.
+#[derive(Clone, Debug)]
+pub(super) struct Own {
+    pub(super) requests: IntCounterVec,
+    pub(super) refused: IntCounter,
+    pub(super) collect: Histogram,
+    pub(super) size: IntGauge,
+}
+
+impl Own {
+    pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let buckets = vec![
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+        ];
+        let own = Self {
+            requests: IntCounterVec::new(opts(&REQUESTS), REQUESTS.labels)?,
+            refused: IntCounter::with_opts(opts(&REFUSED))?,
+            collect: Histogram::with_opts(HistogramOpts::from(opts(&COLLECT)).buckets(buckets))?,
+            size: IntGauge::with_opts(opts(&SIZE))?,
+        };
+        registry.register(Box::new(own.requests.clone()))?;
+        registry.register(Box::new(own.refused.clone()))?;
+        registry.register(Box::new(own.collect.clone()))?;
+        registry.register(Box::new(own.size.clone()))?;
+        Ok(own)
+    }
+}

@@ -1,0 +1,167 @@
+//! An HTTP client that does what it is told, proper or not, and a server to do it to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use stallscope::exposition::{Encoder, Format};
+use stallscope::server::{Handlers, Limits, bind, serve_within};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// Longer than anything here takes, short enough to fail a hanging test.
+pub const LONG: Duration = Duration::from_secs(20);
+
+/// A server on a port of its own.
+pub struct Server {
+    pub address: SocketAddr,
+    pub registry: prometheus::Registry,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Server {
+    pub fn start(limits: Limits, handlers: Handlers) -> Self {
+        let listener = bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let registry = prometheus::Registry::new();
+        let (stop, stopped) = oneshot::channel();
+        let shared = registry.clone();
+        let task = tokio::spawn(async move {
+            serve_within(limits, listener, handlers, &shared, async move {
+                _ = stopped.await;
+            })
+            .await
+        });
+        Self {
+            address,
+            registry,
+            stop,
+            task,
+        }
+    }
+
+    /// Stops it and says how long that took.
+    pub async fn stop(self) -> Duration {
+        let start = Instant::now();
+        self.stop.send(()).unwrap();
+        tokio::time::timeout(LONG, self.task)
+            .await
+            .expect("it stops")
+            .unwrap()
+            .unwrap();
+        start.elapsed()
+    }
+
+    /// Its own metrics.
+    pub fn counted(&self) -> String {
+        let mut encoder = Encoder::new(Format::Text, bytes::BytesMut::new());
+        encoder.registry(&self.registry);
+        String::from_utf8(encoder.finish().to_vec()).unwrap()
+    }
+}
+
+/// Handlers that say as little as possible.
+pub fn handlers(
+    collect: impl Fn(Format) -> anyhow::Result<Bytes> + Send + Sync + 'static,
+) -> Handlers {
+    Handlers {
+        collect: Arc::new(collect),
+        ready: Arc::new(|| Ok(())),
+        status: Arc::new(|| serde_json::json!({"version": "test"})),
+    }
+}
+
+/// One connection.
+pub struct Client(pub TcpStream);
+
+/// One answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (header, value) = line.split_once(": ")?;
+            header.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+}
+
+impl Client {
+    pub async fn connect(server: &Server) -> Self {
+        Self(TcpStream::connect(server.address).await.unwrap())
+    }
+
+    /// A client whose kernel takes as little as possible on its behalf.
+    pub async fn narrow(server: &Server) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        Self(socket.connect(server.address).await.unwrap())
+    }
+
+    pub async fn send(&mut self, text: impl AsRef<[u8]>) {
+        self.0.write_all(text.as_ref()).await.unwrap();
+    }
+
+    pub async fn request(&mut self, method: &str, path: &str, headers: &str) -> Answer {
+        self.send(format!(
+            "{method} {path} HTTP/1.1\r\nhost: test\r\n{headers}\r\n"
+        ))
+        .await;
+        self.answer(method != "HEAD").await
+    }
+
+    pub async fn get(&mut self, path: &str) -> Answer {
+        self.request("GET", path, "").await
+    }
+
+    pub async fn answer(&mut self, body: bool) -> Answer {
+        tokio::time::timeout(LONG, self.read_answer(body))
+            .await
+            .expect("an answer")
+    }
+
+    async fn read_answer(&mut self, body: bool) -> Answer {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(self.0.read_u8().await.expect("a whole head"));
+        }
+        let head = String::from_utf8(head).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut answer = Answer {
+            status,
+            head,
+            body: String::new(),
+        };
+        if body {
+            let length = answer
+                .header("content-length")
+                .expect("a length")
+                .parse()
+                .unwrap();
+            let mut bytes = vec![0; length];
+            self.0.read_exact(&mut bytes).await.expect("a whole body");
+            answer.body = String::from_utf8(bytes).unwrap();
+        }
+        answer
+    }
+
+    /// Reads to the end; says how long the server took to close.
+    pub async fn closed(&mut self) -> Duration {
+        let start = Instant::now();
+        let mut rest = Vec::new();
+        // A reset closes as well.
+        _ = tokio::time::timeout(LONG, self.0.read_to_end(&mut rest))
+            .await
+            .expect("it is closed");
+        start.elapsed()
+    }
+}

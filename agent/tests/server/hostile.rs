@@ -1,0 +1,237 @@
+//! Clients that want more than their share.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use stallscope::server::Limits;
+
+use super::client::{Client, Server, handlers};
+use super::small;
+
+const SHORT: Duration = Duration::from_millis(300);
+
+/// More than the kernel's own buffers hold.
+const LARGE: usize = 64 << 20;
+
+fn limited(limits: Limits) -> Server {
+    Server::start(limits, handlers(|_| Ok(Bytes::from(vec![b'#'; LARGE]))))
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_cut_off() {
+    let server = limited(Limits {
+        head_time: SHORT,
+        ..Limits::default()
+    });
+    for start in [
+        "",
+        "GET /metrics HT",
+        "GET /metrics HTTP/1.1\r\nhost: test\r\n",
+    ] {
+        let mut client = Client::connect(&server).await;
+        client.send(start).await;
+        let time = client.closed().await;
+        assert!(
+            (SHORT / 2..SHORT * 10).contains(&time),
+            "{time:?} after {start:?}"
+        );
+    }
+    // Trickling does not buy time.
+    let mut client = Client::connect(&server).await;
+    let start = Instant::now();
+    client.send("GET /healthz HTTP/1.1\r\nx: ").await;
+    while start.elapsed() < SHORT * 10 && client.0.try_write(b"a").is_ok() {
+        tokio::time::sleep(SHORT / 10).await;
+    }
+    assert!(start.elapsed() < SHORT * 5);
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed() {
+    let server = limited(Limits {
+        head_time: SHORT,
+        ..Limits::default()
+    });
+    let mut client = Client::connect(&server).await;
+    assert_eq!(client.get("/healthz").await.status, 200);
+    assert_eq!(
+        client.get("/healthz").await.status,
+        200,
+        "a connection serves more than one request"
+    );
+    assert!(client.closed().await < SHORT * 10);
+}
+
+#[tokio::test]
+async fn a_head_has_a_size() {
+    let server = small();
+    let mut client = Client::connect(&server).await;
+    assert_eq!(
+        client
+            .request("GET", "/healthz", &format!("x: {}\r\n", "a".repeat(8000)))
+            .await
+            .status,
+        200
+    );
+    let long = client
+        .request("GET", "/healthz", &format!("x: {}\r\n", "a".repeat(20_000)))
+        .await;
+    assert_eq!(long.status, 431);
+    let many = Client::connect(&server)
+        .await
+        .request("GET", "/healthz", &"a: b\r\n".repeat(200))
+        .await;
+    assert_eq!(many.status, 431);
+    let mut client = Client::connect(&server).await;
+    let long = client.get(&format!("/{}", "a".repeat(20_000))).await;
+    assert!(matches!(long.status, 414 | 431), "{}", long.status);
+}
+
+#[tokio::test]
+async fn nonsense_is_refused() {
+    let server = small();
+    for nonsense in [
+        "\0\0\0\0\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
+        "\u{16}\u{3}\u{1}\u{2}\0\r\n\r\n",
+    ] {
+        let mut client = Client::connect(&server).await;
+        client.send(nonsense).await;
+        client.closed().await;
+    }
+    assert_eq!(
+        Client::connect(&server).await.get("/healthz").await.status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn bodies_are_not_read() {
+    let server = small();
+    let mut client = Client::connect(&server).await;
+    let answer = client
+        .request("GET", "/metrics", "content-length: 1000000000000\r\n")
+        .await;
+    assert_eq!(answer.status, 200);
+    // The rest of the body would be taken for the next request.
+    client.closed().await;
+    let mut client = Client::connect(&server).await;
+    assert_eq!(
+        client
+            .request("POST", "/metrics", "transfer-encoding: chunked\r\n")
+            .await
+            .status,
+        405
+    );
+    client.closed().await;
+}
+
+#[tokio::test]
+async fn connections_are_limited() {
+    let server = limited(Limits {
+        connections: 2,
+        ..Limits::default()
+    });
+    let mut first = Client::connect(&server).await;
+    assert_eq!(first.get("/healthz").await.status, 200);
+    let mut second = Client::connect(&server).await;
+    assert_eq!(second.get("/healthz").await.status, 200);
+    let refused = Client::connect(&server).await.answer(true).await;
+    assert_eq!(
+        (refused.status, refused.body.as_str()),
+        (503, "too many connections\n")
+    );
+    assert_eq!(
+        first.get("/healthz").await.status,
+        200,
+        "those that are in stay in"
+    );
+    assert!(
+        server
+            .counted()
+            .contains("stallscope_http_connections_refused_total 1\n")
+    );
+    drop(second);
+    // The server sees it go a moment later.
+    tokio::time::sleep(SHORT).await;
+    assert_eq!(
+        Client::connect(&server).await.get("/healthz").await.status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_dropped_and_its_scrape_with_it() {
+    let server = limited(Limits {
+        stall_time: SHORT,
+        unread_scrapes: 1,
+        ..Limits::default()
+    });
+    let mut deaf = Client::narrow(&server).await;
+    deaf.send("GET /metrics HTTP/1.1\r\nhost: test\r\n\r\n")
+        .await;
+    tokio::time::sleep(SHORT / 3).await;
+    let mut other = Client::connect(&server).await;
+    assert_eq!(
+        other.get("/healthz").await.status,
+        200,
+        "nobody else is blocked"
+    );
+    // The only place in memory is taken; it is free once the deaf client is given up.
+    let mut answer = other.get("/metrics").await;
+    if answer.status == 503 {
+        assert_eq!(
+            answer.body,
+            "1 scrapes wait for clients that do not read them\n"
+        );
+        answer = other.get("/metrics").await;
+    }
+    assert_eq!((answer.status, answer.body.len()), (200, LARGE));
+    deaf.closed().await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_too_slowly_is_dropped() {
+    let server = limited(Limits {
+        answer_time: SHORT * 3,
+        ..Limits::default()
+    });
+    let mut slow = Client::narrow(&server).await;
+    slow.send("GET /metrics HTTP/1.1\r\nhost: test\r\n\r\n")
+        .await;
+    let start = Instant::now();
+    let mut read = 0;
+    let mut buffer = vec![0; 64 << 10];
+    // Never silent for as long as a stall, but not done in time either.
+    while start.elapsed() < SHORT * 20 {
+        tokio::time::sleep(SHORT / 10).await;
+        match slow.0.try_read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => read += count,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => break,
+        }
+        if start.elapsed() > SHORT * 4 {
+            slow.closed().await;
+            break;
+        }
+    }
+    assert!(
+        start.elapsed() < SHORT * 20 && (1..LARGE).contains(&read),
+        "{read} bytes in {:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_turn() {
+    let server = small();
+    let mut client = Client::connect(&server).await;
+    client
+        .send("GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n".repeat(50))
+        .await;
+    for _ in 0..50 {
+        assert_eq!(client.answer(true).await.status, 200);
+    }
+}
