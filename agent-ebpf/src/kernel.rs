@@ -132,7 +132,16 @@ mod loads {
     #[unsafe(no_mangle)]
     static LAYOUT: Layout = Layout::NONE;
     #[unsafe(no_mangle)]
-    static HOST: Host = Host { cpus: 1, slots: 1, task_mask: 0, task_bits: 0, page_node_shift: 0, nodes: 1 };
+    static HOST: Host = Host {
+        cpus: 1,
+        slots: 1,
+        task_mask: 0,
+        task_bits: 0,
+        page_node_shift: 0,
+        nodes: 1,
+        in_user_fault_bit: 0,
+        reserved: 0,
+    };
 
     /// A constant of [`Host`].
     macro_rules! host {
@@ -151,6 +160,7 @@ mod loads {
     host!(task_bits);
     host!(page_node_shift);
     host!(nodes);
+    host!(in_user_fault_bit);
 
     macro_rules! offset {
         ($field:ident) => {

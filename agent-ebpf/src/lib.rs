@@ -30,6 +30,10 @@ pub struct Host {
     pub page_node_shift: u32,
     /// NUMA nodes the tables are sized for: highest node id + 1.
     pub nodes: u32,
+    /// The bit of `task_struct.in_user_fault` in the four bytes that hold it.
+    pub in_user_fault_bit: u32,
+    /// Keeps the size a multiple of eight bytes.
+    pub reserved: u32,
 }
 
 /// What one CPU counts for one slot.
@@ -146,7 +150,11 @@ pub const fn wait_bucket(ns: u64) -> usize {
     if rest >= 1 {
         bucket += 1;
     }
-    if bucket < WAIT_BUCKETS { bucket } else { WAIT_BUCKETS - 1 }
+    if bucket < WAIT_BUCKETS {
+        bucket
+    } else {
+        WAIT_BUCKETS - 1
+    }
 }
 
 /// The kernel daemons that reclaim, compact or collapse memory.
@@ -304,6 +312,17 @@ impl Occupant {
     }
 }
 
+/// Whose a slot is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SlotOwner {
+    /// kernfs id of a cgroup seen in this slot that the agent has not answered for. Written by the
+    /// programs.
+    pub cgroup: u64,
+    /// The agent's answer: the low half of a kernfs id in the high half, its group in the low half.
+    pub answer: u64,
+}
+
 /// Group of a slot about which the agent has not said anything yet: a neighbour to all others.
 pub const GROUP_UNKNOWN: u32 = 0;
 /// Group of the host's services. Higher numbers are pods, containers and other cgroups.
@@ -367,7 +386,7 @@ pub const DAEMON_NODES: usize = 64;
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{DaemonCell, Host, Layout, Ring, TaskEntry, WaitCell};
+    use super::{DaemonCell, Host, Layout, Ring, SlotOwner, TaskEntry, WaitCell};
 
     macro_rules! pod {
         ($($type:ty),+ $(,)?) => {$(
@@ -375,12 +394,14 @@ mod pod {
             unsafe impl aya::Pod for $type {}
         )+};
     }
-    pod!(Host, Layout, WaitCell, Ring, TaskEntry, DaemonCell);
+    pod!(
+        Host, Layout, WaitCell, SlotOwner, Ring, TaskEntry, DaemonCell
+    );
 
     const _: () = {
         assert!(size_of::<WaitCell>() == 192);
         assert!(size_of::<Ring>() == 56 + 16 * super::RING_LENGTH);
-        assert!(size_of::<Host>() == 24);
+        assert!(size_of::<Host>() == 32);
     };
 }
 
@@ -411,16 +432,25 @@ mod tests {
         assert_eq!(cause(me), Cause::Own as u32);
         assert_eq!(cause(Occupant::user(8, 5)), Cause::Own as u32);
         assert_eq!(cause(Occupant::user(8, 6)), Cause::Neighbour as u32);
-        assert_eq!(cause(Occupant::user(8, GROUP_UNKNOWN)), Cause::Neighbour as u32);
+        assert_eq!(
+            cause(Occupant::user(8, GROUP_UNKNOWN)),
+            Cause::Neighbour as u32
+        );
         assert_eq!(cause(Occupant::user(8, GROUP_HOST)), Cause::Host as u32);
         for fixed in [Cause::Idle, Cause::Kswapd, Cause::Unattributed] {
             assert_eq!(cause(Occupant::other(fixed)), fixed as u32);
         }
         let service = Occupant::user(3, GROUP_HOST);
         assert_eq!(service.cause_to(service), Cause::Own as u32);
-        assert_eq!(Occupant::user(4, GROUP_HOST).cause_to(service), Cause::Host as u32);
+        assert_eq!(
+            Occupant::user(4, GROUP_HOST).cause_to(service),
+            Cause::Host as u32
+        );
         let new = Occupant::user(9, GROUP_UNKNOWN);
-        assert_eq!(Occupant::user(10, GROUP_UNKNOWN).cause_to(new), Cause::Neighbour as u32);
+        assert_eq!(
+            Occupant::user(10, GROUP_UNKNOWN).cause_to(new),
+            Cause::Neighbour as u32
+        );
     }
 
     #[test]

@@ -29,9 +29,15 @@ impl Slot {
 pub fn of_css<A: Access>(css: Css<A>) -> Slot {
     let index = css.id();
     if index >= kernel::slots() {
-        return Slot { index: 0, cgroup: 0 };
+        return Slot {
+            index: 0,
+            cgroup: 0,
+        };
     }
-    Slot { index, cgroup: css.cgroup().kn().id() }
+    Slot {
+        index,
+        cgroup: css.cgroup().kn().id(),
+    }
 }
 
 /// The slot of a task.

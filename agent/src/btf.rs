@@ -86,7 +86,10 @@ impl Btf {
     /// When the file cannot be read or is not BTF.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let name = path.display().to_string();
-        let blob = fs::read(path).map_err(|source| Error::Read { path: name.clone(), source })?;
+        let blob = fs::read(path).map_err(|source| Error::Read {
+            path: name.clone(),
+            source,
+        })?;
         Self::parse(blob).map_err(|reason| Error::Malformed { path: name, reason })
     }
 
@@ -96,35 +99,63 @@ impl Btf {
     /// Says what is wrong with it.
     pub fn parse(blob: Vec<u8>) -> Result<Self, &'static str> {
         let word = |at: usize| {
-            blob.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_ne_bytes)
+            blob.get(at..at + 4)
+                .and_then(|b| b.try_into().ok())
+                .map(u32::from_ne_bytes)
         };
-        let half = blob.get(..2).and_then(|b| b.try_into().ok()).map(u16::from_ne_bytes);
+        let half = blob
+            .get(..2)
+            .and_then(|b| b.try_into().ok())
+            .map(u16::from_ne_bytes);
         if half != Some(MAGIC) {
             return Err("it does not begin with the magic number of this machine's byte order");
         }
-        let header = |at| word(at).map(|w| w as usize).ok_or("its header is cut short");
+        let header = |at| {
+            word(at)
+                .map(|w| w as usize)
+                .ok_or("its header is cut short")
+        };
         let header_length = header(4)?;
         let (types, types_length) = (header(8)?, header(12)?);
         let (strings, strings_length) = (header(16)?, header(20)?);
-        let start = header_length.checked_add(types).ok_or("its header is wrong")?;
-        let end = start.checked_add(types_length).ok_or("its header is wrong")?;
-        let strings = header_length.checked_add(strings).ok_or("its header is wrong")?;
-        let strings_end = strings.checked_add(strings_length).ok_or("its header is wrong")?;
+        let start = header_length
+            .checked_add(types)
+            .ok_or("its header is wrong")?;
+        let end = start
+            .checked_add(types_length)
+            .ok_or("its header is wrong")?;
+        let strings = header_length
+            .checked_add(strings)
+            .ok_or("its header is wrong")?;
+        let strings_end = strings
+            .checked_add(strings_length)
+            .ok_or("its header is wrong")?;
         if end > blob.len() || strings_end > blob.len() {
             return Err("its sections lie beyond its end");
         }
-        let mut btf = Self { blob, types: vec![0], strings, strings_end };
+        let mut btf = Self {
+            blob,
+            types: vec![0],
+            strings,
+            strings_end,
+        };
         let mut at = start;
         while at < end {
-            btf.types.push(u32::try_from(at).map_err(|_| "it is larger than 4 GiB")?);
-            let extra = btf.type_at(at).and_then(|t| t.extra()).ok_or("it holds an unknown type")?;
+            btf.types
+                .push(u32::try_from(at).map_err(|_| "it is larger than 4 GiB")?);
+            let extra = btf
+                .type_at(at)
+                .and_then(|t| t.extra())
+                .ok_or("it holds an unknown type")?;
             at += 12 + extra;
         }
         Ok(btf)
     }
 
     fn word(&self, at: usize) -> Option<u32> {
-        Some(u32::from_ne_bytes(self.blob.get(at..at + 4)?.try_into().ok()?))
+        Some(u32::from_ne_bytes(
+            self.blob.get(at..at + 4)?.try_into().ok()?,
+        ))
     }
 
     fn type_at(&self, at: usize) -> Option<Type> {
@@ -178,8 +209,13 @@ impl Btf {
     fn member(&self, structure: Type, name: &str, depth: u32) -> Option<(u32, u32)> {
         for i in 0..structure.vlen {
             let at = structure.at + 12 + i * 12;
-            let (member_name, id, offset) = (self.word(at)?, self.word(at + 4)?, self.word(at + 8)?);
-            let bits = if structure.kind_flag { offset & 0xff_ffff } else { offset };
+            let (member_name, id, offset) =
+                (self.word(at)?, self.word(at + 4)?, self.word(at + 8)?);
+            let bits = if structure.kind_flag {
+                offset & 0xff_ffff
+            } else {
+                offset
+            };
             let member_name = self.name(member_name);
             if member_name == name.as_bytes() {
                 return Some((bits, id));
@@ -245,7 +281,11 @@ impl Btf {
                     return None;
                 }
                 let low = u64::from(self.word(at + 4)?);
-                let high = if size == 12 { u64::from(self.word(at + 8)?) } else { 0 };
+                let high = if size == 12 {
+                    u64::from(self.word(at + 8)?)
+                } else {
+                    0
+                };
                 Some(high << 32 | low)
             })
         })
@@ -261,7 +301,8 @@ impl Btf {
     /// Whether the kernel has this tracepoint.
     #[must_use]
     pub fn has_tracepoint(&self, name: &str) -> bool {
-        self.find(&format!("btf_trace_{name}"), &[kind::TYPEDEF]).is_some()
+        self.find(&format!("btf_trace_{name}"), &[kind::TYPEDEF])
+            .is_some()
     }
 
     /// The offsets of all fields that this kernel has. `controller` is the `*_cgrp_id` enumerator of
@@ -271,7 +312,10 @@ impl Btf {
         let mut layout = Layout::NONE;
         let controller = self.enumerator(controller).map(|id| id as u32 * 8);
         for (field, structure, paths) in Layout::FIELDS {
-            let Some(bits) = paths.split('|').find_map(|path| self.bit_offset(structure, path)) else {
+            let Some(bits) = paths
+                .split('|')
+                .find_map(|path| self.bit_offset(structure, path))
+            else {
                 continue;
             };
             let offset = match *field {
@@ -289,7 +333,8 @@ impl Btf {
     /// The bit of `in_user_fault` within the four bytes the layout gives for it.
     #[must_use]
     pub fn in_user_fault_bit(&self) -> Option<u32> {
-        self.bit_offset("task_struct", "in_user_fault").map(|bits| bits % 32)
+        self.bit_offset("task_struct", "in_user_fault")
+            .map(|bits| bits % 32)
     }
 
     /// How far `struct page`'s flags word is shifted to leave the NUMA node: 64 - `NODES_SHIFT`,
@@ -345,7 +390,12 @@ mod tests {
         for word in [24_u32, 0, 1 << 30, 0, 0] {
             header.extend(word.to_ne_bytes());
         }
-        assert!(Btf::parse(header).err().unwrap_or_default().contains("beyond its end"));
+        assert!(
+            Btf::parse(header)
+                .err()
+                .unwrap_or_default()
+                .contains("beyond its end")
+        );
     }
 
     #[test]
@@ -355,11 +405,20 @@ mod tests {
             return;
         };
         let layout = btf.layout("cpu_cgrp_id");
-        for field in ["task_run_delay", "rq_clock", "css_id", "kernfs_id", "task_pcount"] {
+        for field in [
+            "task_run_delay",
+            "rq_clock",
+            "css_id",
+            "kernfs_id",
+            "task_pcount",
+        ] {
             assert!(layout.get(field).is_some(), "{field}");
         }
         assert_eq!(btf.bit_offset("task_group", "css"), Some(0));
-        assert!(btf.bit_offset("task_struct", "sched_info.no_such_field").is_none());
+        assert!(
+            btf.bit_offset("task_struct", "sched_info.no_such_field")
+                .is_none()
+        );
         assert!(btf.bit_offset("no_such_struct", "x").is_none());
         assert!(btf.has_tracepoint("sched_switch"));
         assert!(!btf.has_tracepoint("no_such_tracepoint"));

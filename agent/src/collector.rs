@@ -18,13 +18,9 @@ pub trait Collector: Send {
     /// Writes its families.
     fn encode(&self, owners: &OwnerRows<'_>, out: &mut Encoder);
 
-    /// Tells the kernel side which group a cgroup's slot belongs to.
-    fn set_group(&mut self, _slot: u32, _cgroup: CgroupId, _group: u32) {}
-
-    /// The slots in use, with their cgroups.
-    fn slots(&self) -> Vec<(u32, CgroupId)> {
-        Vec::new()
-    }
+    /// Answers the programs' questions about the cgroups they saw; `group` says whose each is, if
+    /// it is known yet.
+    fn answer(&mut self, _group: &dyn Fn(CgroupId) -> Option<u32>) {}
 
     /// Drops what is kept in the kernel for cgroups that are gone.
     fn forget(&mut self, _gone: &[CgroupId]) {}
@@ -62,7 +58,9 @@ impl Rows {
 
     /// The row of a cgroup, zero at first; id 0 stands for what lies beyond the capacity.
     pub fn row(&mut self, cgroup: CgroupId) -> &mut [u64] {
-        self.rows.entry(cgroup).or_insert_with(|| vec![0; self.width].into())
+        self.rows
+            .entry(cgroup)
+            .or_insert_with(|| vec![0; self.width].into())
     }
 
     /// The row of cells that were taken over by another cgroup.
@@ -73,6 +71,12 @@ impl Rows {
     /// All rows.
     pub fn iter(&self) -> impl Iterator<Item = (CgroupId, &[u64])> {
         self.rows.iter().map(|(id, row)| (*id, &**row))
+    }
+
+    /// Whether a cgroup has a row.
+    #[must_use]
+    pub fn has(&self, cgroup: CgroupId) -> bool {
+        self.rows.contains_key(&cgroup)
     }
 
     /// What [`Rows::retired`] holds.

@@ -1,10 +1,20 @@
 //! Stallscope's agent: loads the probes, attributes what they count, and serves it.
 
+pub mod agent;
 pub mod attribution;
 pub mod btf;
 pub mod cgroup;
+pub mod collector;
+pub mod commands;
 pub mod exposition;
+pub mod ledger;
+pub mod mapped;
 pub mod metric;
+pub mod overhead;
+pub mod owners;
 pub mod pods;
+pub mod preflight;
+pub mod probe;
+pub mod probes;
 pub mod server;
 pub mod topology;

@@ -1,2 +1,10 @@
 //! The `stallscope` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use stallscope::commands::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

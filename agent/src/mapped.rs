@@ -1,8 +1,6 @@
 //! BPF arrays mapped into the agent's memory: reading them needs no system call and no copy.
 
-use std::{
-    io, marker::PhantomData, os::fd::AsFd as _, os::fd::AsRawFd as _, ptr::NonNull,
-};
+use std::{io, marker::PhantomData, os::fd::AsFd as _, os::fd::AsRawFd as _, ptr::NonNull};
 
 use anyhow::Context as _;
 use aya::{Ebpf, Pod, maps::Map};
@@ -24,11 +22,15 @@ impl<T: Pod> Mapped<T> {
     /// # Errors
     /// When there is no such map, its values are not of `T`'s size, or the kernel refuses.
     pub fn open(ebpf: &Ebpf, name: &str) -> anyhow::Result<Self> {
-        let map = ebpf.map(name).with_context(|| format!("the object has no map `{name}`"))?;
+        let map = ebpf
+            .map(name)
+            .with_context(|| format!("the object has no map `{name}`"))?;
         let Map::Array(data) = map else {
             anyhow::bail!("the map `{name}` is not an array");
         };
-        let info = data.info().with_context(|| format!("cannot ask about the map `{name}`"))?;
+        let info = data
+            .info()
+            .with_context(|| format!("cannot ask about the map `{name}`"))?;
         // The kernel keeps array values at multiples of eight bytes.
         anyhow::ensure!(
             info.value_size() as usize == size_of::<T>() && size_of::<T>().is_multiple_of(8),
@@ -54,7 +56,12 @@ impl<T: Pod> Mapped<T> {
                 .with_context(|| format!("cannot map the array `{name}` ({bytes} bytes)"));
         }
         let start = NonNull::new(start.cast()).context("the kernel mapped at address 0")?;
-        Ok(Self { start, length, bytes, values: PhantomData })
+        Ok(Self {
+            start,
+            length,
+            bytes,
+            values: PhantomData,
+        })
     }
 
     /// Number of values.
@@ -98,12 +105,18 @@ impl<T: Pod> Mapped<T> {
     }
 }
 
-impl Mapped<u64> {
-    /// Stores a word; nothing happens beyond the end.
-    pub fn set(&mut self, index: usize, value: u64) {
-        if index < self.length {
+impl<T: Pod> Mapped<T> {
+    /// Stores the word at `word` of a value; nothing happens beyond the end.
+    pub fn set_word(&mut self, index: usize, word: usize, to: u64) {
+        if index < self.length && word < size_of::<T>() / 8 {
             // SAFETY: in range; the kernel side reads whole words.
-            unsafe { self.start.add(index).write_volatile(value) }
+            unsafe {
+                self.start
+                    .add(index)
+                    .cast::<u64>()
+                    .add(word)
+                    .write_volatile(to)
+            }
         }
     }
 }

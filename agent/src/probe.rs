@@ -11,7 +11,12 @@ use aya::{Btf as ProgramBtf, Ebpf, EbpfLoader};
 use serde::Serialize;
 use stallscope_ebpf::{Host, Layout};
 
-use crate::{btf::Btf, collector::Collector, metric::Metric};
+use crate::{
+    btf::Btf,
+    collector::Collector,
+    metric::Metric,
+    topology::{CpuPlace, Topology},
+};
 
 /// The BPF objects this binary carries, by probe name.
 mod objects {
@@ -105,6 +110,10 @@ pub struct Kernel {
     pub host: Host,
     /// NUMA node of each possible CPU; 0 where unknown.
     pub cpu_nodes: Vec<u32>,
+    /// Where each possible CPU is.
+    pub places: Vec<CpuPlace>,
+    /// NUMA distances, `nodes * nodes`, row by row; 0 where the firmware tells none.
+    pub distances: Vec<u32>,
     /// Its type information.
     pub btf: Btf,
     /// aya's own view of the same BTF, for attaching.
@@ -125,16 +134,36 @@ impl Kernel {
         btf: Btf,
         layout: Layout,
         host: Host,
-        cpu_nodes: Vec<u32>,
+        topology: &Topology,
         disabled: Vec<String>,
     ) -> anyhow::Result<Self> {
         let program_btf =
             ProgramBtf::from_sys_fs().context("cannot parse the kernel's type information")?;
-        Ok(Self { layout, host, cpu_nodes, btf, program_btf, disabled })
+        let cpu_nodes = (0..host.cpus)
+            .map(|cpu| topology.node_of(cpu).unwrap_or(0))
+            .collect();
+        let distances = (0..host.nodes)
+            .flat_map(|from| (0..host.nodes).map(move |to| (from, to)))
+            .map(|(from, to)| topology.distance(from, to).unwrap_or(0))
+            .collect();
+        let places = topology.places().to_vec();
+        Ok(Self {
+            layout,
+            host,
+            cpu_nodes,
+            places,
+            distances,
+            btf,
+            program_btf,
+            disabled,
+        })
     }
 
     fn missing<'a>(&self, fields: &[&'a str]) -> Option<&'a str> {
-        fields.iter().copied().find(|field| self.layout.get(field).is_none())
+        fields
+            .iter()
+            .copied()
+            .find(|field| self.layout.get(field).is_none())
     }
 }
 
@@ -215,7 +244,10 @@ impl Attached {
     /// Which alternative of a hook attached, by its place in the list.
     #[must_use]
     pub fn alternative(&self, hook: &str) -> Option<usize> {
-        self.hooks.iter().find(|(name, _)| *name == hook).map(|&(_, i)| i)
+        self.hooks
+            .iter()
+            .find(|(name, _)| *name == hook)
+            .map(|&(_, i)| i)
     }
 
     /// Whether a hook attached.
@@ -242,7 +274,15 @@ impl Probe {
             Ok((by, running)) => (State::Attached { by }, Some(running)),
             Err(state) => (state, None),
         };
-        (Status { probe: self.name, summary: self.summary, state, hooks }, running)
+        (
+            Status {
+                probe: self.name,
+                summary: self.summary,
+                state,
+                hooks,
+            },
+            running,
+        )
     }
 
     fn try_start(
@@ -250,9 +290,13 @@ impl Probe {
         kernel: &Kernel,
         statuses: &mut Vec<HookStatus>,
     ) -> Result<(Vec<String>, Running), State> {
-        let failed = |error: anyhow::Error| State::Failed { error: format!("{error:#}") };
+        let failed = |error: anyhow::Error| State::Failed {
+            error: format!("{error:#}"),
+        };
         if let Some(field) = kernel.missing(self.fields) {
-            return Err(State::Unsupported { reason: missing_field(field) });
+            return Err(State::Unsupported {
+                reason: missing_field(field),
+            });
         }
         let mut ebpf = self.load(kernel).map_err(failed)?;
         let mut attached = Attached::default();
@@ -266,7 +310,10 @@ impl Probe {
                 }
                 Err(state) => state,
             };
-            statuses.push(HookStatus { hook: hook.name, state: state.clone() });
+            statuses.push(HookStatus {
+                hook: hook.name,
+                state: state.clone(),
+            });
             if hook.required && !matches!(state, State::Attached { .. }) {
                 return Err(state);
             }
@@ -293,10 +340,10 @@ impl Probe {
             .btf(Some(&kernel.program_btf))
             .override_global("LAYOUT", &kernel.layout, false)
             .override_global("HOST", &kernel.host, false)
-            .override_global(aya_log::LEVEL, &log_level(self.name), false);
+            .override_global(aya_log::LEVEL, log_level(self.name), false);
         let sizes = (self.map_sizes)(&kernel.host);
         for (map, entries) in &sizes {
-            loader.set_max_entries(map, *entries);
+            loader.map_max_entries(map, *entries);
         }
         loader.load(object).context("the kernel refused its maps")
     }
@@ -326,6 +373,7 @@ fn none_attached(statuses: &[HookStatus]) -> State {
         .find(|state| matches!(state, State::Failed { .. }))
         .or_else(|| statuses.first().map(|status| &status.state))
         .cloned()
-        .unwrap_or(State::Failed { error: "it has no hooks".to_owned() })
+        .unwrap_or(State::Failed {
+            error: "it has no hooks".to_owned(),
+        })
 }
-

@@ -20,7 +20,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use stallscope_ebpf::{
     Cause, DAEMON_NODES, Daemon, DaemonCell, GROUP_UNKNOWN, Occupant, RING_LENGTH, Ring, Segment,
-    THROTTLE_UNKNOWN, TaskEntry, WaitCell,
+    SlotOwner, THROTTLE_UNKNOWN, TaskEntry, WaitCell,
     kernel::{self, CfsRq, MAX_RT_PRIO, PF_KTHREAD, TASK_DEAD, Task, Typed},
     slot::{self, Slot},
     wait_bucket,
@@ -32,10 +32,9 @@ static CELLS: Array<WaitCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// By CPU: what its cells counted for cgroups that lost their slot.
 #[map]
 static RETIRED: Array<WaitCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-/// By slot: the group in the low half, the low half of its cgroup's id in the high half. Written by
-/// the agent.
+/// By slot: whose it is, as the programs saw it and as the agent answered.
 #[map]
-static GROUPS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static OWNERS: Array<SlotOwner> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// By CPU: its last occupants. Written under that CPU's run-queue lock.
 #[map]
 static RINGS: Array<Ring> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -72,13 +71,20 @@ fn occupant(task: Task<Typed>, slot: Slot) -> Occupant {
     user(slot)
 }
 
-/// The occupant that a user task of `slot` is.
+/// The occupant that a user task of `slot` is. A cgroup the agent has not answered for is shown to it.
 #[inline(always)]
 fn user(slot: Slot) -> Occupant {
-    let group = match GROUPS.get(slot.index) {
-        Some(word) if (*word >> 32) as u32 == slot.cgroup as u32 => *word as u32,
-        _ => GROUP_UNKNOWN,
-    };
+    let mut group = GROUP_UNKNOWN;
+    if let Some(owner) = OWNERS.get_ptr_mut(slot.index) {
+        // SAFETY: a pointer into the map's value, whose words are read and written whole.
+        unsafe {
+            if (*owner).answer >> 32 == slot.cgroup & 0xffff_ffff {
+                group = (*owner).answer as u32;
+            } else {
+                (*owner).cgroup = slot.cgroup;
+            }
+        }
+    }
     Occupant::user(slot.index, group)
 }
 
@@ -93,7 +99,10 @@ fn daemon(kthread: Task<Typed>) -> Option<(Daemon, u32)> {
     if name & 0xffff_ffff_ffff == KSWAPD {
         Some((Daemon::Kswapd, number(u64::from_le(kthread.comm(6)))))
     } else if name == KCOMPACT {
-        Some((Daemon::Kcompactd, number(u64::from_le(kthread.comm(8)) >> 8)))
+        Some((
+            Daemon::Kcompactd,
+            number(u64::from_le(kthread.comm(8)) >> 8),
+        ))
     } else if name == KHUGEPAG {
         Some((Daemon::Khugepaged, 0))
     } else {
@@ -127,7 +136,9 @@ fn daemon_cell((daemon, node): (Daemon, u32)) -> Option<*mut DaemonCell> {
 #[inline(never)]
 pub extern "C" fn split(ring: u32, cell: u32, waiting: u64, from: u64, to: u64) -> u32 {
     let waiting = Occupant(waiting);
-    let (Some(ring), Some(cell)) = (RINGS.get_ptr(ring), CELLS.get_ptr_mut(cell)) else { return 1 };
+    let (Some(ring), Some(cell)) = (RINGS.get_ptr(ring), CELLS.get_ptr_mut(cell)) else {
+        return 1;
+    };
     // SAFETY: pointers into the maps' values; the run-queue lock is held.
     unsafe {
         let mut end = to;
@@ -166,7 +177,11 @@ unsafe fn split_around(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        add(cell, Cause::Throttled as u32, hole.end - hole.start + hole.earlier);
+        add(
+            cell,
+            Cause::Throttled as u32,
+            hole.end - hole.start + hole.earlier,
+        );
         if hole.end < to {
             split(ring, place, waiting.0, hole.end, to);
         }
@@ -180,7 +195,11 @@ unsafe fn split_around(
 /// How much of `[start, end]` lies in the throttled span.
 #[inline(always)]
 fn overlap(start: u64, end: u64, hole: Throttled) -> u64 {
-    let start = if start > hole.start { start } else { hole.start };
+    let start = if start > hole.start {
+        start
+    } else {
+        hole.start
+    };
     let end = if end < hole.end { end } else { hole.end };
     if end > start { end - start } else { 0 }
 }
@@ -263,7 +282,11 @@ unsafe fn throttled(
                 earlier = room;
             }
         }
-        Throttled { start, end, earlier }
+        Throttled {
+            start,
+            end,
+            earlier,
+        }
     }
 }
 
@@ -290,7 +313,10 @@ unsafe fn push(ring: *mut Ring, occupant: Occupant, end: u64) {
             (*ring).segments[newest].end_ns = end;
         } else {
             let at = (*ring).head as usize % RING_LENGTH;
-            (*ring).segments[at] = Segment { end_ns: end, occupant };
+            (*ring).segments[at] = Segment {
+                end_ns: end,
+                occupant,
+            };
             (*ring).head += 1;
         }
     }
@@ -314,7 +340,9 @@ fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, c
         if pid == 0 {
             return;
         }
-        let Some(cell) = CELLS.get_ptr_mut((*ring).current_place) else { return };
+        let Some(cell) = CELLS.get_ptr_mut((*ring).current_place) else {
+            return;
+        };
         let on_cpu = now - since;
         if (*cell).cgroup != (*ring).current_cgroup {
             // Its cgroup ended and another took the slot over since this task arrived.
@@ -396,8 +424,11 @@ unsafe fn remember_throttle(prev: Task<Typed>, cell: *mut WaitCell, runnable: bo
             (*cell).throttle_end_ns = 0;
         }
         if let Some((entry, _, true)) = task_entry(prev.pid()) {
-            (*entry).throttled_ns =
-                if runnable { cfs_rq.throttled_time() } else { THROTTLE_UNKNOWN };
+            (*entry).throttled_ns = if runnable {
+                cfs_rq.throttled_time()
+            } else {
+                THROTTLE_UNKNOWN
+            };
         }
     }
 }
@@ -408,14 +439,22 @@ unsafe fn remember_throttle(prev: Task<Typed>, cell: *mut WaitCell, runnable: bo
 /// `cell` is this CPU's, under its run-queue lock.
 #[inline(always)]
 unsafe fn recover(task: Task<Typed>, slot: Slot, cell: *mut WaitCell, cpu: u32, arrival: u64) {
-    let Some((entry, tag, true)) = task_entry(task.pid()) else { return };
+    let Some((entry, tag, true)) = task_entry(task.pid()) else {
+        return;
+    };
     let delay = task.run_delay();
     // SAFETY: the caller's.
     unsafe {
         let unseen = delay.wrapping_sub((*entry).tagged_delay) & DELAY_MASK;
         (*entry).tagged_delay = tag | (delay & DELAY_MASK);
         if unseen != 0 && unseen < arrival {
-            split(cpu, slot.place(cpu), user(slot).0, arrival - unseen, arrival);
+            split(
+                cpu,
+                slot.place(cpu),
+                user(slot).0,
+                arrival - unseen,
+                arrival,
+            );
             count_stay(cell, unseen);
         }
     }
@@ -435,10 +474,18 @@ fn arrive(next: Task<Typed>, idle: bool, ring: *mut Ring, cpu: u32, now: u64) {
         (*ring).current = who;
         (*ring).current_place = place;
         (*ring).current_cgroup = slot.cgroup;
-        let Some(cell) = slot::cell(&CELLS, &RETIRED, slot, cpu) else { return };
-        let Some((entry, tag, mine)) = task_entry(next.pid()) else { return };
+        let Some(cell) = slot::cell(&CELLS, &RETIRED, slot, cpu) else {
+            return;
+        };
+        let Some((entry, tag, mine)) = task_entry(next.pid()) else {
+            return;
+        };
         let queued = next.last_queued();
-        let wait = if queued != 0 && queued < now { now - queued } else { 0 };
+        let wait = if queued != 0 && queued < now {
+            now - queued
+        } else {
+            0
+        };
         let delay = next.run_delay();
         let known = (*entry).tagged_delay;
         (*entry).tagged_delay = tag | (delay.wrapping_add(wait) & DELAY_MASK);
@@ -515,11 +562,18 @@ unsafe fn close_throttle(
 #[btf_tracepoint(function = "sched_switch")]
 pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: `sched_switch` passes (preempt, prev, next) on every kernel.
-    let (prev, next) = unsafe { (Task::<Typed>::new(ctx.arg(1)), Task::<Typed>::new(ctx.arg(2))) };
+    let (prev, next) = unsafe {
+        (
+            Task::<Typed>::new(ctx.arg(1)),
+            Task::<Typed>::new(ctx.arg(2)),
+        )
+    };
     let preempt = ctx.arg::<u64>(0) as u8 != 0;
     let now = next.cfs_rq().rq().clock();
     let cpu = slot::this_cpu();
-    let Some(ring) = RINGS.get_ptr_mut(cpu) else { return 0 };
+    let Some(ring) = RINGS.get_ptr_mut(cpu) else {
+        return 0;
+    };
     leave(prev, next, preempt, ring, cpu, now);
     if next.pid() != 0 {
         arrive(next, prev.pid() == 0, ring, cpu, now);
@@ -538,7 +592,9 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: `sched_migrate_task` passes (p, dest_cpu) on every kernel.
     let task = unsafe { Task::<Typed>::new(ctx.arg(0)) };
-    let Some((entry, tag, mine)) = task_entry(task.pid()) else { return 0 };
+    let Some((entry, tag, mine)) = task_entry(task.pid()) else {
+        return 0;
+    };
     let delay = task.run_delay();
     // SAFETY: a waiting task is moved with its run-queue lock held, so the source CPU's ring and
     // cells stay as they are; what is written is this CPU's.
@@ -551,7 +607,11 @@ pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
         } else {
             0
         };
-        (*entry).throttled_ns = if mine { (*entry).throttled_ns } else { THROTTLE_UNKNOWN };
+        (*entry).throttled_ns = if mine {
+            (*entry).throttled_ns
+        } else {
+            THROTTLE_UNKNOWN
+        };
         if left != 0 {
             (*entry).tagged_delay = tag | (delay & DELAY_MASK);
             attribute_left(&ctx, task, entry, left);
@@ -566,20 +626,35 @@ pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
 /// # Safety
 /// The source CPU's run-queue lock is held.
 #[inline(always)]
-unsafe fn attribute_left(ctx: &BtfTracePointContext, task: Task<Typed>, entry: *const TaskEntry, left: u64) {
+unsafe fn attribute_left(
+    ctx: &BtfTracePointContext,
+    task: Task<Typed>,
+    entry: *const TaskEntry,
+    left: u64,
+) {
     let cfs_rq = task.cfs_rq();
     let rq = cfs_rq.rq();
     let (now, source) = (rq.clock(), rq.cpu());
     let slot = slot::of_task(task);
-    let Some(ring) = RINGS.get_ptr_mut(source) else { return };
-    let Some(cell) = slot::cell(&CELLS, &RETIRED, slot, slot::this_cpu()) else { return };
-    let Some(there) = slot::peek(&CELLS, slot, source) else { return };
+    let Some(ring) = RINGS.get_ptr_mut(source) else {
+        return;
+    };
+    let Some(cell) = slot::cell(&CELLS, &RETIRED, slot, slot::this_cpu()) else {
+        return;
+    };
+    let Some(there) = slot::peek(&CELLS, slot, source) else {
+        return;
+    };
     let waiting = user(slot);
     let from = now - left;
     // SAFETY: the caller's; `cell` is this CPU's.
     unsafe {
         count_stay(cell, left);
-        let mut hole = Throttled { start: from, end: from, earlier: 0 };
+        let mut hole = Throttled {
+            start: from,
+            end: from,
+            earlier: 0,
+        };
         let total = cfs_rq.throttled_time();
         if (total != 0 || cfs_rq.throttle_count() != 0)
             && task.prio() >= MAX_RT_PRIO
@@ -604,7 +679,15 @@ unsafe fn attribute_left(ctx: &BtfTracePointContext, task: Task<Typed>, entry: *
             if hole.earlier > hole.start - from {
                 hole.earlier = hole.start - from;
             }
-            split_around(source, cell, slot.place(slot::this_cpu()), waiting, from, start, hole);
+            split_around(
+                source,
+                cell,
+                slot.place(slot::this_cpu()),
+                waiting,
+                from,
+                start,
+                hole,
+            );
         }
     }
     debug!(ctx, "a wait of {} ns moved away from CPU {}", left, source);

@@ -13,7 +13,11 @@ use super::{Alternative, Attach, Hook, Kernel, State, missing_field};
 const ENOTSUPP: i32 = 524;
 
 impl Hook {
-    fn attach(&self, kernel: &Kernel, ebpf: &mut Ebpf) -> Result<(usize, Vec<String>), State> {
+    pub(super) fn attach(
+        &self,
+        kernel: &Kernel,
+        ebpf: &mut Ebpf,
+    ) -> Result<(usize, Vec<String>), State> {
         let mut reasons = Vec::new();
         let mut failure = None;
         for (i, alternative) in self.alternatives.iter().enumerate() {
@@ -30,7 +34,9 @@ impl Hook {
         }
         Err(match failure {
             Some(error) => State::Failed { error },
-            None => State::Unsupported { reason: reasons.join("; ") },
+            None => State::Unsupported {
+                reason: reasons.join("; "),
+            },
         })
     }
 }
@@ -39,7 +45,11 @@ impl Alternative {
     /// An alternative without needs of its own.
     #[must_use]
     pub const fn of(programs: &'static [Attach]) -> Self {
-        Self { programs, fields: &[], unsupported: None }
+        Self {
+            programs,
+            fields: &[],
+            unsupported: None,
+        }
     }
 
     fn attach(&self, kernel: &Kernel, ebpf: &mut Ebpf) -> Result<Vec<String>, State> {
@@ -53,15 +63,21 @@ impl Alternative {
         let mut names = Vec::new();
         for attach in self.programs {
             let name = attach.to_string();
-            if kernel.disabled.iter().any(|d| name == *d || name.starts_with(&format!("{d}/"))) {
+            if kernel
+                .disabled
+                .iter()
+                .any(|d| name == *d || name.starts_with(&format!("{d}/")))
+            {
                 return unsupported(format!("{name}: disabled by --disable-hook"));
             }
             if let Some(reason) = attach.impossible() {
                 return unsupported(format!("{name}: {reason}"));
             }
-            let program = ebpf.program_mut(attach.program()).ok_or_else(|| State::Failed {
-                error: format!("the object has no program `{}`", attach.program()),
-            })?;
+            let program = ebpf
+                .program_mut(attach.program())
+                .ok_or_else(|| State::Failed {
+                    error: format!("the object has no program `{}`", attach.program()),
+                })?;
             if let Err(error) = attach.attach(program, kernel) {
                 for attached in &self.programs[..=names.len()] {
                     if let Some(program) = ebpf.program_mut(attached.program()) {
@@ -143,9 +159,15 @@ impl Attach {
             (Self::Kprobe(..) | Self::Kretprobe(..), Some(libc::ENOENT)) => {
                 "this kernel has no such function"
             }
-            _ => return State::Failed { error: format!("{self}: {}", describe(error)) },
+            _ => {
+                return State::Failed {
+                    error: format!("{self}: {}", describe(error)),
+                };
+            }
         };
-        State::Unsupported { reason: format!("{self}: {reason}") }
+        State::Unsupported {
+            reason: format!("{self}: {reason}"),
+        }
     }
 }
 
@@ -153,7 +175,10 @@ impl Attach {
 fn errno(error: &ProgramError) -> Option<i32> {
     let mut source = Some(error as &dyn std::error::Error);
     while let Some(error) = source {
-        if let Some(code) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+        if let Some(code) = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+        {
             return Some(code);
         }
         source = error.source();

@@ -1,0 +1,432 @@
+//! The agent: probes in the kernel, owners of what they count, and the exposition of both.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
+use stallscope_ebpf::Host;
+
+use crate::{
+    btf::{Btf, KERNEL_BTF},
+    cgroup::{Controller, Hierarchy, Watch},
+    collector::{OwnerRows, Rows},
+    exposition::{Encoder, Format},
+    ledger::Ledger,
+    overhead::Overhead,
+    owners::Owners,
+    probe::{Kernel, Probe, Running, State, Status},
+    probes::PROBES,
+    topology::Topology,
+};
+
+mod families;
+
+pub use families::METRICS;
+
+/// How an agent is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the cgroup hierarchy is, if it is not to be found by itself.
+    pub cgroup_root: Option<PathBuf>,
+    /// The controller to tell cgroups apart by, if it is not to be chosen.
+    pub controller: Option<Controller>,
+    /// Slots to begin with, if not by the number of cgroups.
+    pub slots: Option<u32>,
+    /// The most owners with series of their own.
+    pub owners: usize,
+    /// Hooks to treat as if this kernel refused them.
+    pub disabled_hooks: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cgroup_root: None,
+            controller: None,
+            slots: None,
+            owners: 4096,
+            disabled_hooks: Vec::new(),
+        }
+    }
+}
+
+/// Kernel memory that per-CPU cells may take at most, in bytes: with the tables of fixed size under
+/// 64 MB on 128 CPUs.
+const CELL_BUDGET: u64 = 56 << 20;
+/// Bytes of all cells of one slot on one CPU.
+const CELL_BYTES: u64 = 192 + 64 + 64;
+const MIN_SLOTS: u32 = 1024;
+const MAX_SLOTS: u32 = 16384;
+
+/// One probe with what it has counted.
+struct Instance {
+    probe: &'static Probe,
+    status: Status,
+    running: Option<Running>,
+    ledger: Option<Ledger>,
+    rows: Rows,
+}
+
+/// See the module.
+pub struct Agent {
+    config: Config,
+    topology: Topology,
+    owners: Owners,
+    instances: Vec<Instance>,
+    overhead: Overhead,
+    host: Host,
+    started: Instant,
+    expired: Instant,
+    grown: u64,
+    buffer: BytesMut,
+    registry: prometheus::Registry,
+}
+
+/// What `stallscope status` shows.
+#[derive(Clone, Debug, Serialize)]
+pub struct StatusReport {
+    /// Version of the agent.
+    pub version: &'static str,
+    /// `uname -r`.
+    pub kernel: String,
+    /// The cgroup hierarchy and controller, with the reason of the choice.
+    pub cgroups: String,
+    /// Slots of the kernel-side tables.
+    pub slots: u32,
+    /// Kernel memory of all maps, in bytes.
+    pub map_bytes: u64,
+    /// Each probe.
+    pub probes: Vec<Status>,
+}
+
+impl StatusReport {
+    /// Whether nothing that should work here fails.
+    #[must_use]
+    pub fn healthy(&self) -> bool {
+        let failed = |state: &State| matches!(state, State::Failed { .. });
+        !self
+            .probes
+            .iter()
+            .any(|probe| failed(&probe.state) || probe.hooks.iter().any(|hook| failed(&hook.state)))
+    }
+}
+
+impl Agent {
+    /// Reads the host and puts the probes into the kernel.
+    ///
+    /// # Errors
+    /// When something is missing without which no probe can work. Probes that fail are a matter of
+    /// [`Agent::status`].
+    pub fn start(config: Config, registry: prometheus::Registry) -> anyhow::Result<Self> {
+        let topology = Topology::read(std::path::Path::new("/sys"))?;
+        let hierarchy = match &config.cgroup_root {
+            Some(root) => Hierarchy::at(root, config.controller),
+            None => Hierarchy::discover(std::path::Path::new("/proc"), config.controller),
+        }?;
+        tracing::info!(
+            mount = %hierarchy.mount().display(),
+            controller = %hierarchy.controller(),
+            reason = hierarchy.reason(),
+            "following cgroups",
+        );
+        let watch = Watch::new(hierarchy)?;
+        let mut owners = Owners::new(watch, config.owners);
+        owners.poll(Instant::now())?;
+        let wanted = config
+            .slots
+            .unwrap_or_else(|| u32::try_from(owners.cgroups().count() * 4).unwrap_or(MAX_SLOTS));
+        let host = host(&topology, wanted, config.slots.is_some());
+        let now = Instant::now();
+        let mut agent = Self {
+            config,
+            topology,
+            owners,
+            instances: Vec::new(),
+            overhead: Overhead::new(),
+            host,
+            started: now,
+            expired: now,
+            grown: 0,
+            buffer: BytesMut::new(),
+            registry,
+        };
+        agent.load()?;
+        Ok(agent)
+    }
+
+    /// Puts all probes into the kernel, keeping the ledgers of those that were there before.
+    fn load(&mut self) -> anyhow::Result<()> {
+        let kernel = self.kernel()?;
+        for probe in PROBES {
+            let at = self
+                .instances
+                .iter()
+                .position(|i| i.probe.name == probe.name);
+            if let Some(at) = at {
+                // The old programs go before the new ones come, so that nothing is counted twice.
+                self.instances[at].running = None;
+            }
+            let (status, running) = probe.start(&kernel);
+            log(&status);
+            let columns = running.as_ref().map(|running| running.collector.columns());
+            match at {
+                Some(at) => {
+                    let instance = &mut self.instances[at];
+                    instance.status = status;
+                    instance.running = running;
+                    if let Some(ledger) = &mut instance.ledger {
+                        ledger.restart();
+                    }
+                }
+                None => self.instances.push(Instance {
+                    probe,
+                    status,
+                    running,
+                    ledger: columns.map(|columns| Ledger::new(columns, Owners::REMOVED)),
+                    rows: Rows::default(),
+                }),
+            }
+        }
+        drop(kernel);
+        trim_heap();
+        Ok(())
+    }
+
+    fn kernel(&self) -> anyhow::Result<Kernel> {
+        let btf = Btf::read(std::path::Path::new(KERNEL_BTF))?;
+        let controller = self.owners.hierarchy().controller().enum_name();
+        let layout = btf.layout(controller);
+        let mut host = self.host;
+        host.page_node_shift = btf.page_node_shift().unwrap_or(63);
+        host.in_user_fault_bit = btf.in_user_fault_bit().unwrap_or(0);
+        Kernel::new(
+            btf,
+            layout,
+            host,
+            &self.topology,
+            self.config.disabled_hooks.clone(),
+        )
+    }
+
+    /// Names new cgroups for the programs and lets go of old ones; to be called about once a second.
+    pub fn tick(&mut self) {
+        let now = Instant::now();
+        if let Err(error) = self.owners.poll(now) {
+            tracing::warn!(%error, "cannot follow cgroups");
+        }
+        for instance in &mut self.instances {
+            if let Some(running) = &mut instance.running {
+                running.collector.answer(&|id| self.owners.group_of(id));
+            }
+        }
+        self.overhead.tick(now);
+        // Often enough that 32-bit counters cannot wrap unseen; scrapes do it more often.
+        if now.saturating_duration_since(self.expired) >= Duration::from_secs(30) {
+            self.expired = now;
+            self.read();
+            self.expire(now);
+            if let Err(error) = self.grow() {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "cannot enlarge the kernel's tables"
+                );
+            }
+        }
+    }
+
+    /// How long until [`Agent::tick`] wants to be called.
+    #[must_use]
+    pub fn next_tick(&self) -> Duration {
+        const SECOND: Duration = Duration::from_secs(1);
+        self.overhead.due().map_or(SECOND, |due| due.min(SECOND))
+    }
+
+    /// Takes in what all probes have counted.
+    fn read(&mut self) {
+        for instance in &mut self.instances {
+            let (Some(running), Some(ledger)) = (&mut instance.running, &mut instance.ledger)
+            else {
+                continue;
+            };
+            instance.rows.clear(running.collector.columns().width);
+            running.collector.read(&mut instance.rows);
+            ledger.update(&instance.rows, |id| self.owners.account(id));
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let (owners, cgroups) = self.owners.expire(now);
+        for instance in &mut self.instances {
+            if let Some(ledger) = &mut instance.ledger {
+                for owner in &owners {
+                    ledger.fold(*owner, Owners::REMOVED);
+                }
+                ledger.forget(&cgroups, &instance.rows);
+            }
+            if let Some(running) = &mut instance.running {
+                running.collector.forget(&cgroups);
+            }
+        }
+    }
+
+    /// Loads larger tables when cgroups were counted beyond the capacity.
+    fn grow(&mut self) -> anyhow::Result<()> {
+        let beyond = |instance: &Instance| instance.rows.has(crate::cgroup::CgroupId(0));
+        let larger = host(&self.topology, self.host.slots * 2, false);
+        if larger.slots <= self.host.slots || !self.instances.iter().any(beyond) {
+            return Ok(());
+        }
+        tracing::info!(
+            from = self.host.slots,
+            to = larger.slots,
+            "more cgroups than slots: growing"
+        );
+        self.read();
+        self.host = larger;
+        self.grown += 1;
+        self.load()
+    }
+
+    /// One scrape.
+    ///
+    /// # Errors
+    /// When the cgroup file system cannot be read.
+    pub fn collect(&mut self, format: Format) -> anyhow::Result<Bytes> {
+        self.owners
+            .poll(Instant::now())
+            .context("cannot follow cgroups")?;
+        self.read();
+        let mut out = Encoder::new(format, std::mem::take(&mut self.buffer));
+        for instance in &self.instances {
+            let (Some(running), Some(ledger)) = (&instance.running, &instance.ledger) else {
+                continue;
+            };
+            let mut indexes: Vec<_> = ledger.owners().collect();
+            indexes.sort_unstable();
+            let rows = indexes
+                .into_iter()
+                .filter_map(|index| {
+                    let row = ledger.row(index)?;
+                    // A cgroup in which nothing ever happened has nothing to tell.
+                    (row.iter().any(|word| *word != 0)).then_some(())?;
+                    Some((self.owners.labels(index)?, row))
+                })
+                .collect();
+            running.collector.encode(&OwnerRows { rows }, &mut out);
+        }
+        self.encode_own(&mut out);
+        out.registry(&self.registry);
+        let mut buffer = out.finish();
+        let text = buffer.split().freeze();
+        self.buffer = buffer;
+        Ok(text)
+    }
+
+    /// What became of each probe.
+    #[must_use]
+    pub fn status(&self) -> StatusReport {
+        let hierarchy = self.owners.hierarchy();
+        StatusReport {
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: crate::preflight::kernel_release(),
+            cgroups: format!(
+                "{} by controller {} at {}: {}",
+                hierarchy.mode().name(),
+                hierarchy.controller(),
+                hierarchy.mount().display(),
+                hierarchy.reason()
+            ),
+            slots: self.host.slots,
+            map_bytes: self
+                .running()
+                .map(|(_, r)| crate::overhead::map_bytes(r))
+                .sum(),
+            probes: self.instances.iter().map(|i| i.status.clone()).collect(),
+        }
+    }
+
+    /// Whether the agent has something to serve.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.running().next().is_some() {
+            return Ok(());
+        }
+        let reasons: Vec<_> = self
+            .instances
+            .iter()
+            .map(|i| format!("{}: {}", i.probe.name, i.status.state.detail()))
+            .collect();
+        Err(format!("no probe is attached: {}", reasons.join("; ")))
+    }
+
+    fn running(&self) -> impl Iterator<Item = (&'static str, &Running)> {
+        self.instances
+            .iter()
+            .filter_map(|i| i.running.as_ref().map(|r| (i.probe.name, r)))
+    }
+
+    /// The host as it was read at the start.
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+}
+
+/// The tables' sizes for this host: `wanted` slots, but no more than the memory budget allows.
+fn host(topology: &Topology, wanted: u32, exact: bool) -> Host {
+    let cpus = topology.possible_cpus().max(1);
+    let affordable =
+        u32::try_from(CELL_BUDGET / (CELL_BYTES * u64::from(cpus))).unwrap_or(u32::MAX);
+    let slots = if exact {
+        wanted.max(2)
+    } else {
+        wanted.clamp(MIN_SLOTS, MAX_SLOTS)
+    };
+    let pid_max = std::fs::read_to_string("/proc/sys/kernel/pid_max")
+        .ok()
+        .and_then(|text| text.trim().parse::<u32>().ok())
+        .unwrap_or(1 << 22);
+    let task_bits = pid_max.next_power_of_two().trailing_zeros().clamp(15, 17);
+    let nodes = topology
+        .nodes()
+        .iter()
+        .map(|node| node.id + 1)
+        .max()
+        .unwrap_or(1);
+    Host {
+        cpus,
+        slots: slots.min(affordable),
+        task_mask: (1 << task_bits) - 1,
+        task_bits,
+        nodes,
+        ..Host::default()
+    }
+}
+
+fn log(status: &Status) {
+    let (probe, detail) = (status.probe, status.state.detail());
+    match status.state {
+        State::Attached { .. } => tracing::info!(probe, by = detail, "attached"),
+        State::Unsupported { .. } => tracing::info!(probe, reason = detail, "unsupported"),
+        State::Failed { .. } => tracing::error!(probe, error = detail, "failed"),
+    }
+    for hook in &status.hooks {
+        let (hook, detail) = (hook.hook, hook.state.detail());
+        tracing::debug!(probe, hook, detail, "hook");
+    }
+}
+
+/// Gives the memory that reading the kernel's types took back to the system.
+fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: `malloc_trim` has no preconditions.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -1,0 +1,102 @@
+//! The commands of `stallscope`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::{agent::Config, cgroup::Controller};
+
+mod reference;
+mod run;
+mod status;
+mod topology;
+
+/// Where the agent listens, and where `status` looks for it.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:9750";
+
+/// Says which container, service or cgroup lost how much time, to what.
+#[derive(Debug, Parser)]
+#[command(name = "stallscope", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Status(status::Args),
+    Topology(topology::Args),
+    #[command(hide = true)]
+    Reference(reference::Args),
+}
+
+/// How the probes are set up; shared by `run` and `status`.
+#[derive(clap::Args, Debug)]
+struct ProbeArgs {
+    /// Where the cgroup hierarchy is mounted, if not found by itself
+    #[arg(long, value_name = "DIR")]
+    cgroup_root: Option<PathBuf>,
+    /// The controller to tell cgroups apart by on cgroup v2, if not chosen by itself: cpu, pids or memory
+    #[arg(long, value_name = "NAME", value_parser = controller)]
+    controller: Option<Controller>,
+    /// Cgroups to have room for in the kernel, instead of by their number; grows by itself
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=65536))]
+    slots: Option<u32>,
+    /// Containers, services and cgroups with series of their own; the others are summed as (other)
+    #[arg(long, value_name = "N", default_value_t = Config::default().owners)]
+    max_owners: usize,
+    /// Treat a kind of hook (kprobe) or one hook (fentry/unthrottle_cfs_rq) as if the kernel refused it; may be repeated
+    #[arg(long, value_name = "HOOK")]
+    disable_hook: Vec<String>,
+}
+
+impl ProbeArgs {
+    fn config(self) -> Config {
+        Config {
+            cgroup_root: self.cgroup_root,
+            controller: self.controller,
+            slots: self.slots,
+            owners: self.max_owners,
+            disabled_hooks: self.disable_hook,
+        }
+    }
+}
+
+fn controller(name: &str) -> Result<Controller, String> {
+    Controller::ALL
+        .into_iter()
+        .find(|controller| controller.name() == name)
+        .ok_or_else(|| "expected cpu, pids or memory".to_owned())
+}
+
+impl Cli {
+    /// Runs the command. Exit codes: 0 for success, 1 for failure, 2 for a command line that cannot
+    /// be understood.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let result = match self.command {
+            Command::Run(args) => run::run(args),
+            Command::Status(args) => status::run(args),
+            Command::Topology(args) => topology::run(&args),
+            Command::Reference(args) => reference::run(&args),
+        };
+        result.unwrap_or_else(|error| {
+            eprintln!("stallscope: {error:#}");
+            ExitCode::FAILURE
+        })
+    }
+}
+
+/// Sends log lines to standard error, at the level that `RUST_LOG` or else `level` asks for.
+fn start_logging(level: &str) {
+    use std::io::IsTerminal as _;
+    use tracing_subscriber::EnvFilter;
+
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

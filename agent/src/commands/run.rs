@@ -1,0 +1,105 @@
+//! `stallscope run`: the agent.
+
+use std::{
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{DEFAULT_LISTEN, ProbeArgs, start_logging};
+use crate::{
+    agent::Agent,
+    preflight,
+    server::{self, Handlers},
+};
+
+/// Measure this host and serve what is found over HTTP.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  stallscope run
+  stallscope run --listen 0.0.0.0:9750
+  curl -s http://127.0.0.1:9750/metrics | grep stall_seconds
+
+Needs CAP_BPF and CAP_PERFMON, or root. RUST_LOG=stallscope=debug says more;
+RUST_LOG=stallscope::kernel=debug also shows messages of the kernel side.")]
+pub(super) struct Args {
+    /// Address and port to serve /metrics, /healthz, /readyz and the page on
+    #[arg(long, value_name = "ADDR:PORT", default_value = DEFAULT_LISTEN)]
+    listen: String,
+    #[command(flatten)]
+    probes: ProbeArgs,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    start_logging("info");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")?;
+    let result = runtime.block_on(serve(args));
+    // A scrape that hangs in the kernel must not hold the exit.
+    runtime.shutdown_background();
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
+    // The port first: a second agent says so before it costs anything.
+    let listener = server::bind(&args.listen)?;
+    preflight::check(Path::new("/proc"), Path::new("/sys"))?;
+    preflight::raise_memlock_limit();
+    let registry = prometheus::Registry::new();
+    let process = prometheus::process_collector::ProcessCollector::for_self();
+    registry
+        .register(Box::new(process))
+        .context("cannot watch the agent's own process")?;
+    let agent = Agent::start(args.probes.config(), registry.clone())?;
+    agent.ready().map_err(anyhow::Error::msg)?;
+    let agent = Arc::new(Mutex::new(agent));
+    tokio::spawn(keep_time(Arc::clone(&agent)));
+    tracing::info!(address = %args.listen, "serving /metrics");
+    server::serve(listener, handlers(&agent), &registry, shutdown()?).await
+}
+
+async fn keep_time(agent: Arc<Mutex<Agent>>) {
+    loop {
+        let next = {
+            let mut agent = lock(&agent);
+            agent.tick();
+            agent.next_tick()
+        };
+        tokio::time::sleep(next).await;
+    }
+}
+
+fn handlers(agent: &Arc<Mutex<Agent>>) -> Handlers {
+    let (collect, ready, status) = (Arc::clone(agent), Arc::clone(agent), Arc::clone(agent));
+    Handlers {
+        collect: Arc::new(move |format| lock(&collect).collect(format)),
+        ready: Arc::new(move || lock(&ready).ready()),
+        status: Arc::new(move || {
+            let report = lock(&status).status();
+            serde_json::to_value(report).unwrap_or_default()
+        }),
+    }
+}
+
+/// A scrape that panicked leaves counters that are still right.
+fn lock(agent: &Mutex<Agent>) -> MutexGuard<'_, Agent> {
+    agent.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends with SIGINT or SIGTERM.
+fn shutdown() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("shutting down");
+    })
+}

@@ -1,0 +1,188 @@
+//! `stallscope status`: what each probe does on this host, and why not.
+
+use std::{
+    fmt::Write as _,
+    io::{Read as _, Write as _},
+    net::{TcpStream, ToSocketAddrs as _},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use super::{DEFAULT_LISTEN, ProbeArgs, start_logging};
+use crate::{agent::Agent, preflight};
+
+/// Show what each probe does on this host, and why not.
+///
+/// Asks the agent that runs here; where none runs, attaches every probe for a moment. Exits with 1
+/// when a probe that should work here does not.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  stallscope status
+  stallscope status --json | jq '.probes[] | {probe, state}'
+  stallscope status --agent 10.0.0.7:9750
+  stallscope status --try")]
+pub(super) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Ask the agent at this address, and no other
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "try")]
+    agent: Option<String>,
+    /// Attach every probe for a moment, even if an agent runs
+    #[arg(long)]
+    r#try: bool,
+    #[command(flatten)]
+    probes: ProbeArgs,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    start_logging("error");
+    let report = match &args.agent {
+        Some(address) => ask(address)?,
+        None if args.r#try => attach(args.probes)?,
+        None => match ask(DEFAULT_LISTEN) {
+            Ok(report) => report,
+            Err(_) => attach(args.probes)?,
+        },
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", text(&report));
+    }
+    Ok(if healthy(&report) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn attach(probes: ProbeArgs) -> anyhow::Result<Value> {
+    preflight::check(Path::new("/proc"), Path::new("/sys"))?;
+    preflight::raise_memlock_limit();
+    let agent = Agent::start(probes.config(), prometheus::Registry::new())?;
+    Ok(serde_json::to_value(agent.status())?)
+}
+
+/// The status of a running agent.
+fn ask(address: &str) -> anyhow::Result<Value> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let socket = address
+        .to_socket_addrs()
+        .with_context(|| format!("bad address {address}: expected ADDR:PORT"))?
+        .next()
+        .with_context(|| format!("{address} has no address"))?;
+    let unreachable = || format!("no agent answers at {address}");
+    let mut stream = TcpStream::connect_timeout(&socket, PATIENCE).with_context(unreachable)?;
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .with_context(unreachable)?;
+    write!(
+        stream,
+        "GET /api/v1/status HTTP/1.0\r\nHost: {address}\r\n\r\n"
+    )
+    .with_context(unreachable)?;
+    let mut answer = String::new();
+    stream
+        .take(16 << 20)
+        .read_to_string(&mut answer)
+        .with_context(unreachable)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    anyhow::ensure!(
+        head.split(' ').nth(1) == Some("200"),
+        "{address} is no Stallscope agent: it answered {}",
+        head.lines().next().unwrap_or_default()
+    );
+    let report: Value = serde_json::from_str(body)
+        .with_context(|| format!("{address} is no Stallscope agent: its status is no JSON"))?;
+    anyhow::ensure!(
+        report["probes"].is_array(),
+        "{address} is no Stallscope agent"
+    );
+    Ok(report)
+}
+
+/// Whether nothing failed that should work.
+fn healthy(report: &Value) -> bool {
+    let failed = |value: &Value| value["state"] == "failed";
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    !list(&report["probes"])
+        .iter()
+        .any(|probe| failed(probe) || list(&probe["hooks"]).iter().any(failed))
+}
+
+fn text(report: &Value) -> String {
+    let field = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    let detail = |value: &Value| match value["by"].as_array() {
+        Some(by) => by
+            .iter()
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>()
+            .join(" + "),
+        None => field(
+            value,
+            if value["error"].is_string() {
+                "error"
+            } else {
+                "reason"
+            },
+        ),
+    };
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        out,
+        "stallscope {} on Linux {}\ncgroups  {}\ntables   {} slots, {} KiB of kernel memory\n",
+        field(report, "version"),
+        field(report, "kernel"),
+        field(report, "cgroups"),
+        report["slots"],
+        report["map_bytes"].as_u64().unwrap_or(0) / 1024,
+    );
+    for probe in report["probes"].as_array().into_iter().flatten() {
+        let _ = writeln!(
+            out,
+            "{:<16} {:<12} {}",
+            field(probe, "probe"),
+            field(probe, "state"),
+            field(probe, "summary")
+        );
+        let hooks = probe["hooks"].as_array().cloned().unwrap_or_default();
+        if hooks.is_empty() {
+            let _ = writeln!(out, "  {}", detail(probe));
+        }
+        for hook in &hooks {
+            let _ = writeln!(
+                out,
+                "  {:<36} {:<12} {}",
+                field(hook, "hook"),
+                field(hook, "state"),
+                detail(hook)
+            );
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_failed_hook_makes_the_host_unhealthy_and_an_unsupported_one_does_not() {
+        let report = |state: &str| {
+            json!({"probes": [{"probe": "p", "state": "attached", "by": ["tp_btf/x"],
+                "hooks": [{"hook": "h", "state": state, "error": "no", "reason": "no"}]}]})
+        };
+        assert!(healthy(&report("attached")));
+        assert!(healthy(&report("unsupported")));
+        assert!(!healthy(&report("failed")));
+        assert!(text(&report("failed")).contains("failed       no"));
+    }
+}

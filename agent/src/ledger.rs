@@ -1,0 +1,287 @@
+//! Counters that never fall: what a probe counted, kept by owner across the ends of cgroups.
+//!
+//! The kernel side counts by cgroup, for as long as a cgroup has its slot. The ledger adds what has
+//! grown since the last reading to the cgroup's owner. What was counted for cgroups that came and
+//! went between two readings is known in sum only: it is what all cells together, retired ones
+//! included, have grown beyond that, and goes to [`Owners::REMOVED`](crate::owners::Owners).
+
+use std::collections::HashMap;
+
+use crate::{
+    cgroup::CgroupId,
+    collector::{Columns, Rows},
+    owners::OwnerIndex,
+};
+
+/// Where the counts of a cgroup go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Account {
+    /// To this owner.
+    Owner(OwnerIndex),
+    /// Not known yet: wait for the next reading.
+    Pending,
+}
+
+/// Totals of one probe.
+#[derive(Debug)]
+pub struct Ledger {
+    columns: Columns,
+    /// What was last read, by cgroup.
+    cgroups: HashMap<CgroupId, Box<[u64]>>,
+    /// Totals by owner.
+    owners: HashMap<OwnerIndex, Box<[u64]>>,
+    /// Sum of all cells at the last reading.
+    everything: Box<[u64]>,
+    /// What all cells have grown by and no owner has been given.
+    unaccounted: Box<[i64]>,
+    removed: OwnerIndex,
+}
+
+impl Ledger {
+    /// An empty ledger; what belonged to cgroups nobody saw goes to `removed`.
+    #[must_use]
+    pub fn new(columns: Columns, removed: OwnerIndex) -> Self {
+        Self {
+            columns,
+            cgroups: HashMap::new(),
+            owners: HashMap::new(),
+            everything: vec![0; columns.width].into(),
+            unaccounted: vec![0; columns.width].into(),
+            removed,
+        }
+    }
+
+    /// Takes in a reading.
+    pub fn update(&mut self, rows: &Rows, mut account: impl FnMut(CgroupId) -> Account) {
+        let width = self.columns.width;
+        let mut everything = rows.retired_row().to_vec();
+        let mut pending = vec![0_i64; width];
+        for (id, row) in rows.iter() {
+            for (sum, part) in everything.iter_mut().zip(row) {
+                *sum = sum.wrapping_add(*part);
+            }
+            let owner = match account(id) {
+                Account::Owner(owner) => owner,
+                Account::Pending => {
+                    for (sum, part) in pending.iter_mut().zip(row) {
+                        *sum += *part as i64;
+                    }
+                    continue;
+                }
+            };
+            let last = self
+                .cgroups
+                .entry(id)
+                .or_insert_with(|| vec![0; width].into());
+            // Only a cgroup that has ended loses cells to another: it counts no more.
+            let exact = width - self.columns.wrapping;
+            if row[..exact]
+                .iter()
+                .zip(&last[..exact])
+                .any(|(now, then)| now < then)
+            {
+                continue;
+            }
+            let total = self
+                .owners
+                .entry(owner)
+                .or_insert_with(|| vec![0; width].into());
+            for i in 0..width {
+                let grown = growth(row[i], last[i], i >= exact);
+                total[i] += grown as u64;
+                self.unaccounted[i] -= grown;
+            }
+            last.copy_from_slice(row);
+        }
+        for i in 0..width {
+            let wraps = i >= width - self.columns.wrapping;
+            self.unaccounted[i] += growth(everything[i], self.everything[i], wraps);
+            let lost = self.unaccounted[i] - pending[i];
+            // Cells are read one after the other, so a balance may be short for one reading.
+            if lost > 0 {
+                let total = self
+                    .owners
+                    .entry(self.removed)
+                    .or_insert_with(|| vec![0; width].into());
+                total[i] += lost as u64;
+                self.unaccounted[i] -= lost;
+            }
+        }
+        self.everything = everything.into();
+    }
+
+    /// The maps start afresh: what was read before stays in the totals.
+    pub fn restart(&mut self) {
+        self.cgroups.clear();
+        self.everything.fill(0);
+        self.unaccounted.fill(0);
+    }
+
+    /// Adds an owner's totals to another's, because it has ended or has no place of its own.
+    pub fn fold(&mut self, from: OwnerIndex, into: OwnerIndex) {
+        let Some(row) = self.owners.remove(&from) else {
+            return;
+        };
+        let width = self.columns.width;
+        let total = self
+            .owners
+            .entry(into)
+            .or_insert_with(|| vec![0; width].into());
+        for (sum, part) in total.iter_mut().zip(&row) {
+            *sum += part;
+        }
+    }
+
+    /// Drops what was remembered of cgroups that are gone from the maps as well.
+    pub fn forget(&mut self, gone: &[CgroupId], rows: &Rows) {
+        for id in gone {
+            if !rows.has(*id) {
+                self.cgroups.remove(id);
+            }
+        }
+    }
+
+    /// An owner's totals.
+    #[must_use]
+    pub fn row(&self, owner: OwnerIndex) -> Option<&[u64]> {
+        self.owners.get(&owner).map(|row| &**row)
+    }
+
+    /// All owners that counted anything.
+    pub fn owners(&self) -> impl Iterator<Item = OwnerIndex> {
+        self.owners.keys().copied()
+    }
+}
+
+/// How much a word has grown; of a sum of 32-bit counters only the low half means anything.
+fn growth(now: u64, then: u64, wraps: bool) -> i64 {
+    let grown = now.wrapping_sub(then) as i64;
+    if wraps {
+        i64::from(grown as i32)
+    } else {
+        grown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const COLUMNS: Columns = Columns {
+        width: 2,
+        wrapping: 1,
+    };
+    const REMOVED: OwnerIndex = OwnerIndex(1);
+
+    fn rows(cgroups: &[(u64, [u64; 2])], retired: [u64; 2]) -> Rows {
+        let mut rows = Rows::default();
+        rows.clear(2);
+        for (id, row) in cgroups {
+            rows.row(CgroupId(*id)).copy_from_slice(row);
+        }
+        rows.retired().copy_from_slice(&retired);
+        rows
+    }
+
+    fn by_id(id: CgroupId) -> Account {
+        Account::Owner(OwnerIndex(id.0 as u32))
+    }
+
+    #[test]
+    fn growth_goes_to_the_owner_and_wraps() {
+        let mut ledger = Ledger::new(COLUMNS, REMOVED);
+        ledger.update(&rows(&[(7, [10, 0xffff_fffe])], [0, 0]), by_id);
+        let first = ledger.row(OwnerIndex(7)).map(<[u64]>::to_vec);
+        ledger.update(&rows(&[(7, [15, 3])], [0, 0]), by_id);
+        let row = ledger.row(OwnerIndex(7)).unwrap();
+        assert_eq!(row[0], 15);
+        assert_eq!(row[1] - first.unwrap()[1], 5);
+        assert!(ledger.row(REMOVED).is_none());
+    }
+
+    #[test]
+    fn a_cgroup_that_lost_its_cells_keeps_what_it_had_and_the_rest_is_not_lost() {
+        let mut ledger = Ledger::new(COLUMNS, REMOVED);
+        ledger.update(&rows(&[(7, [10, 1])], [0, 0]), by_id);
+        // It counted 5 more, then 8 took its slot over on one CPU and counted 2.
+        ledger.update(&rows(&[(7, [4, 1]), (8, [2, 1])], [11, 1]), by_id);
+        assert_eq!(ledger.row(OwnerIndex(7)).unwrap()[0], 10);
+        assert_eq!(ledger.row(OwnerIndex(8)).unwrap()[0], 2);
+        assert_eq!(ledger.row(REMOVED).unwrap()[0], 5);
+    }
+
+    #[test]
+    fn what_is_pending_is_given_once_it_is_known() {
+        let mut ledger = Ledger::new(COLUMNS, REMOVED);
+        let reading = rows(&[(7, [10, 1])], [0, 0]);
+        ledger.update(&reading, |_| Account::Pending);
+        assert_eq!(ledger.owners().count(), 0);
+        ledger.update(&reading, by_id);
+        assert_eq!(ledger.row(OwnerIndex(7)), Some(&[10, 1][..]));
+        assert!(ledger.row(REMOVED).is_none());
+    }
+
+    #[test]
+    fn a_restart_of_the_maps_adds_on() {
+        let mut ledger = Ledger::new(COLUMNS, REMOVED);
+        ledger.update(&rows(&[(7, [10, 1])], [3, 0]), by_id);
+        ledger.restart();
+        ledger.update(&rows(&[(7, [4, 1])], [0, 0]), by_id);
+        assert_eq!(ledger.row(OwnerIndex(7)), Some(&[14, 2][..]));
+        assert_eq!(ledger.row(REMOVED).unwrap()[0], 3);
+    }
+
+    #[test]
+    fn folding_moves_everything() {
+        let mut ledger = Ledger::new(COLUMNS, REMOVED);
+        ledger.update(&rows(&[(7, [10, 1]), (8, [1, 1])], [0, 0]), by_id);
+        ledger.fold(OwnerIndex(7), OwnerIndex(8));
+        assert_eq!(ledger.row(OwnerIndex(8)), Some(&[11, 2][..]));
+        assert!(ledger.row(OwnerIndex(7)).is_none());
+    }
+
+    proptest! {
+        /// Whatever cgroups come, go and take each other's slots over, no owner's total falls and
+        /// all of them together are what was counted.
+        #[test]
+        fn nothing_is_lost_and_nothing_falls(
+            steps in proptest::collection::vec((0_usize..4, 0_u64..5, 1_u64..1000, any::<bool>()), 1..80)
+        ) {
+            let mut ledger = Ledger::new(COLUMNS, REMOVED);
+            // Four cells, as of one slot on four CPUs: (cgroup, count).
+            let mut cells = [(0_u64, 0_u64); 4];
+            let (mut retired, mut counted, mut current) = (0, 0, 10_u64);
+            let mut before: HashMap<OwnerIndex, u64> = HashMap::new();
+            for (cpu, new, count, read) in steps {
+                if new == 0 {
+                    current += 1;
+                }
+                if cells[cpu].0 != current {
+                    retired += cells[cpu].1;
+                    cells[cpu] = (current, 0);
+                }
+                cells[cpu].1 += count;
+                counted += count;
+                if !read {
+                    continue;
+                }
+                let mut reading = rows(&[], [retired, retired & 0xffff_ffff]);
+                for (id, count) in cells.iter().filter(|cell| cell.0 != 0) {
+                    let row = reading.row(CgroupId(*id));
+                    row[0] += count;
+                    row[1] = (row[1] + count) & 0xffff_ffff;
+                }
+                ledger.update(&reading, by_id);
+                let sum: u64 = ledger.owners().filter_map(|o| ledger.row(o)).map(|row| row[0]).sum();
+                prop_assert_eq!(sum, counted);
+                for owner in ledger.owners() {
+                    let now = ledger.row(owner).map_or(0, |row| row[0]);
+                    prop_assert!(now >= before.get(&owner).copied().unwrap_or(0));
+                    before.insert(owner, now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! What Stallscope measures: one file a probe, and this list.
+
+use crate::probe::Probe;
+
+pub mod cpu_wait;
+
+/// All probes, in the order of `status`.
+pub static PROBES: &[&Probe] = &[&cpu_wait::PROBE];
