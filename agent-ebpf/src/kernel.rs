@@ -106,10 +106,30 @@ layout! {
     vm_fault_flags: "vm_fault" "flags",
     /// The mapping.
     vm_fault_vma: "vm_fault" "vma",
+    /// The page of the file that the fault is about.
+    vm_fault_pgoff: "vm_fault" "pgoff",
+    /// The address of the fault; up to 5.11 that of the page being mapped while faults around it are.
+    vm_fault_address: "vm_fault" "address",
     /// `VM_*` flags.
     vma_flags: "vm_area_struct" "vm_flags",
+    /// Its first address.
+    vma_start: "vm_area_struct" "vm_start",
+    /// The page of the file at its first address.
+    vma_pgoff: "vm_area_struct" "vm_pgoff",
+    /// The flags word, the first of `struct page` and `struct folio` alike.
+    page_flags: "page" "flags",
+    /// Pages of a large folio.
+    folio_nr_pages: "folio" "_nr_pages|_folio_nr_pages",
+    /// Pages of a compound page, kept in the second; the agent adds the size of the first.
+    page_compound_nr: "page" "compound_nr",
 }
 
+/// `FAULT_FLAG_WRITE`: the fault is a write.
+pub const FAULT_FLAG_WRITE: u32 = 1;
+/// `VM_SHARED`: writes to the mapping reach the file.
+pub const VM_SHARED: u64 = 8;
+/// `TNF_FAULT_LOCAL`: the page was on the node of the CPU that met the hinting fault.
+pub const TNF_FAULT_LOCAL: u32 = 8;
 /// `PF_KTHREAD`: a kernel thread.
 pub const PF_KTHREAD: u32 = 0x0020_0000;
 /// `TASK_DEAD`: the last switch of a task.
@@ -124,7 +144,9 @@ pub use loads::*;
 mod loads {
     use core::{marker::PhantomData, ptr::addr_of};
 
-    use aya_ebpf::helpers::bpf_probe_read_kernel;
+    use aya_ebpf::helpers::{
+        bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel,
+    };
 
     use super::{ABSENT, Layout};
     use crate::Host;
@@ -140,6 +162,8 @@ mod loads {
         page_node_shift: 0,
         nodes: 1,
         in_user_fault_bit: 0,
+        page_shift: 12,
+        page_head_bit: ABSENT,
         reserved: 0,
     };
 
@@ -161,6 +185,8 @@ mod loads {
     host!(page_node_shift);
     host!(nodes);
     host!(in_user_fault_bit);
+    host!(page_shift);
+    host!(page_head_bit);
 
     macro_rules! offset {
         ($field:ident) => {
@@ -290,6 +316,8 @@ mod loads {
         VmFault);
     structure!(/// `struct vm_area_struct`.
         Vma);
+    structure!(/// `struct page` or, which begins alike, `struct folio`.
+        Page);
 
     field!(Task:
         state task_state u32;
@@ -311,9 +339,90 @@ mod loads {
     link!(Css: cgroup css_cgroup Cgroup;);
     link!(Cgroup: css cgroup_subsys Css; kn cgroup_kn KernfsNode;);
     field!(KernfsNode: id kernfs_id u64;);
-    field!(VmFault: flags vm_fault_flags u32;);
+    field!(VmFault: flags vm_fault_flags u32; pgoff vm_fault_pgoff u64; address vm_fault_address u64;);
     link!(VmFault: vma vm_fault_vma Vma;);
-    field!(Vma: flags vma_flags u64;);
+    field!(Vma: flags vma_flags u64; start vma_start u64; pgoff vma_pgoff u64;);
+    field!(Page: flags page_flags u64;);
+
+    impl Task<Typed> {
+        /// The task on this CPU. The helper came with 5.11.
+        #[inline(always)]
+        #[must_use]
+        pub fn current() -> Self {
+            // SAFETY: the helper has no preconditions and returns a typed pointer.
+            unsafe { Self::new(bpf_get_current_task_btf().cast()) }
+        }
+    }
+
+    impl Task<Probed> {
+        /// The task on this CPU.
+        #[inline(always)]
+        #[must_use]
+        pub fn current() -> Self {
+            // SAFETY: the helper has no preconditions and returns the address of a task.
+            unsafe { Self::new(bpf_get_current_task() as *const u8) }
+        }
+    }
+
+    impl<A: Access> Task<A> {
+        /// Whether it is in a page fault from user mode.
+        #[inline(always)]
+        #[must_use]
+        pub fn in_user_fault(self) -> bool {
+            // SAFETY: the offset was resolved for this structure.
+            let unit: u32 = unsafe { A::load(self.0, offset!(task_in_user_fault)) };
+            unit >> in_user_fault_bit() & 1 != 0
+        }
+    }
+
+    impl<A: Access> Page<A> {
+        /// The NUMA node of a page with these flags; 0 where the kernel knows one node only.
+        #[inline(always)]
+        #[must_use]
+        pub fn node(flags: u64) -> u32 {
+            let shift = page_node_shift();
+            if shift < 64 {
+                (flags >> shift) as u32
+            } else {
+                0
+            }
+        }
+
+        /// Pages of the folio this is, whose flags these are; 0 where that cannot be told.
+        #[inline(always)]
+        #[must_use]
+        pub fn folio_pages(self, flags: u64) -> u32 {
+            // SAFETY: the folio is large, and the offset was resolved for this structure.
+            large(flags, offset!(folio_nr_pages), |offset| unsafe {
+                A::load(self.0, offset)
+            })
+        }
+
+        /// Pages of the compound page this is the first of, whose flags these are; 0 where that
+        /// cannot be told.
+        #[inline(always)]
+        #[must_use]
+        pub fn compound_pages(self, flags: u64) -> u32 {
+            // No typed load reaches beyond one `struct page`.
+            // SAFETY: the page is compound, so a second `struct page` follows.
+            large(flags, offset!(page_compound_nr), |offset| unsafe {
+                Probed::load(self.0, offset)
+            })
+        }
+    }
+
+    /// 1, or for the first page of a large folio what `load` finds.
+    #[inline(always)]
+    fn large(flags: u64, offset: u32, load: impl Fn(u32) -> u32) -> u32 {
+        let head = page_head_bit();
+        if offset == ABSENT || head >= 64 {
+            0
+        } else if flags >> head & 1 == 0 {
+            1
+        } else {
+            load(offset)
+        }
+    }
 
     impl<A: Access> Task<A> {
         /// Eight bytes of the task's name from byte `start`, as little-endian words hold them.

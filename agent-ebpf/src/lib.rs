@@ -8,10 +8,12 @@
 //! Slot 0, which the kernel never hands out, takes what lies beyond the capacity.
 #![cfg_attr(target_arch = "bpf", no_std)]
 
+mod fault;
 pub mod kernel;
 #[cfg(target_arch = "bpf")]
 pub mod slot;
 
+pub use fault::{FAULT_COUNTS, FaultCell, FaultCount};
 pub use kernel::Layout;
 
 /// What the programs need to know of this host, fixed while they are loaded (read-only data).
@@ -26,12 +28,18 @@ pub struct Host {
     pub task_mask: u32,
     /// log2 of the entries of the [`TaskEntry`] table.
     pub task_bits: u32,
-    /// How far the flags word of `struct page` is shifted right to leave the NUMA node, in bits.
+    /// How far the flags word of `struct page` is shifted right to leave the NUMA node, in bits;
+    /// 64 where it holds none because the kernel knows one node only (`CONFIG_NUMA=n`).
     pub page_node_shift: u32,
     /// NUMA nodes the tables are sized for: highest node id + 1.
     pub nodes: u32,
     /// The bit of `task_struct.in_user_fault` in the four bytes that hold it.
     pub in_user_fault_bit: u32,
+    /// log2 of the size of a page.
+    pub page_shift: u32,
+    /// The bit of `struct page`'s flags word that says it is the first page of a compound one
+    /// (`PG_head`); [`kernel::ABSENT`] where this is not known.
+    pub page_head_bit: u32,
     /// Keeps the size a multiple of eight bytes.
     pub reserved: u32,
 }
@@ -401,7 +409,7 @@ mod pod {
     const _: () = {
         assert!(size_of::<WaitCell>() == 192);
         assert!(size_of::<Ring>() == 56 + 16 * super::RING_LENGTH);
-        assert!(size_of::<Host>() == 32);
+        assert!(size_of::<Host>() == 40);
     };
 }
 

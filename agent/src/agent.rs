@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
-use stallscope_ebpf::Host;
+use stallscope_ebpf::{Host, kernel::ABSENT};
 
 use crate::{
     btf::{Btf, KERNEL_BTF},
@@ -201,7 +201,9 @@ impl Agent {
         let controller = self.owners.hierarchy().controller().enum_name();
         let layout = btf.layout(controller);
         let mut host = self.host;
-        host.page_node_shift = btf.page_node_shift().unwrap_or(63);
+        host.page_node_shift = btf.page_node_shift().unwrap_or(64);
+        host.page_shift = rustix::param::page_size().trailing_zeros();
+        host.page_head_bit = btf.enumerator("PG_head").map_or(ABSENT, |bit| bit as u32);
         host.in_user_fault_bit = btf.in_user_fault_bit().unwrap_or(0);
         Kernel::new(
             btf,

@@ -321,6 +321,9 @@ impl Btf {
             let offset = match *field {
                 "css_set_subsys" | "cgroup_subsys" => controller.map(|place| bits / 8 + place),
                 "task_in_user_fault" => Some(bits / 32 * 4),
+                "page_compound_nr" => self
+                    .find(structure, &[kind::STRUCT])
+                    .map(|page| page.size_or_type + bits / 8),
                 _ => Some(bits / 8),
             };
             if let Some(offset) = offset {

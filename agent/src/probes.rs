@@ -3,6 +3,7 @@
 use crate::probe::Probe;
 
 pub mod cpu_wait;
+pub mod page_faults;
 
 /// All probes, in the order of `status`.
-pub static PROBES: &[&Probe] = &[&cpu_wait::PROBE];
+pub static PROBES: &[&Probe] = &[&cpu_wait::PROBE, &page_faults::PROBE];

@@ -1,0 +1,301 @@
+//! Page faults by locality: whether the page is on the NUMA node of the CPU that faulted.
+//!
+//! Three facts that must not be one number: where new memory was placed, where a page of a file
+//! lies that a fault mapped, and what the kernel's own sampling (NUMA balancing) found. What each
+//! hook sees on which kernel, and what it does not: `docs/probes/page-faults.md`.
+//!
+//! Programs of one hook differ in how they reach the page and the task. Typed loads are direct;
+//! the helper for a typed current task came with 5.11, so `*_5_10` and the kprobes read by helper.
+#![no_std]
+#![no_main]
+#![allow(missing_docs, reason = "aya's macros make public functions")]
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    helpers::bpf_get_numa_node_id,
+    macros::{btf_tracepoint, fentry, kprobe, map},
+    maps::Array,
+    programs::{BtfTracePointContext, FEntryContext, ProbeContext},
+};
+use stallscope_ebpf::{
+    FaultCell, FaultCount,
+    kernel::{
+        self, Access, FAULT_FLAG_WRITE, PF_KTHREAD, Page, Probed, TNF_FAULT_LOCAL, Task, Typed,
+        VM_SHARED, VmFault,
+    },
+    slot,
+};
+
+/// What this CPU counted by slot, at `slot * cpus + cpu`.
+#[map]
+static CELLS: Array<FaultCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// By CPU: what its cells counted for cgroups that lost their slot.
+#[map]
+static RETIRED: Array<FaultCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// `___GFP_MOVABLE`: memory of user space, or of files.
+const GFP_MOVABLE: u32 = 1 << 3;
+/// `___GFP_NORETRY`.
+const GFP_NORETRY: u32 = 1 << 16;
+/// `___GFP_NOMEMALLOC`.
+const GFP_NOMEMALLOC: u32 = 1 << 19;
+
+/// This CPU's cell of a task, with this CPU's node in it; none for kernel threads, which fault on
+/// behalf of others (khugepaged, ksmd).
+#[inline(always)]
+fn cell<A: Access>(task: Task<A>) -> Option<*mut FaultCell> {
+    if task.flags() & PF_KTHREAD != 0 {
+        return None;
+    }
+    let cell = slot::cell(&CELLS, &RETIRED, slot::of_task(task), slot::this_cpu())?;
+    // SAFETY: a pointer into the map's value, written by this CPU alone.
+    unsafe {
+        if (*cell).node == 0 {
+            (*cell).node = bpf_get_numa_node_id() as u32 + 1;
+        }
+        (*cell).events += 1;
+    }
+    Some(cell)
+}
+
+/// New memory: `pages` on the node that the page's flags name.
+#[inline(always)]
+fn first_touch<A: Access>(task: Task<A>, flags: u64, pages: u32) {
+    let Some(cell) = cell(task) else { return };
+    // SAFETY: a pointer into the map's value, written by this CPU alone.
+    let cell = unsafe { &mut *cell };
+    let remote = Page::<A>::node(flags) + 1 != cell.node;
+    cell.count(FaultCount::FirstTouchFaults, remote, 1);
+    cell.count(FaultCount::FirstTouchPages, remote, pages);
+}
+
+/// `nr` pages of a file, mapped at `address` and on. The fault is counted with the page it is
+/// about; the others are mapped on the way.
+#[inline(always)]
+fn file_map<A: Access, B: Access>(
+    task: Task<A>,
+    vmf: VmFault<B>,
+    page: Page<B>,
+    nr: u32,
+    address: u64,
+) {
+    let vma = vmf.vma();
+    // A write to a private mapping has made a copy, which the other hook counts.
+    if vmf.flags() & FAULT_FLAG_WRITE != 0 && vma.flags() & VM_SHARED == 0 {
+        return;
+    }
+    let first = (address.wrapping_sub(vma.start()) >> kernel::page_shift()) + vma.pgoff();
+    let asked_for = vmf.pgoff().wrapping_sub(first) < u64::from(nr);
+    let Some(cell) = cell(task) else { return };
+    // SAFETY: a pointer into the map's value, written by this CPU alone.
+    let cell = unsafe { &mut *cell };
+    let remote = Page::<B>::node(page.flags()) + 1 != cell.node;
+    cell.count(FaultCount::FileMapFaults, remote, u32::from(asked_for));
+    cell.count(FaultCount::FileMapPages, remote, nr);
+}
+
+/// A hinting fault. Its argument `mem_node` is the node after migration and says nothing; the flag
+/// was set before.
+#[inline(always)]
+fn hinting<A: Access>(task: Task<A>, flags: u32) {
+    let Some(cell) = cell(task) else { return };
+    // SAFETY: a pointer into the map's value, written by this CPU alone.
+    let cell = unsafe { &mut *cell };
+    let remote = flags & TNF_FAULT_LOCAL == 0;
+    cell.count(FaultCount::HintingFaults, remote, 1);
+}
+
+/// A page allocated in a fault from user mode.
+///
+/// Left out by the flags of the allocation: page tables (not movable), read-ahead
+/// (`__GFP_NORETRY`), and what NUMA balancing migrates a small page to (both).
+#[inline(always)]
+fn allocated<A: Access>(task: Task<A>, page: Page<Typed>, order: u32, gfp: u32) {
+    let unlike = if order == 0 { 0 } else { gfp & GFP_NOMEMALLOC };
+    if gfp & GFP_NORETRY != 0 && unlike == 0 {
+        return;
+    }
+    if page.is_null() || !task.in_user_fault() {
+        return;
+    }
+    first_touch(task, page.flags(), 1 << (order & 31));
+}
+
+/// First touch by allocation, where neither trampolines nor kprobes are to be had.
+#[btf_tracepoint(function = "mm_page_alloc")]
+pub fn mm_page_alloc(ctx: BtfTracePointContext) -> i32 {
+    let gfp: u32 = ctx.arg(2);
+    if gfp & GFP_MOVABLE != 0 {
+        // SAFETY: `mm_page_alloc` passes (page, order, gfp_flags, migratetype) on every kernel.
+        let page = unsafe { Page::<Typed>::new(ctx.arg(0)) };
+        allocated(Task::<Typed>::current(), page, ctx.arg(1), gfp);
+    }
+    0
+}
+
+#[btf_tracepoint(function = "mm_page_alloc")]
+pub fn mm_page_alloc_5_10(ctx: BtfTracePointContext) -> i32 {
+    let gfp: u32 = ctx.arg(2);
+    if gfp & GFP_MOVABLE != 0 {
+        // SAFETY: as above.
+        let page = unsafe { Page::<Typed>::new(ctx.arg(0)) };
+        allocated(Task::<Probed>::current(), page, ctx.arg(1), gfp);
+    }
+    0
+}
+
+/// First touch, since 6.2: `folio_add_new_anon_rmap(folio, vma, address, …)`.
+#[fentry(function = "folio_add_new_anon_rmap")]
+pub fn folio_add_new_anon_rmap(ctx: FEntryContext) -> i32 {
+    // SAFETY: the first argument is the folio.
+    let folio = unsafe { Page::<Typed>::new(ctx.arg(0)) };
+    let flags = folio.flags();
+    first_touch(Task::<Typed>::current(), flags, folio.folio_pages(flags));
+    0
+}
+
+/// First touch, up to 6.1: `page_add_new_anon_rmap(page, vma, address, …)`.
+#[fentry(function = "page_add_new_anon_rmap")]
+pub fn page_add_new_anon_rmap(ctx: FEntryContext) -> i32 {
+    // SAFETY: the first argument is the page.
+    let page = unsafe { Page::<Typed>::new(ctx.arg(0)) };
+    let flags = page.flags();
+    first_touch(Task::<Typed>::current(), flags, page.compound_pages(flags));
+    0
+}
+
+#[fentry(function = "page_add_new_anon_rmap")]
+pub fn page_add_new_anon_rmap_5_10(ctx: FEntryContext) -> i32 {
+    // SAFETY: the first argument is the page.
+    let page = unsafe { Page::<Typed>::new(ctx.arg(0)) };
+    let flags = page.flags();
+    first_touch(Task::<Probed>::current(), flags, page.compound_pages(flags));
+    0
+}
+
+#[kprobe]
+pub fn kprobe_folio_add_new_anon_rmap(ctx: ProbeContext) -> u32 {
+    if let Some(folio) = ctx.arg(0) {
+        // SAFETY: the first argument is the folio.
+        let folio = unsafe { Page::<Probed>::new(folio) };
+        let flags = folio.flags();
+        first_touch(Task::<Probed>::current(), flags, folio.folio_pages(flags));
+    }
+    0
+}
+
+#[kprobe]
+pub fn kprobe_page_add_new_anon_rmap(ctx: ProbeContext) -> u32 {
+    if let Some(page) = ctx.arg(0) {
+        // SAFETY: the first argument is the page.
+        let page = unsafe { Page::<Probed>::new(page) };
+        let flags = page.flags();
+        first_touch(Task::<Probed>::current(), flags, page.compound_pages(flags));
+    }
+    0
+}
+
+/// File mapping, since 6.6: `set_pte_range(vmf, folio, page, nr, addr)`.
+#[fentry(function = "set_pte_range")]
+pub fn set_pte_range(ctx: FEntryContext) -> i32 {
+    // SAFETY: the arguments are these.
+    let (vmf, page) = unsafe {
+        (
+            VmFault::<Typed>::new(ctx.arg(0)),
+            Page::<Typed>::new(ctx.arg(2)),
+        )
+    };
+    file_map(Task::<Typed>::current(), vmf, page, ctx.arg(3), ctx.arg(4));
+    0
+}
+
+/// File mapping, 5.12 to 6.5: `do_set_pte(vmf, page, addr)`.
+#[fentry(function = "do_set_pte")]
+pub fn do_set_pte(ctx: FEntryContext) -> i32 {
+    // SAFETY: the arguments are these.
+    let (vmf, page) = unsafe {
+        (
+            VmFault::<Typed>::new(ctx.arg(0)),
+            Page::<Typed>::new(ctx.arg(1)),
+        )
+    };
+    file_map(Task::<Typed>::current(), vmf, page, 1, ctx.arg(2));
+    0
+}
+
+/// File mapping, up to 5.11: `alloc_set_pte(vmf, page)`, which maps at `vmf->address`.
+#[fentry(function = "alloc_set_pte")]
+pub fn alloc_set_pte(ctx: FEntryContext) -> i32 {
+    // SAFETY: the arguments are these.
+    let (vmf, page) = unsafe {
+        (
+            VmFault::<Typed>::new(ctx.arg(0)),
+            Page::<Typed>::new(ctx.arg(1)),
+        )
+    };
+    file_map(Task::<Probed>::current(), vmf, page, 1, vmf.address());
+    0
+}
+
+#[kprobe]
+pub fn kprobe_set_pte_range(ctx: ProbeContext) -> u32 {
+    if let (Some(vmf), Some(page), Some(nr), Some(address)) =
+        (ctx.arg(0), ctx.arg(2), ctx.arg(3), ctx.arg(4))
+    {
+        // SAFETY: the arguments are these.
+        let (vmf, page) = unsafe { (VmFault::<Probed>::new(vmf), Page::<Probed>::new(page)) };
+        file_map(Task::<Probed>::current(), vmf, page, nr, address);
+    }
+    0
+}
+
+#[kprobe]
+pub fn kprobe_do_set_pte(ctx: ProbeContext) -> u32 {
+    if let (Some(vmf), Some(page), Some(address)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2)) {
+        // SAFETY: the arguments are these.
+        let (vmf, page) = unsafe { (VmFault::<Probed>::new(vmf), Page::<Probed>::new(page)) };
+        file_map(Task::<Probed>::current(), vmf, page, 1, address);
+    }
+    0
+}
+
+#[kprobe]
+pub fn kprobe_alloc_set_pte(ctx: ProbeContext) -> u32 {
+    if let (Some(vmf), Some(page)) = (ctx.arg(0), ctx.arg(1)) {
+        // SAFETY: the arguments are these.
+        let (vmf, page) = unsafe { (VmFault::<Probed>::new(vmf), Page::<Probed>::new(page)) };
+        file_map(Task::<Probed>::current(), vmf, page, 1, vmf.address());
+    }
+    0
+}
+
+/// Hinting: `task_numa_fault(last_cpupid, mem_node, pages, flags)`.
+#[fentry(function = "task_numa_fault")]
+pub fn task_numa_fault(ctx: FEntryContext) -> i32 {
+    hinting(Task::<Typed>::current(), ctx.arg(3));
+    0
+}
+
+#[fentry(function = "task_numa_fault")]
+pub fn task_numa_fault_5_10(ctx: FEntryContext) -> i32 {
+    hinting(Task::<Probed>::current(), ctx.arg(3));
+    0
+}
+
+#[kprobe]
+pub fn kprobe_task_numa_fault(ctx: ProbeContext) -> u32 {
+    if let Some(flags) = ctx.arg(3) {
+        hinting(Task::<Probed>::current(), flags);
+    }
+    0
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The licence of what is loaded into the kernel.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";
