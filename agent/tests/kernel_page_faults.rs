@@ -461,6 +461,29 @@ fn pages_of_files_are_mapped_many_at_a_time() {
     assert!(sum(counts.pages) >= PAGES as f64, "{counts:?}");
 }
 
+/// Pages of a file that is read from the disk are new memory too, but the fault did not ask for
+/// those that are read ahead of it.
+#[test]
+#[ignore = "needs root and BPF: counts the faults of processes in cgroups of its own"]
+fn reading_ahead_is_no_first_touch() {
+    let mut agent = agent(Config::default());
+    let group = Group::new("faults-cold");
+    let warm = Region::anonymous(7);
+    let mut file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    file.write_all(&vec![1; PAGES * page_size()]).unwrap();
+    file.sync_all().unwrap();
+    // SAFETY: a descriptor of our own. Where it has no effect the file is in memory: no fault reads.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    let cold = Region::map(PAGES * page_size(), libc::MAP_PRIVATE, file.as_raw_fd());
+    let mut worker = Worker::start(&group, &|step| match step {
+        b'w' => warm.write(),
+        _ => cold.read(),
+    });
+    worker.step(b'w');
+    let (counts, _) = grown(&mut agent, FIRST_TOUCH, &group, || worker.step(b'r'));
+    assert_eq!(counts, Counts::default());
+}
+
 #[test]
 #[ignore = "needs root and BPF: counts the faults of processes in cgroups of its own"]
 fn what_no_hook_counts_has_no_series() {
