@@ -221,6 +221,9 @@ impl Agent {
         for instance in &mut self.instances {
             if let Some(running) = &mut instance.running {
                 running.collector.answer(&|id| self.owners.group_of(id));
+                if let Some(log) = &mut running.log {
+                    log.flush();
+                }
             }
         }
         self.overhead.tick(now);

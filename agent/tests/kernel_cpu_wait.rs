@@ -50,15 +50,24 @@ fn grown(
     };
     let split = of(&after.scrape, &[]) - of(&before.scrape, &[]);
     let error = split.abs_diff(run_delay) as f64 / run_delay as f64;
-    println!("run_delay {run_delay} ns, split {split} ns, error {:.5} %", error * 100.0);
-    assert!(error < 1e-4, "the causes sum to {split} ns, the kernel says {run_delay} ns");
+    println!(
+        "run_delay {run_delay} ns, split {split} ns, error {:.5} %",
+        error * 100.0
+    );
+    assert!(
+        error < 1e-4,
+        "the causes sum to {split} ns, the kernel says {run_delay} ns"
+    );
     let labels = [label("cgroup", &group.label)];
     let on_cpu = after.scrape.exact(CPU, &labels).unwrap_or(0)
         - before.scrape.exact(CPU, &labels).unwrap_or(0);
     let kernel = after.on_cpu - before.on_cpu;
     println!("on CPUs: {on_cpu} ns, the kernel says {kernel} ns");
     // The kernel's number leaves out interrupts and time stolen by the hypervisor.
-    assert!((on_cpu as f64 / kernel as f64 - 1.0).abs() < 0.03, "{on_cpu} against {kernel}");
+    assert!(
+        (on_cpu as f64 / kernel as f64 - 1.0).abs() < 0.03,
+        "{on_cpu} against {kernel}"
+    );
     let shares: Vec<(&'static str, f64)> = stallscope_ebpf::Cause::ALL
         .into_iter()
         .map(|cause| {
@@ -69,7 +78,13 @@ fn grown(
         })
         .collect();
     println!("{shares:?}");
-    move |cause| shares.iter().find(|(name, _)| *name == cause).expect("a known cause").1
+    move |cause| {
+        shares
+            .iter()
+            .find(|(name, _)| *name == cause)
+            .expect("a known cause")
+            .1
+    }
 }
 
 #[test]
@@ -82,8 +97,14 @@ fn the_causes_sum_to_run_delay_with_free_threads_beside_a_competitor() {
     sleep(Duration::from_secs(1));
     let share = grown(&mut agent, &group, &tasks, 6);
     assert!(share("unattributed") < 0.005);
-    assert!(share("neighbour") > 0.05, "the competitor held a CPU for a part of the time");
-    assert!(share("own") > 0.05, "eight threads on two CPUs wait for each other");
+    assert!(
+        share("neighbour") > 0.05,
+        "the competitor held a CPU for a part of the time"
+    );
+    assert!(
+        share("own") > 0.05,
+        "eight threads on two CPUs wait for each other"
+    );
     assert!(share("throttled") < 0.001, "there is no quota");
 }
 
@@ -98,7 +119,11 @@ fn a_known_occupant_gets_its_known_share() {
     let _occupant = other.spawn(spin);
     sleep(Duration::from_secs(1));
     let share = grown(&mut agent, &group, &tasks, 4);
-    assert!(share("own") < 0.001, "it is alone in its cgroup: {}", share("own"));
+    assert!(
+        share("own") < 0.001,
+        "it is alone in its cgroup: {}",
+        share("own")
+    );
     assert!(share("unattributed") < 0.005);
     // Whatever else runs on this machine takes its part.
     assert!(share("neighbour") > 0.7, "{}", share("neighbour"));
@@ -119,7 +144,10 @@ fn throttled_time_is_told_from_waiting_and_the_sum_stays_exact() {
     let share = grown(&mut agent, &group, &tasks, 5);
     assert!(share("throttled") > 0.5, "{}", share("throttled"));
     assert!(share("unattributed") < 0.005);
-    assert!(share("idle") < 0.02, "a throttled group is not a CPU that had yet to wake");
+    assert!(
+        share("idle") < 0.02,
+        "a throttled group is not a CPU that had yet to wake"
+    );
 }
 
 #[test]
@@ -143,7 +171,9 @@ fn slots_pass_from_cgroup_to_cgroup_and_nothing_is_lost_or_mixed() {
         // Every other one is gone before anybody could ask for its name.
         if i % 2 == 0 {
             let scrape = Scrape::of(&mut agent);
-            let mine = scrape.exact(CPU, &[label("cgroup", &group.label)]).unwrap_or(0);
+            let mine = scrape
+                .exact(CPU, &[label("cgroup", &group.label)])
+                .unwrap_or(0);
             assert!(mine > 0, "{} has no time of its own", group.label);
             assert!(
                 mine <= task.on_cpu() * 101 / 100 + 5_000_000,
@@ -167,7 +197,9 @@ fn slots_pass_from_cgroup_to_cgroup_and_nothing_is_lost_or_mixed() {
     };
     let ours = |line: &str| line.contains(&test) || line.contains("(removed)");
     let exported = sum(&after, &ours) - sum(&before, &ours);
-    println!("{on_cpu} ns of CPU time in {cgroups} cgroups, {exported} ns exported, {named} ns by name");
+    println!(
+        "{on_cpu} ns of CPU time in {cgroups} cgroups, {exported} ns exported, {named} ns by name"
+    );
     let ratio = exported as f64 / on_cpu as f64;
     // The shells' start in their cgroups comes on top, and what others' short-lived cgroups did.
     assert!((0.99..1.5).contains(&ratio), "{ratio}");
@@ -182,22 +214,40 @@ fn wait_stopped(task: &Task) {
 #[test]
 #[ignore = "needs root and BPF: attaches the probes and makes cgroups"]
 fn cgroups_beyond_the_capacity_are_counted_together_and_the_tables_grow() {
-    let config = Config { slots: Some(3), ..Config::default() };
+    let config = Config {
+        slots: Some(3),
+        ..Config::default()
+    };
     let mut agent = agent(config);
     let groups: Vec<_> = (0..5).map(|i| Group::new(&format!("many-{i}"))).collect();
-    let tasks: Vec<_> = groups.iter().map(|group| group.spawn("while :; do :; done")).collect();
+    let tasks: Vec<_> = groups
+        .iter()
+        .map(|group| group.spawn("while :; do :; done"))
+        .collect();
     sleep(Duration::from_secs(1));
     let scrape = Scrape::of(&mut agent);
-    let other = scrape.exact(CPU, &[label("cgroup", "(other)")]).unwrap_or(0);
-    assert!(other > 100_000_000, "five spinning cgroups beyond three slots: {other} ns");
+    let other = scrape
+        .exact(CPU, &[label("cgroup", "(other)")])
+        .unwrap_or(0);
+    assert!(
+        other > 100_000_000,
+        "five spinning cgroups beyond three slots: {other} ns"
+    );
     agent.grow().expect("the tables grow");
     sleep(Duration::from_secs(1));
     let grown = Scrape::of(&mut agent);
-    let capacity = grown.exact("stallscope_slots", &[label("state", "capacity")]).unwrap();
+    let capacity = grown
+        .exact("stallscope_slots", &[label("state", "capacity")])
+        .unwrap();
     assert!(capacity > 3, "{capacity}");
-    assert!(grown.exact(CPU, &[label("cgroup", "(other)")]).unwrap() >= other, "a counter fell");
+    assert!(
+        grown.exact(CPU, &[label("cgroup", "(other)")]).unwrap() >= other,
+        "a counter fell"
+    );
     for group in &groups {
-        let mine = grown.exact(CPU, &[label("cgroup", &group.label)]).unwrap_or(0);
+        let mine = grown
+            .exact(CPU, &[label("cgroup", &group.label)])
+            .unwrap_or(0);
         assert!(mine > 0, "{} has a slot of its own now", group.label);
     }
     drop(tasks);
@@ -212,13 +262,32 @@ fn a_probe_that_cannot_attach_leaves_the_others_working() {
     };
     let mut agent = agent(config);
     let status = agent.status();
-    let wait = status.probes.iter().find(|probe| probe.probe == "cpu_wait").unwrap();
+    let wait = status
+        .probes
+        .iter()
+        .find(|probe| probe.probe == "cpu_wait")
+        .unwrap();
     assert_eq!(wait.state.label(), "unsupported", "{:?}", wait.state);
-    assert!(wait.state.detail().contains("--disable-hook"), "{}", wait.state.detail());
+    assert!(
+        wait.state.detail().contains("--disable-hook"),
+        "{}",
+        wait.state.detail()
+    );
     let scrape = Scrape::of(&mut agent);
-    assert!(!scrape.0.contains(STALL), "what is not measured is not exported");
-    assert!(scrape.0.contains("stallscope_probe_status{probe=\"cpu_wait\",state=\"unsupported\""));
-    let others = status.probes.iter().filter(|probe| probe.state.label() == "attached").count();
+    assert!(
+        !scrape.0.contains(STALL),
+        "what is not measured is not exported"
+    );
+    assert!(
+        scrape
+            .0
+            .contains("stallscope_probe_status{probe=\"cpu_wait\",state=\"unsupported\"")
+    );
+    let others = status
+        .probes
+        .iter()
+        .filter(|probe| probe.state.label() == "attached")
+        .count();
     assert!(others > 0, "the other probes work");
     assert!(agent.ready().is_ok());
 }

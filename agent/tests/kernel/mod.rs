@@ -37,8 +37,12 @@ impl Group {
             Hierarchy::discover(Path::new("/proc"), None).expect("a cgroup hierarchy is mounted");
         let name = format!("stallscope-test-{}-{name}", std::process::id());
         let dir = hierarchy.mount().join(&name);
-        fs::create_dir(&dir).unwrap_or_else(|error| panic!("cannot make {}: {error}", dir.display()));
-        Self { dir, label: format!("/{name}") }
+        fs::create_dir(&dir)
+            .unwrap_or_else(|error| panic!("cannot make {}: {error}", dir.display()));
+        Self {
+            dir,
+            label: format!("/{name}"),
+        }
     }
 
     /// Writes one of its files.
@@ -66,7 +70,9 @@ impl Group {
 
     /// Starts `count` shells that only count.
     pub fn spin(&self, count: usize) -> Vec<Task> {
-        (0..count).map(|_| self.spawn("while :; do :; done")).collect()
+        (0..count)
+            .map(|_| self.spawn("while :; do :; done"))
+            .collect()
     }
 }
 
@@ -100,7 +106,11 @@ impl Task {
         signal(self.pid(), libc::SIGSTOP);
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.state() != Some('T') {
-            assert!(Instant::now() < deadline, "pid {} does not stop", self.pid());
+            assert!(
+                Instant::now() < deadline,
+                "pid {} does not stop",
+                self.pid()
+            );
             sleep(Duration::from_millis(5));
         }
     }
@@ -171,7 +181,10 @@ impl Scrape {
             let (series, value) = line.rsplit_once(' ')?;
             let rest = series.strip_prefix(family)?;
             (rest.is_empty() || rest.starts_with('{')).then_some(())?;
-            labels.iter().all(|label| rest.contains(label.as_str())).then_some((series, value))
+            labels
+                .iter()
+                .all(|label| rest.contains(label.as_str()))
+                .then_some((series, value))
         })
     }
 
@@ -179,7 +192,13 @@ impl Scrape {
     pub fn exact(&self, family: &str, labels: &[String]) -> Option<u64> {
         let nanoseconds = family.contains("_seconds");
         self.series(family, labels)
-            .map(|(_, value)| if nanoseconds { nanos(value) } else { value.parse().expect("a count") })
+            .map(|(_, value)| {
+                if nanoseconds {
+                    nanos(value)
+                } else {
+                    value.parse().expect("a count")
+                }
+            })
             .reduce(|a, b| a + b)
     }
 }
