@@ -7,6 +7,10 @@
 //! *retired* cell and starts afresh, so nothing counted is lost or given to the wrong cgroup.
 //! Slot 0, which the kernel never hands out, takes what lies beyond the capacity.
 #![cfg_attr(target_arch = "bpf", no_std)]
+#![allow(
+    clippy::inline_always,
+    reason = "on the hot path a call costs as much as the work"
+)]
 
 pub mod kernel;
 #[cfg(target_arch = "bpf")]

@@ -64,7 +64,7 @@ impl Ledger {
                 Account::Owner(owner) => owner,
                 Account::Pending => {
                     for (sum, part) in pending.iter_mut().zip(row) {
-                        *sum += *part as i64;
+                        *sum += part.cast_signed();
                     }
                     continue;
                 }
@@ -88,7 +88,7 @@ impl Ledger {
                 .or_insert_with(|| vec![0; width].into());
             for i in 0..width {
                 let grown = growth(row[i], last[i], i >= exact);
-                total[i] += grown as u64;
+                total[i] = total[i].wrapping_add_signed(grown);
                 self.unaccounted[i] -= grown;
             }
             last.copy_from_slice(row);
@@ -103,7 +103,7 @@ impl Ledger {
                     .owners
                     .entry(self.removed)
                     .or_insert_with(|| vec![0; width].into());
-                total[i] += lost as u64;
+                total[i] = total[i].wrapping_add_signed(lost);
                 self.unaccounted[i] -= lost;
             }
         }
@@ -155,7 +155,7 @@ impl Ledger {
 
 /// How much a word has grown; of a sum of 32-bit counters only the low half means anything.
 fn growth(now: u64, then: u64, wraps: bool) -> i64 {
-    let grown = now.wrapping_sub(then) as i64;
+    let grown = now.wrapping_sub(then).cast_signed();
     if wraps {
         i64::from(grown as i32)
     } else {
