@@ -76,7 +76,7 @@ struct Type {
     kind_flag: bool,
     vlen: usize,
     /// Size in bytes or id of the type referred to.
-    size_or_type: u32,
+    size_or_id: u32,
 }
 
 impl Btf {
@@ -166,7 +166,7 @@ impl Btf {
             kind: info >> 24 & 0x1f,
             kind_flag: info >> 31 != 0,
             vlen: (info & 0xffff) as usize,
-            size_or_type: self.word(at + 8)?,
+            size_or_id: self.word(at + 8)?,
         })
     }
 
@@ -197,7 +197,7 @@ impl Btf {
             let t = self.type_by_id(id)?;
             match t.kind {
                 kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
-                    id = t.size_or_type;
+                    id = t.size_or_id;
                 }
                 _ => return Some(t),
             }
