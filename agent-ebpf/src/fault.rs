@@ -39,8 +39,8 @@ pub struct FaultCell {
     pub node: u32,
     /// By [`FaultCount`] and locality; wrap.
     pub counts: [u32; FAULT_COUNTS],
-    /// Fills the cache line.
-    pub reserved: u32,
+    /// Low half of the css's serial number, which tells it from those that had the slot before.
+    pub serial: u32,
 }
 
 impl FaultCell {
@@ -68,7 +68,7 @@ impl Cell for FaultCell {
             events: 0,
             node: 0,
             counts: [0; FAULT_COUNTS],
-            reserved: 0,
+            serial: 0,
         }
     }
 

@@ -1,10 +1,5 @@
 //! Faults, made one by one and counted by the kernel: what is exported is exactly that.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "clippy allows it in tests, but not in what they have in common"
-)]
-
 mod kernel;
 
 use std::{
@@ -16,7 +11,7 @@ use std::{
     ptr::NonNull,
 };
 
-use kernel::{Group, agent, pin, scrape, value};
+use kernel::{Group, Scrape, agent, label};
 use stallscope::{
     agent::{Agent, Config},
     probe::State,
@@ -54,7 +49,7 @@ impl Region {
             )
         };
         assert_ne!(start, libc::MAP_FAILED);
-        let start = NonNull::new(start.cast()).unwrap();
+        let start = NonNull::new(start.cast()).expect("nothing is mapped at address 0");
         Self { start, length }
     }
 
@@ -74,7 +69,8 @@ impl Region {
         let fd = unsafe { libc::memfd_create(NAME.as_ptr(), libc::MFD_CLOEXEC) };
         // SAFETY: a descriptor of our own.
         let mut file = unsafe { fs::File::from_raw_fd(fd) };
-        file.write_all(&vec![1; length]).unwrap();
+        file.write_all(&vec![1; length])
+            .expect("the file is written");
         Self::map(length, flags, file.as_raw_fd())
     }
 
@@ -131,7 +127,7 @@ fn minor_faults() -> u64 {
     unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
-        usage.ru_minflt as u64
+        usage.ru_minflt.cast_unsigned()
     }
 }
 
@@ -148,8 +144,8 @@ impl Worker {
     fn start(group: &Group, steps: &dyn Fn(u8)) -> Self {
         let procs = fs::OpenOptions::new()
             .write(true)
-            .open(group.procs())
-            .unwrap();
+            .open(group.dir.join("cgroup.procs"))
+            .expect("the group takes processes");
         let (mut orders, tell) = pipe();
         let (answer, mut report) = pipe();
         // SAFETY: the child makes system calls and touches memory, no more, and does not return.
@@ -179,12 +175,14 @@ impl Worker {
     }
 
     fn begin(&mut self, step: u8) {
-        self.tell.write_all(&[step]).unwrap();
+        self.tell.write_all(&[step]).expect("the worker lives");
     }
 
     fn end(&mut self) -> u64 {
         let mut faults = [0; 8];
-        self.answer.read_exact(&mut faults).unwrap();
+        self.answer
+            .read_exact(&mut faults)
+            .expect("the worker answers");
         u64::from_ne_bytes(faults)
     }
 }
@@ -210,19 +208,29 @@ fn pipe() -> (fs::File, fs::File) {
     }
 }
 
-/// Local and remote counts of a group so far; 0 for what has no series yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Counts {
-    faults: [f64; 2],
-    pages: [f64; 2],
+/// Lets the calling thread run on one CPU only; it runs there when this returns.
+fn pin(cpu: usize) -> bool {
+    // SAFETY: an all-zero set is a valid set, and the size is its own.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::sched_setaffinity(0, size_of_val(&set), &raw const set) == 0
+    }
 }
 
-fn counts(text: &str, family: &str, group: &Group) -> Counts {
+/// Local and remote counts of a group so far; 0 for what has no series yet.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Counts {
+    faults: [u64; 2],
+    pages: [u64; 2],
+}
+
+fn counts(scrape: &Scrape, family: &str, group: &Group) -> Counts {
     let of = |unit: &str| {
         ["local", "remote"].map(|locality| {
             let name = format!("{family}_{unit}_total");
-            let labels = [("cgroup", &*group.label), ("locality", locality)];
-            value(text, &name, &labels).unwrap_or(0.0)
+            let labels = [label("cgroup", &group.label), label("locality", locality)];
+            scrape.exact(&name, &labels).unwrap_or(0)
         })
     };
     Counts {
@@ -238,10 +246,10 @@ fn grown(
     group: &Group,
     step: impl FnOnce() -> u64,
 ) -> (Counts, u64) {
-    let before = counts(&scrape(agent), family, group);
+    let before = counts(&Scrape::of(agent), family, group);
     let truth = step();
-    let after = counts(&scrape(agent), family, group);
-    let less = |now: [f64; 2], then: [f64; 2]| [now[0] - then[0], now[1] - then[1]];
+    let after = counts(&Scrape::of(agent), family, group);
+    let less = |now: [u64; 2], then: [u64; 2]| [now[0] - then[0], now[1] - then[1]];
     let counts = Counts {
         faults: less(after.faults, before.faults),
         pages: less(after.pages, before.pages),
@@ -252,8 +260,9 @@ fn grown(
 fn hook_state(agent: &Agent, hook: &str) -> State {
     let status = agent.status();
     let probe = status.probes.iter().find(|p| p.probe == "page_faults");
-    let hooks = &probe.unwrap().hooks;
-    hooks.iter().find(|h| h.hook == hook).unwrap().state.clone()
+    let hooks = &probe.expect("the probe is listed").hooks;
+    let found = hooks.iter().find(|h| h.hook == hook);
+    found.expect("the hook is listed").state.clone()
 }
 
 fn attached(agent: &Agent, hook: &str) -> bool {
@@ -275,11 +284,11 @@ fn every_first_touch_is_counted_once() {
     let (counts, truth) = grown(&mut agent, FIRST_TOUCH, &group, || worker.step(b't'));
     assert_eq!(truth, PAGES as u64);
     assert_eq!(
-        counts.faults.iter().sum::<f64>(),
-        PAGES as f64,
+        counts.faults.iter().sum::<u64>(),
+        PAGES as u64,
         "{counts:?}"
     );
-    assert_eq!(counts.pages.iter().sum::<f64>(), PAGES as f64, "{counts:?}");
+    assert_eq!(counts.pages.iter().sum::<u64>(), PAGES as u64, "{counts:?}");
     // Once placed, a page is not placed again.
     let (counts, truth) = grown(&mut agent, FIRST_TOUCH, &group, || worker.step(b't'));
     assert_eq!((counts, truth), (Counts::default(), 0));
@@ -309,8 +318,8 @@ fn copies_on_write_are_first_touches() {
         let (counts, truth) = grown(&mut agent, family, &group, || worker.step(step));
         assert_eq!(truth, expected as u64);
         assert_eq!(
-            counts.faults.iter().sum::<f64>(),
-            expected as f64,
+            counts.faults.iter().sum::<u64>(),
+            expected as u64,
             "{counts:?}"
         );
     }
@@ -353,9 +362,9 @@ fn a_huge_page_is_one_fault_and_all_its_pages() {
         return;
     }
     assert_eq!(truth, 1);
-    assert_eq!(counts.faults.iter().sum::<f64>(), 1.0, "{counts:?}");
-    let pages = (size / page_size()) as f64;
-    assert_eq!(counts.pages.iter().sum::<f64>(), pages, "{counts:?}");
+    assert_eq!(counts.faults.iter().sum::<u64>(), 1, "{counts:?}");
+    let pages = (size / page_size()) as u64;
+    assert_eq!(counts.pages.iter().sum::<u64>(), pages, "{counts:?}");
 }
 
 #[test]
@@ -375,19 +384,19 @@ fn groups_side_by_side_are_told_apart() {
     for worker in &mut workers {
         worker.step(b'w');
     }
-    let text = scrape(&mut agent);
-    let before = [0, 1].map(|i| counts(&text, FIRST_TOUCH, &groups[i]));
+    let scrape = Scrape::of(&mut agent);
+    let before = [0, 1].map(|i| counts(&scrape, FIRST_TOUCH, &groups[i]));
     for worker in &mut workers {
         worker.begin(b't');
     }
     for (worker, size) in workers.iter_mut().zip(sizes) {
         assert_eq!(worker.end(), size as u64);
     }
-    let text = scrape(&mut agent);
+    let scrape = Scrape::of(&mut agent);
     for i in [0, 1] {
-        let after = counts(&text, FIRST_TOUCH, &groups[i]);
-        let sum = |counts: Counts| counts.faults.iter().sum::<f64>();
-        assert_eq!(sum(after) - sum(before[i]), sizes[i] as f64);
+        let after = counts(&scrape, FIRST_TOUCH, &groups[i]);
+        let sum = |counts: Counts| counts.faults.iter().sum::<u64>();
+        assert_eq!(sum(after) - sum(before[i]), sizes[i] as u64);
     }
 }
 
@@ -415,7 +424,7 @@ fn localities_are_those_of_the_nodes() {
     let mut worker = Worker::start(&group, &|step| match step {
         b'w' => {
             // Refused only where the CPU does not exist: the counts would tell.
-            let _ = pin(cpu as usize);
+            pin(cpu as usize);
             warm.write();
         }
         nth => regions[usize::from(nth - b'0')].write(),
@@ -425,9 +434,9 @@ fn localities_are_those_of_the_nodes() {
         let (counts, truth) = grown(&mut agent, FIRST_TOUCH, &group, || worker.step(b'0' + nth));
         assert_eq!(truth, PAGES as u64);
         let expected = if *node == home {
-            [PAGES as f64, 0.0]
+            [PAGES as u64, 0]
         } else {
-            [0.0, PAGES as f64]
+            [0, PAGES as u64]
         };
         assert_eq!(counts.faults, expected, "node {node}, CPU on {home}");
     }
@@ -452,13 +461,13 @@ fn pages_of_files_are_mapped_many_at_a_time() {
     });
     worker.step(b'w');
     let (counts, truth) = grown(&mut agent, FILE_MAP, &group, || worker.step(b'r'));
-    let sum = |both: [f64; 2]| both.iter().sum::<f64>();
-    assert_eq!(sum(counts.faults), truth as f64, "{counts:?}");
+    let sum = |both: [u64; 2]| both.iter().sum::<u64>();
+    assert_eq!(sum(counts.faults), truth, "{counts:?}");
     // 5.10 calls `alloc_set_pte` again for some pages that are mapped already.
-    assert!(sum(counts.pages) >= PAGES as f64, "{counts:?}");
-    assert!(sum(counts.pages) <= PAGES as f64 * 1.02, "{counts:?}");
+    assert!(sum(counts.pages) >= PAGES as u64, "{counts:?}");
+    assert!(sum(counts.pages) <= PAGES as u64 * 102 / 100, "{counts:?}");
     let (counts, _) = grown(&mut agent, FILE_MAP, &group, || worker.step(b's'));
-    assert!(sum(counts.pages) >= PAGES as f64, "{counts:?}");
+    assert!(sum(counts.pages) >= PAGES as u64, "{counts:?}");
 }
 
 /// Pages of a file that is read from the disk are new memory too, but the fault did not ask for
@@ -492,31 +501,28 @@ fn what_no_hook_counts_has_no_series() {
     let region = Region::anonymous(PAGES);
     let mut worker = Worker::start(&group, &|_| region.write());
     worker.step(b't');
-    let text = scrape(&mut agent);
+    let scrape = Scrape::of(&mut agent);
     for (hook, family) in [
         ("first touch", "stallscope_first_touch_faults_total"),
         ("file mapping", "stallscope_file_map_faults_total"),
         ("file mapping", "stallscope_file_map_pages_total"),
         ("hinting", HINTING),
     ] {
-        let labels = [("cgroup", &*group.label), ("locality", "remote")];
+        let labels = [label("cgroup", &group.label), label("locality", "remote")];
         match hook_state(&agent, hook) {
             State::Attached { by } => {
                 assert!(!by.is_empty());
-                assert!(value(&text, family, &labels).is_some(), "{family}");
+                assert!(scrape.exact(family, &labels).is_some(), "{family}");
             }
             State::Unsupported { reason } => {
                 assert!(!reason.is_empty());
-                assert!(!text.contains(family), "{family} though: {reason}");
+                assert!(!scrape.0.contains(family), "{family} though: {reason}");
             }
             State::Failed { error } => panic!("{hook}: {error}"),
         }
     }
     // Whoever reads the scrape alone can see why.
-    let status = value(
-        &text,
-        "stallscope_probe_hook_status",
-        &[("probe", "page_faults"), ("hook", "first touch")],
-    );
-    assert_eq!(status, Some(1.0));
+    let labels = [label("probe", "page_faults"), label("hook", "first touch")];
+    let status = scrape.exact("stallscope_probe_hook_status", &labels);
+    assert_eq!(status, Some(1));
 }

@@ -9,6 +9,10 @@
 #![no_std]
 #![no_main]
 #![allow(missing_docs, reason = "aya's macros make public functions")]
+#![allow(
+    clippy::inline_always,
+    reason = "on the hot path a call costs as much as the work"
+)]
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -23,7 +27,7 @@ use stallscope_ebpf::{
         self, Access, FAULT_FLAG_WRITE, PF_KTHREAD, Page, Probed, TNF_FAULT_LOCAL, Task, Typed,
         VM_SHARED, VmFault,
     },
-    slot,
+    slot::{self, Seat, Slot},
 };
 
 /// What this CPU counted by slot, at `slot * cpus + cpu`.
@@ -47,10 +51,19 @@ fn cell<A: Access>(task: Task<A>) -> Option<*mut FaultCell> {
     if task.flags() & PF_KTHREAD != 0 {
         return None;
     }
-    let cell = slot::cell(&CELLS, &RETIRED, slot::of_task(task), slot::this_cpu())?;
+    let seat = Seat::of_task(task);
+    let cpu = slot::this_cpu();
+    let mut cell = CELLS.get_ptr_mut(seat.place(cpu))?;
+    let serial = seat.serial as u32;
     // SAFETY: a pointer into the map's value, written by this CPU alone.
     unsafe {
-        if (*cell).node == 0 {
+        if (*cell).serial != serial || (*cell).node == 0 {
+            let slot = Slot {
+                index: seat.index,
+                cgroup: seat.cgroup(),
+            };
+            cell = slot::cell(&CELLS, &RETIRED, slot, cpu)?;
+            (*cell).serial = serial;
             (*cell).node = bpf_get_numa_node_id() as u32 + 1;
         }
         (*cell).events += 1;
