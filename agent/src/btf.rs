@@ -321,6 +321,7 @@ impl Btf {
             let offset = match *field {
                 "css_set_subsys" | "cgroup_subsys" => controller.map(|place| bits / 8 + place),
                 "task_in_user_fault" => Some(bits / 32 * 4),
+                "cfs_rq_throttled" => Some(bits),
                 _ => Some(bits / 8),
             };
             if let Some(offset) = offset {

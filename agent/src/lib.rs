@@ -8,6 +8,7 @@ pub mod collector;
 pub mod commands;
 pub mod exposition;
 pub mod ledger;
+pub mod lengths;
 pub mod mapped;
 pub mod metric;
 pub mod overhead;

@@ -2,7 +2,9 @@
 
 use crate::probe::Probe;
 
+pub mod cpu_throttling;
 pub mod cpu_wait;
+pub mod reclaim;
 
 /// All probes, in the order of `status`.
-pub static PROBES: &[&Probe] = &[&cpu_wait::PROBE];
+pub static PROBES: &[&Probe] = &[&cpu_wait::PROBE, &cpu_throttling::PROBE, &reclaim::PROBE];
