@@ -1,0 +1,217 @@
+//! What the kernel tests share: cgroups of their own, tasks in them, and the exported values.
+#![allow(dead_code, reason = "each test uses a part")]
+
+use std::{
+    fs, io,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use stallscope::{
+    agent::{Agent, Config},
+    cgroup::Hierarchy,
+    exposition::Format,
+};
+
+/// An agent whose programs are attached.
+pub fn agent(config: Config) -> Agent {
+    stallscope::preflight::raise_memlock_limit();
+    Agent::start(config, prometheus::Registry::new()).expect("the agent starts")
+}
+
+/// A cgroup of the hierarchy that the agent follows, removed with all its tasks when dropped.
+pub struct Group {
+    /// The directory.
+    pub dir: PathBuf,
+    /// The value of the label `cgroup`.
+    pub label: String,
+}
+
+impl Group {
+    /// Makes `stallscope-test-<pid>-<name>` below the root.
+    pub fn new(name: &str) -> Self {
+        let hierarchy =
+            Hierarchy::discover(Path::new("/proc"), None).expect("a cgroup hierarchy is mounted");
+        let name = format!("stallscope-test-{}-{name}", std::process::id());
+        let dir = hierarchy.mount().join(&name);
+        fs::create_dir(&dir)
+            .unwrap_or_else(|error| panic!("cannot make {}: {error}", dir.display()));
+        Self {
+            dir,
+            label: format!("/{name}"),
+        }
+    }
+
+    /// Writes one of its files.
+    pub fn write(&self, file: &str, text: &str) {
+        fs::write(self.dir.join(file), text)
+            .unwrap_or_else(|error| panic!("cannot write {text} to {file}: {error}"));
+    }
+
+    /// Reads one of its files.
+    pub fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.dir.join(file)).unwrap_or_default()
+    }
+
+    /// Starts `sh -c script` in it.
+    pub fn spawn(&self, script: &str) -> Task {
+        let procs = self.dir.join("cgroup.procs");
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::null());
+        // SAFETY: between fork and exec it only writes a file.
+        unsafe {
+            command.pre_exec(move || fs::write(&procs, "0"));
+        }
+        Task(command.spawn().expect("sh starts"))
+    }
+
+    /// Starts `count` shells that only count.
+    pub fn spin(&self, count: usize) -> Vec<Task> {
+        (0..count)
+            .map(|_| self.spawn("while :; do :; done"))
+            .collect()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for pid in self.read("cgroup.procs").split_whitespace() {
+            if let Ok(pid) = pid.parse() {
+                signal(pid, libc::SIGKILL);
+            }
+        }
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while let Err(error) = fs::remove_dir(&self.dir) {
+            if error.kind() == io::ErrorKind::NotFound || Instant::now() > deadline {
+                break;
+            }
+            sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// A child process, killed when dropped.
+pub struct Task(Child);
+
+impl Task {
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).expect("a pid fits")
+    }
+
+    /// Stops it and waits until it has stopped.
+    pub fn stop(&self) {
+        signal(self.pid(), libc::SIGSTOP);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.state() != Some('T') {
+            assert!(
+                Instant::now() < deadline,
+                "pid {} does not stop",
+                self.pid()
+            );
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn resume(&self) {
+        signal(self.pid(), libc::SIGCONT);
+    }
+
+    /// `T` while it is stopped (proc(5)).
+    pub fn state(&self) -> Option<char> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
+        stat.rsplit_once(')')?.1.trim().chars().next()
+    }
+
+    /// Its wait on run queues so far, in nanoseconds (`/proc/PID/schedstat`).
+    pub fn run_delay(&self) -> u64 {
+        self.schedstat(1)
+    }
+
+    /// Its time on CPUs so far, in nanoseconds.
+    pub fn on_cpu(&self) -> u64 {
+        self.schedstat(0)
+    }
+
+    fn schedstat(&self, field: usize) -> u64 {
+        fs::read_to_string(format!("/proc/{}/schedstat", self.pid()))
+            .expect("schedstat is there")
+            .split_whitespace()
+            .nth(field)
+            .and_then(|word| word.parse().ok())
+            .expect("schedstat has three numbers")
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        signal(self.pid(), libc::SIGKILL);
+        let _ = self.0.wait();
+    }
+}
+
+fn signal(pid: i32, signal: i32) {
+    // SAFETY: kill(2) has no preconditions.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// One scrape.
+pub struct Scrape(pub String);
+
+impl Scrape {
+    pub fn of(agent: &mut Agent) -> Self {
+        agent.tick();
+        // A cgroup newer than the last look is named at the second.
+        for _ in 0..2 {
+            agent.collect(Format::Text).expect("a scrape works");
+        }
+        let text = agent.collect(Format::Text).expect("a scrape works");
+        Self(String::from_utf8(text.to_vec()).expect("an exposition is UTF-8"))
+    }
+
+    /// The lines of `family` that carry all of `labels` (such as `cause="own"`).
+    pub fn series<'a>(
+        &'a self,
+        family: &'a str,
+        labels: &'a [String],
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.0.lines().filter_map(move |line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let rest = series.strip_prefix(family)?;
+            (rest.is_empty() || rest.starts_with('{')).then_some(())?;
+            labels
+                .iter()
+                .all(|label| rest.contains(label.as_str()))
+                .then_some((series, value))
+        })
+    }
+
+    /// The sum of those series in nanoseconds (or counts), without rounding; `None` if there are none.
+    pub fn exact(&self, family: &str, labels: &[String]) -> Option<u64> {
+        let nanoseconds = family.contains("_seconds");
+        self.series(family, labels)
+            .map(|(_, value)| {
+                if nanoseconds {
+                    nanos(value)
+                } else {
+                    value.parse().expect("a count")
+                }
+            })
+            .reduce(|a, b| a + b)
+    }
+}
+
+/// `1.5` seconds in nanoseconds.
+fn nanos(value: &str) -> u64 {
+    let (whole, part) = value.split_once('.').unwrap_or((value, ""));
+    let whole: u64 = whole.parse().expect("decimal seconds");
+    let part: u64 = format!("{part:0<9}").parse().expect("decimal seconds");
+    whole * 1_000_000_000 + part
+}
+
+/// `name="value"`.
+pub fn label(name: &str, value: &str) -> String {
+    format!("{name}=\"{value}\"")
+}
