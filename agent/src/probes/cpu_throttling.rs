@@ -233,8 +233,8 @@ impl Throttling {
             parent: None,
             path: path.clone(),
         };
-        let limit = match self.stats.limit(&cgroup) {
-            Ok(limit) => limit.filter(|limit| limit.quota_us.is_some()),
+        let limit = match self.stats.quota(&cgroup) {
+            Ok(limit) => limit,
             Err(error) => {
                 tracing::debug!(cgroup = %path, %error, "cannot read the CPU limit");
                 self.unreadable += 1;
