@@ -9,7 +9,7 @@
 #![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
 #![allow(
     clippy::inline_always,
-    reason = "BPF calls cost the verifier and the program alike"
+    reason = "on the hot path a call costs as much as the work"
 )]
 
 pub mod kernel;

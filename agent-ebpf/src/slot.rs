@@ -19,6 +19,7 @@ pub struct Slot {
 impl Slot {
     /// Where the cell of this slot on `cpu` is.
     #[inline(always)]
+    #[must_use]
     pub fn place(self, cpu: u32) -> u32 {
         self.index * kernel::cpus() + cpu
     }
@@ -26,6 +27,7 @@ impl Slot {
 
 /// The slot of a css.
 #[inline(always)]
+#[must_use]
 pub fn of_css<A: Access>(css: Css<A>) -> Slot {
     let index = css.id();
     if index >= kernel::slots() {
@@ -42,6 +44,7 @@ pub fn of_css<A: Access>(css: Css<A>) -> Slot {
 
 /// The slot of a task.
 #[inline(always)]
+#[must_use]
 pub fn of_task<A: Access>(task: Task<A>) -> Slot {
     of_css(task.cgroups().css())
 }
@@ -60,6 +63,7 @@ pub struct Seat<A> {
 impl<A: Access> Seat<A> {
     /// The seat of a task.
     #[inline(always)]
+    #[must_use]
     pub fn of_task(task: Task<A>) -> Self {
         let css = task.cgroups().css();
         let index = css.id();
@@ -79,12 +83,14 @@ impl<A: Access> Seat<A> {
 
     /// Where the cell of this slot on `cpu` is.
     #[inline(always)]
+    #[must_use]
     pub fn place(self, cpu: u32) -> u32 {
         self.index * kernel::cpus() + cpu
     }
 
     /// kernfs id of the cgroup; 0 beyond the capacity.
     #[inline(always)]
+    #[must_use]
     pub fn cgroup(self) -> u64 {
         if self.index == 0 {
             0
@@ -96,6 +102,7 @@ impl<A: Access> Seat<A> {
 
 /// Number of this CPU.
 #[inline(always)]
+#[must_use]
 pub fn this_cpu() -> u32 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_get_smp_processor_id() as u32 }
@@ -103,12 +110,14 @@ pub fn this_cpu() -> u32 {
 
 /// The cell of `slot` on `cpu`, whichever cgroup it counts for.
 #[inline(always)]
+#[must_use]
 pub fn peek<T>(cells: &Array<T>, slot: Slot, cpu: u32) -> Option<*mut T> {
     cells.get_ptr_mut(slot.place(cpu))
 }
 
 /// The cell of `slot` on `cpu`, which must be this CPU, reset if it was another cgroup's.
 #[inline(always)]
+#[must_use]
 pub fn cell<T: Cell>(cells: &Array<T>, retired: &Array<T>, slot: Slot, cpu: u32) -> Option<*mut T> {
     let cell = peek(cells, slot, cpu)?;
     // SAFETY: a pointer into the map's value, written by this CPU alone.

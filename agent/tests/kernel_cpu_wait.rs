@@ -192,7 +192,7 @@ fn slots_pass_from_cgroup_to_cgroup_and_nothing_is_lost_or_mixed() {
             .lines()
             .filter(|line| line.starts_with(CPU) && filter(line))
             .filter_map(|line| line.rsplit_once(' '))
-            .map(|(_, value)| (value.parse::<f64>().unwrap() * 1e9) as u64)
+            .map(|(_, value)| kernel::nanos(value))
             .sum()
     };
     let ours = |line: &str| line.contains(&test) || line.contains("(removed)");

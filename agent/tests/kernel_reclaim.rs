@@ -26,7 +26,7 @@ impl Tracing {
     fn of(pid: u32, events: &[&str]) -> Self {
         let usual = Path::new("/sys/kernel/tracing");
         let mut mounted = None;
-        let mut root = usual.to_owned();
+        let mut root = PathBuf::from(usual);
         if !usual.join("instances").exists() {
             let dir = tempfile::tempdir().expect("a directory");
             let done = Command::new("mount")
@@ -34,7 +34,7 @@ impl Tracing {
                 .arg(dir.path())
                 .status();
             assert!(done.expect("mount starts").success());
-            root = dir.path().to_owned();
+            root = dir.path().into();
             mounted = Some(dir);
         }
         let name = format!("stallscope-test-{}-{pid}", std::process::id());
@@ -178,6 +178,17 @@ fn exported(scrape: &Scrape, group: &Group, cause: &str) -> (u64, u64, u64) {
     (total, seconds("stallscope_reclaim_seconds_sum"), count)
 }
 
+/// Keeps a task on CPU 0.
+fn pin(pid: i32) {
+    // SAFETY: a set of plain bits, and its size.
+    let done = unsafe {
+        let mut set = std::mem::zeroed::<libc::cpu_set_t>();
+        libc::CPU_SET(0, &mut set);
+        libc::sched_setaffinity(pid, size_of_val(&set), &raw const set)
+    };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
 /// What the group's tasks waited for a CPU, while they reclaimed or not.
 fn waited(scrape: &Scrape, group: &Group) -> u64 {
     let labels = [label("cgroup", &group.label)];
@@ -274,11 +285,17 @@ fn reclaim_at_a_memory_limit_is_what_the_tracepoints_say() {
 #[test]
 #[ignore = "needs root and BPF: compacts memory"]
 fn compaction_in_the_tasks_own_time_is_what_the_tracepoints_say() {
-    const TIMES: usize = 7;
+    const TIMES: usize = 31;
     let group = Group::new("compact");
+    let other = Group::new("compact-other");
     let mut agent = agent(Config::default());
     let script = format!("for i in $(seq {TIMES}); do echo 1 > /proc/sys/vm/compact_memory; done");
     let child = shell(&[&group.dir], &script);
+    // They share one CPU, so that about half of the time is a wait for it.
+    let rival = other.spin(1);
+    for pid in [child.id().cast_signed(), rival[0].pid()] {
+        pin(pid);
+    }
     let trace = Tracing::of(
         child.id(),
         &[
@@ -295,6 +312,21 @@ fn compaction_in_the_tasks_own_time_is_what_the_tracepoints_say() {
     println!(
         "{count} compactions, {total} ns; traced {} of {traced} ns; {passed:?} passed",
         truth.len()
+    );
+    let on_cpu = scrape.exact(
+        "stallscope_cpu_seconds_total",
+        &[label("cgroup", &group.label)],
+    );
+    let on_cpu = on_cpu.expect("the time on CPUs is measured");
+    println!("on CPUs {on_cpu} ns, waited {} ns", waited(&scrape, &group));
+    // Compaction does not sleep to speak of: what it takes beyond its time on the CPU would be wait.
+    assert!(
+        total <= on_cpu + on_cpu / 8,
+        "the wait for the CPU is in it"
+    );
+    assert!(
+        waited(&scrape, &group) > on_cpu / 3,
+        "there was something to leave out"
     );
     // Each write compacts every zone of every node.
     assert!(count > 0 && count.is_multiple_of(TIMES as u64), "{count}");

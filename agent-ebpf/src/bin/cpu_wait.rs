@@ -8,6 +8,10 @@
 #![no_std]
 #![no_main]
 #![allow(missing_docs, reason = "aya's macros make public functions")]
+#![allow(
+    clippy::inline_always,
+    reason = "on the hot path a call costs as much as the work"
+)]
 
 use core::mem::offset_of;
 
@@ -148,8 +152,8 @@ fn daemon(kthread: Task<Typed>) -> Option<(Daemon, u32)> {
 /// The number that `digits` begins with, at most two of them: [`DAEMON_NODES`] is 64.
 #[inline(always)]
 fn number(digits: u64) -> u32 {
-    let tens = (digits as u8).wrapping_sub(b'0') as u32;
-    let ones = ((digits >> 8) as u8).wrapping_sub(b'0') as u32;
+    let tens = u32::from((digits as u8).wrapping_sub(b'0'));
+    let ones = u32::from(((digits >> 8) as u8).wrapping_sub(b'0'));
     if ones < 10 { tens * 10 + ones } else { tens }
 }
 
@@ -377,7 +381,7 @@ unsafe fn throttled(
 /// The entry of a task, and whether it is this task's.
 #[inline(always)]
 fn task_entry(pid: u32) -> Option<(*mut TaskEntry, u64, bool)> {
-    let tag = (((pid >> kernel::task_bits()) as u64) + 1) << 56;
+    let tag = (u64::from(pid >> kernel::task_bits()) + 1) << 56;
     let entry = TASKS.get_ptr_mut(pid & kernel::task_mask())?;
     // SAFETY: a pointer into the map's value.
     let mine = unsafe { (*entry).tagged_delay } & !DELAY_MASK == tag;
@@ -685,6 +689,10 @@ unsafe fn close_throttle(
 
 /// Attributes wait, and the time of the task that leaves.
 #[btf_tracepoint(function = "sched_switch")]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "aya passes contexts by value"
+)]
 pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: `sched_switch` passes (preempt, prev, next) on every kernel.
     let (prev, next) = unsafe {
@@ -711,6 +719,10 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 
 /// Attributes the wait that a task leaves behind when it is moved to another CPU.
 #[btf_tracepoint(function = "sched_migrate_task")]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "aya passes contexts by value"
+)]
 pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: `sched_migrate_task` passes (p, dest_cpu) on every kernel.
     let task = unsafe { Task::<Typed>::new(ctx.arg(0)) };

@@ -204,7 +204,7 @@ impl Scrape {
 }
 
 /// `1.5` seconds in nanoseconds.
-fn nanos(value: &str) -> u64 {
+pub fn nanos(value: &str) -> u64 {
     let (whole, part) = value.split_once('.').unwrap_or((value, ""));
     let whole: u64 = whole.parse().expect("decimal seconds");
     let part: u64 = format!("{part:0<9}").parse().expect("decimal seconds");
