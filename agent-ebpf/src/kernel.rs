@@ -80,6 +80,8 @@ layout! {
     cfs_rq_throttled_time: "cfs_rq" "throttled_clock_self_time|throttled_clock_pelt_time|throttled_clock_task_time",
     /// Start of the current throttle of this very run queue.
     cfs_rq_throttled_clock: "cfs_rq" "throttled_clock",
+    /// Whether this very run queue is throttled, in *bits*: an `int` up to 6.17, one bit since.
+    cfs_rq_throttled: "cfs_rq" "throttled",
     /// The group it belongs to.
     cfs_rq_tg: "cfs_rq" "tg",
     /// The scheduler's clock, updated before each switch.
@@ -262,6 +264,13 @@ mod loads {
                     Self(pointer, PhantomData)
                 }
 
+                /// The address, to tell structures apart.
+                #[inline(always)]
+                #[must_use]
+                pub fn address(self) -> u64 {
+                    self.0 as u64
+                }
+
                 /// Whether the pointer is null.
                 #[inline(always)]
                 #[must_use]
@@ -436,7 +445,28 @@ mod loads {
         }
     }
 
+    impl<A: Access> TaskGroup<A> {
+        /// The css of the cpu controller inside it.
+        #[inline(always)]
+        #[must_use]
+        pub fn css(self) -> Css<A> {
+            // SAFETY: the offset was resolved for this structure, which holds the css itself.
+            unsafe { Css::new(self.0.wrapping_add(offset!(tg_css) as usize)) }
+        }
+    }
+
     impl<A: Access> CfsRq<A> {
+        /// Whether this very run queue is throttled.
+        #[inline(always)]
+        #[must_use]
+        pub fn throttled(self) -> bool {
+            let bits = offset!(cfs_rq_throttled);
+            // SAFETY: the offset was resolved for this structure. Little-endian, so that an `int`
+            // of 0 or 1 is told by its first byte as a single bit is.
+            let byte: u8 = unsafe { A::load(self.0, bits / 8) };
+            byte >> (bits % 8) & 1 != 0
+        }
+
         /// Total time it was throttled, in nanoseconds; 0 where the kernel has no such field.
         #[inline(always)]
         #[must_use]

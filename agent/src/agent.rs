@@ -154,18 +154,25 @@ impl Agent {
             buffer: BytesMut::new(),
             registry,
         };
-        agent.load()?;
+        agent.load(None)?;
         Ok(agent)
     }
 
-    /// Puts all probes into the kernel, keeping the ledgers of those that were there before.
-    fn load(&mut self) -> anyhow::Result<()> {
+    /// Puts all probes into the kernel, keeping the ledgers of those that were there before. Those
+    /// whose tables are the same as on the host `before` stay as they are.
+    fn load(&mut self, before: Option<Host>) -> anyhow::Result<()> {
         let kernel = self.kernel()?;
         for probe in PROBES {
             let at = self
                 .instances
                 .iter()
                 .position(|i| i.probe.name == probe.name);
+            if let (Some(at), Some(before)) = (at, before)
+                && self.instances[at].running.is_some()
+                && (probe.map_sizes)(&before) == (probe.map_sizes)(&self.host)
+            {
+                continue;
+            }
             if let Some(at) = at {
                 // The old programs go before the new ones come, so that nothing is counted twice.
                 self.instances[at].running = None;
@@ -209,6 +216,7 @@ impl Agent {
             btf,
             layout,
             host,
+            self.owners.hierarchy().clone(),
             &self.topology,
             self.config.disabled_hooks.clone(),
         )
@@ -223,6 +231,7 @@ impl Agent {
         for instance in &mut self.instances {
             if let Some(running) = &mut instance.running {
                 running.collector.answer(&|id| self.owners.group_of(id));
+                running.collector.watch(&self.owners, now);
                 if let Some(log) = &mut running.log {
                     log.flush();
                 }
@@ -266,14 +275,14 @@ impl Agent {
     fn expire(&mut self, now: Instant) {
         let (owners, cgroups) = self.owners.expire(now);
         for instance in &mut self.instances {
+            if let Some(running) = &mut instance.running {
+                running.collector.forget(&cgroups, &mut instance.rows);
+            }
             if let Some(ledger) = &mut instance.ledger {
                 for owner in &owners {
                     ledger.fold(*owner, Owners::REMOVED);
                 }
                 ledger.forget(&cgroups, &instance.rows);
-            }
-            if let Some(running) = &mut instance.running {
-                running.collector.forget(&cgroups);
             }
         }
     }
@@ -294,9 +303,9 @@ impl Agent {
             "more cgroups than slots: growing"
         );
         self.read();
-        self.host = larger;
+        let before = std::mem::replace(&mut self.host, larger);
         self.grown += 1;
-        self.load()
+        self.load(Some(before))
     }
 
     /// One scrape.
@@ -324,7 +333,10 @@ impl Agent {
                     Some((self.owners.labels(index)?, row))
                 })
                 .collect();
-            running.collector.encode(&OwnerRows { rows }, &mut out);
+            let labels = &|id| self.owners.labels_of(id);
+            running
+                .collector
+                .encode(&OwnerRows { rows, labels }, &mut out);
         }
         self.encode_own(&mut out);
         out.registry(&self.registry);

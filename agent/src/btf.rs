@@ -324,6 +324,7 @@ impl Btf {
                 "page_compound_nr" => self
                     .find(structure, &[kind::STRUCT])
                     .map(|page| page.size_or_id + bits / 8),
+                "cfs_rq_throttled" => Some(bits),
                 _ => Some(bits / 8),
             };
             if let Some(offset) = offset {

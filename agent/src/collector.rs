@@ -1,10 +1,11 @@
 //! From a probe's maps to rows of counters by cgroup, and from rows by owner to the exposition.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use crate::{
     cgroup::CgroupId,
     exposition::{Encoder, OwnerLabels},
+    owners::Owners,
 };
 
 /// Reads one probe's maps and knows what they mean.
@@ -22,8 +23,13 @@ pub trait Collector: Send {
     /// it is known yet.
     fn answer(&mut self, _group: &dyn Fn(CgroupId) -> Option<u32>) {}
 
-    /// Drops what is kept in the kernel for cgroups that are gone.
-    fn forget(&mut self, _gone: &[CgroupId]) {}
+    /// Looks after what it reads from the cgroup file system rather than from its maps; called at
+    /// each tick, about once a second.
+    fn watch(&mut self, _owners: &Owners, _now: Instant) {}
+
+    /// Drops what is kept for cgroups that are gone, and their rows from the reading that was just
+    /// taken in. What they had counted belongs into [`Rows::retired`] from then on.
+    fn forget(&mut self, _gone: &[CgroupId], _rows: &mut Rows) {}
 
     /// Events that could not be given to anything, by reason, since the start.
     fn lost(&self) -> Vec<(&'static str, u64)> {
@@ -73,6 +79,13 @@ impl Rows {
         self.by_cgroup.iter().map(|(id, row)| (*id, &**row))
     }
 
+    /// Drops the rows of cgroups.
+    pub fn remove(&mut self, cgroups: &[CgroupId]) {
+        for id in cgroups {
+            self.by_cgroup.remove(id);
+        }
+    }
+
     /// Whether a cgroup has a row.
     #[must_use]
     pub fn has(&self, cgroup: CgroupId) -> bool {
@@ -90,4 +103,6 @@ impl Rows {
 pub struct OwnerRows<'a> {
     /// Labels and counters.
     pub rows: Vec<(&'a OwnerLabels, &'a [u64])>,
+    /// Whose a cgroup is, for values of the moment.
+    pub labels: &'a dyn Fn(CgroupId) -> Option<&'a OwnerLabels>,
 }

@@ -5,7 +5,7 @@
 //! went between two readings is known in sum only: it is what all cells together, retired ones
 //! included, have grown beyond that, and goes to [`Owners::REMOVED`](crate::owners::Owners).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     cgroup::CgroupId,
@@ -28,6 +28,8 @@ pub struct Ledger {
     columns: Columns,
     /// What was last read, by cgroup.
     cgroups: HashMap<CgroupId, Box<[u64]>>,
+    /// Those of them that have ended, and are dropped once no row is theirs.
+    ended: HashSet<CgroupId>,
     /// Totals by owner.
     owners: HashMap<OwnerIndex, Box<[u64]>>,
     /// Sum of all cells at the last reading.
@@ -44,6 +46,7 @@ impl Ledger {
         Self {
             columns,
             cgroups: HashMap::new(),
+            ended: HashSet::new(),
             owners: HashMap::new(),
             everything: vec![0; columns.width].into(),
             unaccounted: vec![0; columns.width].into(),
@@ -54,6 +57,7 @@ impl Ledger {
     /// Takes in a reading.
     pub fn update(&mut self, rows: &Rows, mut account: impl FnMut(CgroupId) -> Account) {
         let width = self.columns.width;
+        self.drop_ended(rows);
         let mut everything = rows.retired_row().to_vec();
         let mut pending = vec![0_i64; width];
         for (id, row) in rows.iter() {
@@ -114,6 +118,7 @@ impl Ledger {
     /// The maps start afresh: what was read before stays in the totals.
     pub fn restart(&mut self) {
         self.cgroups.clear();
+        self.ended.clear();
         self.everything.fill(0);
         self.unaccounted.fill(0);
     }
@@ -133,13 +138,23 @@ impl Ledger {
         }
     }
 
-    /// Drops what was remembered of cgroups that are gone from the maps as well.
+    /// Drops what was remembered of cgroups that have ended, as soon as they are gone from the maps
+    /// as well.
     pub fn forget(&mut self, gone: &[CgroupId], rows: &Rows) {
-        for id in gone {
-            if !rows.has(*id) {
-                self.cgroups.remove(id);
+        let known = gone.iter().filter(|id| self.cgroups.contains_key(*id));
+        self.ended.extend(known.copied());
+        self.drop_ended(rows);
+    }
+
+    fn drop_ended(&mut self, rows: &Rows) {
+        let cgroups = &mut self.cgroups;
+        self.ended.retain(|id| {
+            let stays = rows.has(*id);
+            if !stays {
+                cgroups.remove(id);
             }
-        }
+            stays
+        });
     }
 
     /// An owner's totals.
@@ -242,6 +257,22 @@ mod tests {
         ledger.fold(OwnerIndex(7), OwnerIndex(8));
         assert_eq!(ledger.row(OwnerIndex(8)), Some(&[11, 2][..]));
         assert!(ledger.row(OwnerIndex(7)).is_none());
+    }
+
+    #[test]
+    fn what_has_ended_is_dropped_when_its_row_goes_and_may_come_again() {
+        let mut ledger = Ledger::new(COLUMNS, REMOVED);
+        let reading = rows(&[(7, [10, 1]), (8, [3, 1])], [0, 0]);
+        ledger.update(&reading, by_id);
+        ledger.forget(&[CgroupId(7)], &reading);
+        assert_eq!(ledger.cgroups.len(), 2);
+        // Its entry was deleted, and what it held is with the retired.
+        ledger.update(&rows(&[(8, [3, 1])], [10, 1]), by_id);
+        assert_eq!(ledger.cgroups.len(), 1);
+        assert!(ledger.ended.is_empty());
+        ledger.update(&rows(&[(7, [2, 1]), (8, [3, 1])], [10, 1]), by_id);
+        assert_eq!(ledger.row(OwnerIndex(7)).unwrap()[0], 12);
+        assert!(ledger.row(REMOVED).is_none());
     }
 
     proptest! {

@@ -9,6 +9,7 @@ pub mod commands;
 pub mod exposition;
 pub mod kernel_log;
 pub mod ledger;
+pub mod lengths;
 pub mod mapped;
 pub mod metric;
 pub mod overhead;

@@ -21,6 +21,9 @@ pub struct OwnerIndex(pub u32);
 /// is not missed.
 pub const GRACE: Duration = Duration::from_secs(300);
 
+/// How often a cgroup is asked for before it is taken for removed.
+const ASKS: u32 = 2;
+
 /// All owners, live and recently ended.
 pub struct Owners {
     watch: Watch,
@@ -187,7 +190,7 @@ impl Owners {
         }
         let asked = self.unknown.entry(id).or_default();
         *asked += 1;
-        if *asked > 2 {
+        if *asked > ASKS {
             Account::Owner(Self::REMOVED)
         } else {
             Account::Pending
@@ -204,7 +207,8 @@ impl Owners {
     }
 
     /// Drops what ended longer than [`GRACE`] ago: the owners whose totals are to be folded into
-    /// [`Owners::REMOVED`], and the cgroups.
+    /// [`Owners::REMOVED`], and the cgroups; among these those that were never seen in the file system
+    /// and are counted as removed.
     pub fn expire(&mut self, now: Instant) -> (Vec<OwnerIndex>, Vec<CgroupId>) {
         let over = |ended: Option<Instant>| {
             ended.is_some_and(|ended| now.saturating_duration_since(ended) >= GRACE)
@@ -222,7 +226,7 @@ impl Owners {
                 self.groups.remove(owner.group_key());
             }
         }
-        let cgroups: Vec<_> = self
+        let mut cgroups: Vec<_> = self
             .members
             .iter()
             .filter(|(_, m)| over(m.removed))
@@ -231,6 +235,8 @@ impl Owners {
         for id in &cgroups {
             self.members.remove(id);
         }
+        let removed = self.unknown.iter().filter(|(_, asked)| **asked > ASKS);
+        cgroups.extend(removed.map(|(id, _)| *id));
         self.unknown.retain(|_, asked| *asked < 1000);
         (owners, cgroups)
     }
@@ -239,6 +245,12 @@ impl Owners {
     #[must_use]
     pub fn labels(&self, index: OwnerIndex) -> Option<&OwnerLabels> {
         self.entries.get(&index).map(|entry| &entry.labels)
+    }
+
+    /// The labels of the owner of a cgroup.
+    #[must_use]
+    pub fn labels_of(&self, id: CgroupId) -> Option<&OwnerLabels> {
+        self.labels(self.members.get(&id)?.owner)
     }
 
     /// Live cgroups with their paths.

@@ -13,6 +13,7 @@ use stallscope_ebpf::{Host, Layout};
 
 use crate::{
     btf::Btf,
+    cgroup::Hierarchy,
     collector::Collector,
     kernel_log::{self, KernelLog},
     metric::Metric,
@@ -77,16 +78,19 @@ pub enum Attach {
     Kprobe(&'static str, &'static str),
     /// Function return through a breakpoint: program, function.
     Kretprobe(&'static str, &'static str),
+    /// No program: a file that the agent reads, with what the kernel counts by itself.
+    File(&'static str),
 }
 
 impl Attach {
-    fn program(self) -> &'static str {
+    fn program(self) -> Option<&'static str> {
         match self {
             Self::TpBtf(program, _)
             | Self::Fentry(program, _)
             | Self::Fexit(program, _)
             | Self::Kprobe(program, _)
-            | Self::Kretprobe(program, _) => program,
+            | Self::Kretprobe(program, _) => Some(program),
+            Self::File(_) => None,
         }
     }
 }
@@ -99,6 +103,7 @@ impl std::fmt::Display for Attach {
             Self::Fexit(_, symbol) => write!(f, "fexit/{symbol}"),
             Self::Kprobe(_, symbol) => write!(f, "kprobe/{symbol}"),
             Self::Kretprobe(_, symbol) => write!(f, "kretprobe/{symbol}"),
+            Self::File(name) => f.write_str(name),
         }
     }
 }
@@ -109,6 +114,8 @@ pub struct Kernel {
     pub layout: Layout,
     /// What the programs need to know of the host.
     pub host: Host,
+    /// The cgroups that are told apart.
+    pub hierarchy: Hierarchy,
     /// NUMA node of each possible CPU; 0 where unknown.
     pub cpu_nodes: Vec<u32>,
     /// Where each possible CPU is.
@@ -135,6 +142,7 @@ impl Kernel {
         btf: Btf,
         layout: Layout,
         host: Host,
+        hierarchy: Hierarchy,
         topology: &Topology,
         disabled: Vec<String>,
     ) -> anyhow::Result<Self> {
@@ -151,6 +159,7 @@ impl Kernel {
         Ok(Self {
             layout,
             host,
+            hierarchy,
             cpu_nodes,
             places,
             distances,

@@ -2,8 +2,15 @@
 
 use crate::probe::Probe;
 
+pub mod cpu_throttling;
 pub mod cpu_wait;
 pub mod page_faults;
+pub mod reclaim;
 
 /// All probes, in the order of `status`.
-pub static PROBES: &[&Probe] = &[&cpu_wait::PROBE, &page_faults::PROBE];
+pub static PROBES: &[&Probe] = &[
+    &cpu_wait::PROBE,
+    &cpu_throttling::PROBE,
+    &page_faults::PROBE,
+    &reclaim::PROBE,
+];

@@ -107,14 +107,30 @@ impl CpuStats {
     /// # Errors
     /// When the files cannot be read for another reason.
     pub fn limit(&mut self, cgroup: &Cgroup) -> io::Result<Option<CpuLimit>> {
+        self.read_limit(cgroup, false)
+    }
+
+    /// The limit if there is a quota. On v1 one file is read where there is none, not two: it is for those who look at
+    /// every cgroup again and again.
+    ///
+    /// # Errors
+    /// When the files cannot be read, but for those that are not there.
+    pub fn quota(&mut self, cgroup: &Cgroup) -> io::Result<Option<CpuLimit>> {
+        let limit = self.read_limit(cgroup, true)?;
+        Ok(limit.filter(|limit| limit.quota_us.is_some()))
+    }
+
+    fn read_limit(&mut self, cgroup: &Cgroup, quota_only: bool) -> io::Result<Option<CpuLimit>> {
         let dir = cgroup.path.below(&self.mount);
         let mut open =
             |name| read(&File::open(dir.join(name))?, &mut self.buffer[..]).map(parse_limit);
         let limit = if self.unified {
             open("cpu.max")
         } else {
-            open("cpu.cfs_quota_us")
-                .and_then(|(quota, _)| Ok((quota, open("cpu.cfs_period_us")?.0)))
+            open("cpu.cfs_quota_us").and_then(|(quota, _)| match quota {
+                None if quota_only => Ok((None, None)),
+                quota => Ok((quota, open("cpu.cfs_period_us")?.0)),
+            })
         };
         match limit {
             Ok((quota_us, Some(period_us))) => Ok(Some(CpuLimit {

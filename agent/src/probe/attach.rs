@@ -73,14 +73,16 @@ impl Alternative {
             if let Some(reason) = attach.impossible() {
                 return unsupported(format!("{name}: {reason}"));
             }
-            let program = ebpf
-                .program_mut(attach.program())
-                .ok_or_else(|| State::Failed {
-                    error: format!("the object has no program `{}`", attach.program()),
-                })?;
+            let Some(program) = attach.program() else {
+                names.push(name);
+                continue;
+            };
+            let program = ebpf.program_mut(program).ok_or_else(|| State::Failed {
+                error: format!("the object has no program `{program}`"),
+            })?;
             if let Err(error) = attach.attach(program, kernel) {
                 for attached in &self.programs[..=names.len()] {
-                    if let Some(program) = ebpf.program_mut(attached.program()) {
+                    if let Some(program) = attached.program().and_then(|p| ebpf.program_mut(p)) {
                         unload(program);
                     }
                 }
@@ -130,6 +132,7 @@ impl Attach {
                 program.load()?;
                 program.attach(function, 0).map(drop)
             }
+            Self::File(_) => Ok(()),
         }
     }
 
@@ -158,6 +161,9 @@ impl Attach {
             }
             (Self::Kprobe(..) | Self::Kretprobe(..), Some(libc::ENOENT)) => {
                 "this kernel has no such function"
+            }
+            (_, Some(libc::EINVAL)) if lacks_helper(error) => {
+                "this kernel has not all BPF helpers that it needs"
             }
             _ => {
                 return State::Failed {
@@ -190,6 +196,14 @@ fn errno(error: &ProgramError) -> Option<i32> {
 fn has_log(error: &ProgramError) -> bool {
     matches!(error, ProgramError::LoadError { verifier_log, .. }
         if !verifier_log.to_string().trim().is_empty())
+}
+
+/// Whether the verifier did not know a helper (`check_helper_call`, kernel/bpf/verifier.c).
+fn lacks_helper(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { verifier_log, .. } if {
+        let log = verifier_log.to_string();
+        log.contains("unknown func") || log.contains("invalid func")
+    })
 }
 
 /// The error with its causes; of a verifier's log only the end, where the reason stands.

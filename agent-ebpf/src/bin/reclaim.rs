@@ -1,0 +1,168 @@
+//! Time a task spends reclaiming memory itself, by cgroup and kind.
+//!
+//! One kind may run inside another; the outermost gets the time. The time is what passed less what
+//! the task waited for a CPU meanwhile, so that nothing is counted here and as run-queue wait too.
+#![no_std]
+#![no_main]
+#![allow(missing_docs, reason = "aya's macros make public functions")]
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_F_MMAPABLE},
+    helpers::{bpf_get_current_task, bpf_get_current_task_btf, bpf_ktime_get_ns},
+    macros::{btf_tracepoint, map},
+    maps::{Array, HashMap},
+    programs::BtfTracePointContext,
+};
+use stallscope_ebpf::{
+    Lengths, Reclaim, ReclaimKey, Reclaiming,
+    kernel::{Access, PF_KTHREAD, Probed, Task, Typed},
+    lengths, reclaim_lost as reason,
+};
+
+/// Tasks that reclaim at this moment, by thread id. A hash, because these are few and short: a table
+/// by pid would be megabytes, and a collision in it a wrong number.
+#[map]
+static TASKS: HashMap<u32, Reclaiming> = HashMap::with_max_entries(4096, 0);
+/// What was counted, by cgroup and kind: a hash, because most cgroups never reclaim.
+#[map]
+static LENGTHS: HashMap<ReclaimKey, Lengths> = HashMap::with_max_entries(8192, 0);
+/// What could not be counted, by reason.
+#[map]
+static LOST: Array<u64> = Array::with_max_entries(reason::REASONS.len() as u32, BPF_F_MMAPABLE);
+
+/// The current task, from 5.11 on.
+#[inline(always)]
+fn typed() -> Task<Typed> {
+    // SAFETY: the helper gives a BTF-typed pointer to the current task.
+    unsafe { Task::new(bpf_get_current_task_btf().cast()) }
+}
+
+/// The current task on any kernel.
+#[inline(always)]
+fn probed() -> Task<Probed> {
+    // SAFETY: the helper gives the address of the current task.
+    unsafe { Task::new(bpf_get_current_task() as *const u8) }
+}
+
+#[inline(always)]
+fn begin<A: Access>(task: Task<A>, kind: Reclaim) {
+    if task.flags() & PF_KTHREAD != 0 {
+        return;
+    }
+    let tid = task.pid();
+    let bit = 1 << kind as u32;
+    if let Some(entry) = TASKS.get_ptr_mut(tid) {
+        // SAFETY: a pointer into the map's value, which only its task uses.
+        unsafe {
+            if (*entry).kinds & bit == 0 {
+                (*entry).kinds |= bit;
+                return;
+            }
+        }
+        // No kind runs inside itself: the end of the one before was not shown.
+        lengths::lost(&LOST, reason::END);
+    }
+    let entry = Reclaiming {
+        // SAFETY: the helper has no preconditions.
+        start_ns: unsafe { bpf_ktime_get_ns() },
+        run_delay_ns: task.run_delay(),
+        kinds: bit,
+        outermost: kind as u32,
+    };
+    if TASKS.insert(tid, entry, BPF_ANY.into()).is_err() {
+        lengths::lost(&LOST, reason::TASKS);
+    }
+}
+
+#[inline(always)]
+fn end<A: Access>(task: Task<A>, kind: Reclaim) {
+    if task.flags() & PF_KTHREAD != 0 {
+        return;
+    }
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let tid = task.pid();
+    let bit = 1 << kind as u32;
+    let Some(entry) = TASKS.get_ptr_mut(tid) else {
+        lengths::lost(&LOST, reason::BEGIN);
+        return;
+    };
+    // SAFETY: a pointer into the map's value, which only its task uses.
+    let began = unsafe {
+        if (*entry).kinds & bit == 0 {
+            lengths::lost(&LOST, reason::BEGIN);
+            return;
+        }
+        (*entry).kinds &= !bit;
+        *entry
+    };
+    if began.outermost != kind as u32 {
+        return;
+    }
+    // It is there, so that it cannot fail.
+    let _ = TASKS.remove(tid);
+    // Differences of two clocks of one unit: both are nanoseconds of this task's time.
+    let passed = now - began.start_ns;
+    let waited = task.run_delay() - began.run_delay_ns;
+    let key = ReclaimKey {
+        cgroup: task.cgroups().css().cgroup().kn().id(),
+        kind: kind as u64,
+    };
+    if !lengths::record(&LENGTHS, &key, passed.saturating_sub(waited)) {
+        lengths::lost(&LOST, reason::CGROUPS);
+    }
+}
+
+/// Both programs of a kind, with either way to the current task.
+macro_rules! pair {
+    ($kind:ident: $begin:ident $begin_probed:ident $begin_tp:literal, $end:ident $end_probed:ident $end_tp:literal) => {
+        /// The task begins to reclaim.
+        #[btf_tracepoint(function = $begin_tp)]
+        pub fn $begin(_ctx: BtfTracePointContext) -> i32 {
+            begin(typed(), Reclaim::$kind);
+            0
+        }
+
+        /// The task begins to reclaim, on 5.10.
+        #[btf_tracepoint(function = $begin_tp)]
+        pub fn $begin_probed(_ctx: BtfTracePointContext) -> i32 {
+            begin(probed(), Reclaim::$kind);
+            0
+        }
+
+        /// The task is done.
+        #[btf_tracepoint(function = $end_tp)]
+        pub fn $end(_ctx: BtfTracePointContext) -> i32 {
+            end(typed(), Reclaim::$kind);
+            0
+        }
+
+        /// The task is done, on 5.10.
+        #[btf_tracepoint(function = $end_tp)]
+        pub fn $end_probed(_ctx: BtfTracePointContext) -> i32 {
+            end(probed(), Reclaim::$kind);
+            0
+        }
+    };
+}
+
+// None reads its arguments, which changed places in 7.2.
+pair!(Direct:
+    mm_vmscan_direct_reclaim_begin mm_vmscan_direct_reclaim_begin_probed "mm_vmscan_direct_reclaim_begin",
+    mm_vmscan_direct_reclaim_end mm_vmscan_direct_reclaim_end_probed "mm_vmscan_direct_reclaim_end");
+pair!(Memcg:
+    mm_vmscan_memcg_reclaim_begin mm_vmscan_memcg_reclaim_begin_probed "mm_vmscan_memcg_reclaim_begin",
+    mm_vmscan_memcg_reclaim_end mm_vmscan_memcg_reclaim_end_probed "mm_vmscan_memcg_reclaim_end");
+pair!(Compaction:
+    mm_compaction_begin mm_compaction_begin_probed "mm_compaction_begin",
+    mm_compaction_end mm_compaction_end_probed "mm_compaction_end");
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The licence of what is loaded into the kernel.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";
