@@ -264,10 +264,10 @@ mod loads {
                     Self(pointer, PhantomData)
                 }
 
-                /// The address, to tell structures apart.
+                /// The address as a number, to tell structures apart.
                 #[inline(always)]
                 #[must_use]
-                pub fn address(self) -> u64 {
+                pub fn key(self) -> u64 {
                     self.0 as u64
                 }
 

@@ -39,7 +39,7 @@ fn enter<A: Access>(cfs_rq: CfsRq<A>) {
     let since = cfs_rq.throttled_clock();
     // SAFETY: this CPU's entry, with interrupts off.
     unsafe {
-        (*entry).cfs_rq = cfs_rq.address();
+        (*entry).cfs_rq = cfs_rq.key();
         // Since 6.6 a run queue throttled with nothing on it has no start: the kernel counts no time.
         (*entry).since_ns = if cfs_rq.throttled() { since } else { 0 };
     }
