@@ -9,10 +9,12 @@
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 pub mod kernel;
+mod place;
 #[cfg(target_arch = "bpf")]
 pub mod slot;
 
 pub use kernel::Layout;
+pub use place::{Boundary, CpuPlace};
 
 /// What the programs need to know of this host, fixed while they are loaded (read-only data).
 #[repr(C)]
@@ -384,9 +386,72 @@ pub struct DaemonCell {
 /// NUMA nodes a [`DaemonCell`] exists for; daemons of higher nodes are counted in the last.
 pub const DAEMON_NODES: usize = 64;
 
+/// What one CPU counted for one slot at `sched_migrate_task`: one cache line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MigrationCell {
+    /// kernfs id of the cgroup; 0 while unused and in slot 0.
+    pub cgroup: u64,
+    /// Migrations. Never wraps, so that a cell lost to another cgroup shows as a sum that fell.
+    pub migrations: u64,
+    /// Sum of the NUMA distances crossed between nodes, where 10 is local.
+    pub distance: u64,
+    /// Migrations by [`Boundary`]; wrap. The last is unused: eight, so that a mask keeps the index in range.
+    pub boundaries: [u32; 8],
+    /// Fills the cache line.
+    pub reserved: u64,
+}
+
+impl Cell for MigrationCell {
+    #[inline(always)]
+    fn new(cgroup: u64) -> Self {
+        Self {
+            cgroup,
+            migrations: 0,
+            distance: 0,
+            boundaries: [0; 8],
+            reserved: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn cgroup(&self) -> u64 {
+        self.cgroup
+    }
+
+    #[inline(always)]
+    fn add(&mut self, other: &Self) {
+        self.migrations += other.migrations;
+        self.distance += other.distance;
+        for (sum, part) in self.boundaries.iter_mut().zip(&other.boundaries) {
+            *sum = sum.wrapping_add(*part);
+        }
+    }
+}
+
+/// Key of the migrations of a cgroup from one NUMA node to another.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct NodePair {
+    /// kernfs id of the cgroup; 0 for what lies beyond the slots.
+    pub cgroup: u64,
+    /// Node of the CPU it left.
+    pub from: u16,
+    /// Node of the CPU it went to.
+    pub to: u16,
+    /// Keeps the layout free of implicit padding.
+    pub reserved: u32,
+}
+
+/// Entries of the table of node pairs on hosts with several nodes: some 1.2 MB with the kernel's own part of each.
+pub const NODE_PAIRS: u32 = 16384;
+
 #[cfg(feature = "user")]
 mod pod {
-    use super::{DaemonCell, Host, Layout, Ring, SlotOwner, TaskEntry, WaitCell};
+    use super::{
+        CpuPlace, DaemonCell, Host, Layout, MigrationCell, NodePair, Ring, SlotOwner, TaskEntry,
+        WaitCell,
+    };
 
     macro_rules! pod {
         ($($type:ty),+ $(,)?) => {$(
@@ -395,13 +460,25 @@ mod pod {
         )+};
     }
     pod!(
-        Host, Layout, WaitCell, SlotOwner, Ring, TaskEntry, DaemonCell
+        Host,
+        Layout,
+        WaitCell,
+        SlotOwner,
+        Ring,
+        TaskEntry,
+        DaemonCell,
+        CpuPlace,
+        MigrationCell,
+        NodePair,
     );
 
     const _: () = {
         assert!(size_of::<WaitCell>() == 192);
         assert!(size_of::<Ring>() == 56 + 16 * super::RING_LENGTH);
         assert!(size_of::<Host>() == 32);
+        assert!(size_of::<CpuPlace>() == 12);
+        assert!(size_of::<MigrationCell>() == 64);
+        assert!(size_of::<NodePair>() == 16);
     };
 }
 
@@ -460,6 +537,10 @@ mod tests {
         }
         for (i, daemon) in Daemon::ALL.into_iter().enumerate() {
             assert_eq!(daemon as usize, i);
+        }
+        for (i, boundary) in Boundary::ALL.into_iter().enumerate() {
+            assert_eq!(boundary as usize, i);
+            assert!(i < MigrationCell::default().boundaries.len());
         }
     }
 }

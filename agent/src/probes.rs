@@ -3,6 +3,7 @@
 use crate::probe::Probe;
 
 pub mod cpu_wait;
+pub mod task_migrations;
 
 /// All probes, in the order of `status`.
-pub static PROBES: &[&Probe] = &[&cpu_wait::PROBE];
+pub static PROBES: &[&Probe] = &[&cpu_wait::PROBE, &task_migrations::PROBE];
