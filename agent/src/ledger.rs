@@ -73,13 +73,10 @@ impl Ledger {
                 .cgroups
                 .entry(id)
                 .or_insert_with(|| vec![0; width].into());
-            // Only a cgroup that has ended loses cells to another: it counts no more.
+            // Only a cgroup that has ended loses cells to another: it counts no more. Each column
+            // tells, because what it counted elsewhere may outweigh in one what it lost in all.
             let exact = width - self.columns.wrapping;
-            if row[..exact]
-                .iter()
-                .zip(&last[..exact])
-                .any(|(now, then)| now < then)
-            {
+            if (0..width).any(|i| growth(row[i], last[i], i >= exact) < 0) {
                 continue;
             }
             let total = self
@@ -210,6 +207,17 @@ mod tests {
         assert_eq!(ledger.row(OwnerIndex(7)).unwrap()[0], 10);
         assert_eq!(ledger.row(OwnerIndex(8)).unwrap()[0], 2);
         assert_eq!(ledger.row(REMOVED).unwrap()[0], 5);
+    }
+
+    #[test]
+    fn a_lost_cell_shows_in_any_column() {
+        let mut ledger = Ledger::new(COLUMNS, REMOVED);
+        ledger.update(&rows(&[(7, [10, 4])], [0, 0]), by_id);
+        // A cell with 3 and 4 went to 8, but 7 had counted 5 more in another that count in the first
+        // column alone.
+        ledger.update(&rows(&[(7, [12, 0]), (8, [1, 1])], [3, 4]), by_id);
+        assert_eq!(ledger.row(OwnerIndex(7)), Some(&[10, 4][..]));
+        assert_eq!(ledger.row(REMOVED), Some(&[5, 0][..]));
     }
 
     #[test]

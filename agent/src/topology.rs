@@ -107,10 +107,7 @@ pub struct Level {
 }
 
 /// The boundary's word: its type is shared with the kernel side, which knows no serde.
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes references"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn word<S: Serializer>(boundary: &Boundary, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(boundary.as_str())
 }

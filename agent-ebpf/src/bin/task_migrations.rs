@@ -114,7 +114,12 @@ pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     let Some(cell) = slot::cell(&CELLS, &RETIRED, slot::of_task(task), cpu) else {
         return 0;
     };
-    const { assert!(offset_of!(MigrationCell, boundaries) + 8 * size_of::<u32>() <= size_of::<MigrationCell>()) };
+    const {
+        assert!(
+            offset_of!(MigrationCell, boundaries) + 8 * size_of::<u32>()
+                <= size_of::<MigrationCell>()
+        )
+    };
     // SAFETY: this CPU's cell; the mask tells the verifier that the counter lies in it.
     unsafe {
         (*cell).migrations += 1;
