@@ -96,6 +96,8 @@ layout! {
     css_set_subsys: "css_set" "subsys",
     /// Small dense number of the css within its controller.
     css_id: "cgroup_subsys_state" "id",
+    /// Number of the css among all that were ever made; never given twice.
+    css_serial_nr: "cgroup_subsys_state" "serial_nr",
     /// The cgroup it belongs to.
     css_cgroup: "cgroup_subsys_state" "cgroup",
     /// Array of css by controller; the agent adds the chosen controller's place.
@@ -310,7 +312,7 @@ mod loads {
     field!(Rq: clock rq_clock u64; cpu rq_cpu u32;);
     link!(Rq: curr rq_curr Task;);
     link!(CssSet: css css_set_subsys Css;);
-    field!(Css: id css_id u32;);
+    field!(Css: id css_id u32; serial_nr css_serial_nr u64;);
     link!(Css: cgroup css_cgroup Cgroup;);
     link!(Cgroup: css cgroup_subsys Css; kn cgroup_kn KernfsNode;);
     field!(KernfsNode: id kernfs_id u64;);

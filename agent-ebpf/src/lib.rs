@@ -7,6 +7,10 @@
 //! *retired* cell and starts afresh, so nothing counted is lost or given to the wrong cgroup.
 //! Slot 0, which the kernel never hands out, takes what lies beyond the capacity.
 #![cfg_attr(target_arch = "bpf", no_std)]
+#![allow(
+    clippy::inline_always,
+    reason = "on the hot path a call costs as much as the work"
+)]
 
 pub mod kernel;
 mod place;
@@ -111,15 +115,15 @@ impl Cause {
 pub const CAUSES: usize = 10;
 
 /// Buckets of a wait histogram: [`wait_bucket`] says which; the last has no upper bound.
-pub const WAIT_BUCKETS: usize = 12;
+pub const WAIT_BUCKETS: usize = 11;
 
-/// Upper bounds of all wait buckets but the last, in nanoseconds: 2^11 (2 us) to 2^31 (2.1 s), each
+/// Upper bounds of all wait buckets but the last, in nanoseconds: 2^13 (8 us) to 2^31 (2.1 s), each
 /// four times the one before.
 pub const WAIT_BOUNDS_NS: [u64; WAIT_BUCKETS - 1] = {
     let mut bounds = [0; WAIT_BUCKETS - 1];
     let mut i = 0;
     while i < bounds.len() {
-        bounds[i] = 1 << (11 + 2 * i);
+        bounds[i] = 1 << (13 + 2 * i);
         i += 1;
     }
     bounds
@@ -131,7 +135,7 @@ pub const WAIT_BOUNDS_NS: [u64; WAIT_BUCKETS - 1] = {
 #[inline(always)]
 #[must_use]
 pub const fn wait_bucket(ns: u64) -> usize {
-    let mut rest = ns >> 11;
+    let mut rest = ns >> 13;
     let mut bucket = 0;
     if rest >= 1 << 16 {
         rest >>= 16;
@@ -195,22 +199,24 @@ pub const DAEMONS: usize = 3;
 pub struct WaitCell {
     /// kernfs id of the cgroup; 0 while unused and in slot 0.
     pub cgroup: u64,
+    /// `css.serial_nr`, by which the programs tell that the slot has passed to another cgroup.
+    pub serial: u64,
+    /// The agent's answer about the cgroup, as in [`SlotOwner::answer`].
+    pub answer: u64,
     /// Time on this CPU, in nanoseconds of `rq->clock`.
     pub on_cpu_ns: u64,
     /// Run-queue wait by [`Cause`], in nanoseconds of `rq->clock`.
     pub wait_ns: [u64; CAUSES],
-    /// Stays on a run queue by length; wraps.
-    pub wait_buckets: [u32; WAIT_BUCKETS],
-    /// Times a daemon took this CPU from a task that wanted to go on; wraps.
-    pub preemptions: [u32; DAEMONS],
-    /// Fills the third cache line.
-    pub reserved: [u32; 3],
     /// The cgroup's CFS run queue's total throttled time when it last ran here.
     pub throttled_seen_ns: u64,
     /// Start of its last throttle seen here.
     pub throttle_start_ns: u64,
     /// End of that throttle; 0 while it lasts.
     pub throttle_end_ns: u64,
+    /// Stays on a run queue by length; wraps.
+    pub wait_buckets: [u32; WAIT_BUCKETS],
+    /// Times a daemon took this CPU from a task that wanted to go on; wraps.
+    pub preemptions: [u32; DAEMONS],
 }
 
 impl Cell for WaitCell {
@@ -218,14 +224,15 @@ impl Cell for WaitCell {
     fn new(cgroup: u64) -> Self {
         Self {
             cgroup,
+            serial: 0,
+            answer: 0,
             on_cpu_ns: 0,
             wait_ns: [0; CAUSES],
-            wait_buckets: [0; WAIT_BUCKETS],
-            preemptions: [0; DAEMONS],
-            reserved: [0; 3],
             throttled_seen_ns: 0,
             throttle_start_ns: 0,
             throttle_end_ns: 0,
+            wait_buckets: [0; WAIT_BUCKETS],
+            preemptions: [0; DAEMONS],
         }
     }
 
@@ -330,27 +337,29 @@ pub const GROUP_UNKNOWN: u32 = 0;
 /// Group of the host's services. Higher numbers are pods, containers and other cgroups.
 pub const GROUP_HOST: u32 = 1;
 
-/// The last occupants of one CPU, oldest overwritten first; equal neighbours are one.
+/// Who holds a CPU now, and who held it before, oldest overwritten first.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Ring {
-    /// Segments ever written.
-    pub head: u64,
     /// `rq->clock` at the last switch; 0 before the first.
-    pub since_ns: u64,
+    pub switched_ns: u64,
     /// Who was put on the CPU then.
     pub current: Occupant,
-    /// The kernfs id of its cgroup.
-    pub current_cgroup: u64,
-    /// Where this CPU's cell for that cgroup is.
+    /// Since when it has been this occupant, through switches among equals.
+    pub current_since_ns: u64,
+    /// `css.serial_nr` of the task on the CPU.
+    pub current_serial: u64,
+    /// Where this CPU's cell for its cgroup is.
     pub current_place: u32,
     /// Keeps the layout free of implicit padding.
     pub reserved: u32,
+    /// Segments ever written.
+    pub head: u64,
     /// Switches that were not shown to the program, known by the time they left in the tasks.
     pub hidden: u64,
     /// Times a task shared its [`TaskEntry`] with another and a part of its wait went unseen.
     pub collisions: u64,
-    /// `segments[(head - 1) % RING_LENGTH]` is the newest.
+    /// `segments[(head - 1) % RING_LENGTH]` is the newest; it ended when the current one began.
     pub segments: [Segment; RING_LENGTH],
 }
 
@@ -392,14 +401,14 @@ pub const DAEMON_NODES: usize = 64;
 pub struct MigrationCell {
     /// kernfs id of the cgroup; 0 while unused and in slot 0.
     pub cgroup: u64,
+    /// `css.serial_nr`, by which the program tells that the slot has passed to another cgroup.
+    pub serial: u64,
     /// Migrations. Never wraps, so that a cell lost to another cgroup shows as a sum that fell.
     pub migrations: u64,
     /// Sum of the NUMA distances crossed between nodes, where 10 is local.
     pub distance: u64,
     /// Migrations by [`Boundary`]; wrap. The last is unused: eight, so that a mask keeps the index in range.
     pub boundaries: [u32; 8],
-    /// Fills the cache line.
-    pub reserved: u64,
 }
 
 impl Cell for MigrationCell {
@@ -407,10 +416,10 @@ impl Cell for MigrationCell {
     fn new(cgroup: u64) -> Self {
         Self {
             cgroup,
+            serial: 0,
             migrations: 0,
             distance: 0,
             boundaries: [0; 8],
-            reserved: 0,
         }
     }
 
@@ -474,7 +483,7 @@ mod pod {
 
     const _: () = {
         assert!(size_of::<WaitCell>() == 192);
-        assert!(size_of::<Ring>() == 56 + 16 * super::RING_LENGTH);
+        assert!(size_of::<Ring>() == 64 + 16 * super::RING_LENGTH);
         assert!(size_of::<Host>() == 32);
         assert!(size_of::<CpuPlace>() == 12);
         assert!(size_of::<MigrationCell>() == 64);

@@ -224,6 +224,9 @@ impl Agent {
         for instance in &mut self.instances {
             if let Some(running) = &mut instance.running {
                 running.collector.answer(&|id| self.owners.group_of(id));
+                if let Some(log) = &mut running.log {
+                    log.flush();
+                }
             }
         }
         self.overhead.tick(now);
@@ -277,7 +280,10 @@ impl Agent {
     }
 
     /// Loads larger tables when cgroups were counted beyond the capacity.
-    fn grow(&mut self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When the kernel refuses; the probes are then gone.
+    pub fn grow(&mut self) -> anyhow::Result<()> {
         let beyond = |instance: &Instance| instance.rows.has(crate::cgroup::CgroupId(0));
         let larger = host(&self.topology, self.host.slots * 2, false);
         if larger.slots <= self.host.slots || !self.instances.iter().any(beyond) {

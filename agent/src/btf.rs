@@ -63,7 +63,7 @@ mod kind {
 pub struct Btf {
     blob: Vec<u8>,
     /// Byte offset of each type in the blob, by type id; id 0 is `void`.
-    types: Vec<u32>,
+    offsets: Vec<u32>,
     strings: usize,
     strings_end: usize,
 }
@@ -76,7 +76,7 @@ struct Type {
     kind_flag: bool,
     vlen: usize,
     /// Size in bytes or id of the type referred to.
-    size_or_type: u32,
+    size_or_id: u32,
 }
 
 impl Btf {
@@ -135,17 +135,17 @@ impl Btf {
         }
         let mut btf = Self {
             blob,
-            types: vec![0],
+            offsets: vec![0],
             strings,
             strings_end,
         };
         let mut at = start;
         while at < end {
-            btf.types
+            btf.offsets
                 .push(u32::try_from(at).map_err(|_| "it is larger than 4 GiB")?);
             let extra = btf
                 .type_at(at)
-                .and_then(|t| t.extra())
+                .and_then(Type::extra)
                 .ok_or("it holds an unknown type")?;
             at += 12 + extra;
         }
@@ -166,12 +166,12 @@ impl Btf {
             kind: info >> 24 & 0x1f,
             kind_flag: info >> 31 != 0,
             vlen: (info & 0xffff) as usize,
-            size_or_type: self.word(at + 8)?,
+            size_or_id: self.word(at + 8)?,
         })
     }
 
     fn type_by_id(&self, id: u32) -> Option<Type> {
-        match *self.types.get(id as usize)? {
+        match *self.offsets.get(id as usize)? {
             0 => None,
             at => self.type_at(at as usize),
         }
@@ -184,7 +184,7 @@ impl Btf {
     }
 
     fn find(&self, name: &str, kinds: &[u32]) -> Option<Type> {
-        self.types.iter().skip(1).find_map(|&at| {
+        self.offsets.iter().skip(1).find_map(|&at| {
             let t = self.type_at(at as usize)?;
             (kinds.contains(&t.kind) && self.name(t.name) == name.as_bytes()).then_some(t)
         })
@@ -197,7 +197,7 @@ impl Btf {
             let t = self.type_by_id(id)?;
             match t.kind {
                 kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
-                    id = t.size_or_type;
+                    id = t.size_or_id;
                 }
                 _ => return Some(t),
             }
@@ -268,7 +268,7 @@ impl Btf {
     /// The value of an enumerator, whichever enum defines it.
     #[must_use]
     pub fn enumerator(&self, name: &str) -> Option<u64> {
-        self.types.iter().skip(1).find_map(|&at| {
+        self.offsets.iter().skip(1).find_map(|&at| {
             let t = self.type_at(at as usize)?;
             let size = match t.kind {
                 kind::ENUM => 8,

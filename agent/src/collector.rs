@@ -44,7 +44,7 @@ pub struct Columns {
 #[derive(Debug, Default)]
 pub struct Rows {
     width: usize,
-    rows: HashMap<CgroupId, Box<[u64]>>,
+    by_cgroup: HashMap<CgroupId, Box<[u64]>>,
     retired: Box<[u64]>,
 }
 
@@ -52,13 +52,13 @@ impl Rows {
     /// Empties it for a reading of rows of `width` words.
     pub fn clear(&mut self, width: usize) {
         self.width = width;
-        self.rows.clear();
+        self.by_cgroup.clear();
         self.retired = vec![0; width].into();
     }
 
     /// The row of a cgroup, zero at first; id 0 stands for what lies beyond the capacity.
     pub fn row(&mut self, cgroup: CgroupId) -> &mut [u64] {
-        self.rows
+        self.by_cgroup
             .entry(cgroup)
             .or_insert_with(|| vec![0; self.width].into())
     }
@@ -70,13 +70,13 @@ impl Rows {
 
     /// All rows.
     pub fn iter(&self) -> impl Iterator<Item = (CgroupId, &[u64])> {
-        self.rows.iter().map(|(id, row)| (*id, &**row))
+        self.by_cgroup.iter().map(|(id, row)| (*id, &**row))
     }
 
     /// Whether a cgroup has a row.
     #[must_use]
     pub fn has(&self, cgroup: CgroupId) -> bool {
-        self.rows.contains_key(&cgroup)
+        self.by_cgroup.contains_key(&cgroup)
     }
 
     /// What [`Rows::retired`] holds.

@@ -46,7 +46,7 @@ struct ProbeArgs {
     /// Containers, services and cgroups with series of their own; the others are summed as (other)
     #[arg(long, value_name = "N", default_value_t = Config::default().owners)]
     max_owners: usize,
-    /// Treat a kind of hook (kprobe) or one hook (fentry/unthrottle_cfs_rq) as if the kernel refused it; may be repeated
+    /// Treat a kind of hook (kprobe) or one hook (`fentry/unthrottle_cfs_rq`) as if the kernel refused it; may be repeated
     #[arg(long, value_name = "HOOK")]
     disable_hook: Vec<String>,
 }
@@ -80,7 +80,7 @@ impl Cli {
             Command::Run(args) => run::run(args),
             Command::Status(args) => status::run(args),
             Command::Topology(args) => topology::run(&args),
-            Command::Reference(args) => reference::run(&args),
+            Command::Reference(args) => Ok(reference::run(&args)),
         };
         result.unwrap_or_else(|error| {
             eprintln!("stallscope: {error:#}");

@@ -64,7 +64,7 @@ impl Ledger {
                 Account::Owner(owner) => owner,
                 Account::Pending => {
                     for (sum, part) in pending.iter_mut().zip(row) {
-                        *sum += *part as i64;
+                        *sum += part.cast_signed();
                     }
                     continue;
                 }
@@ -76,7 +76,7 @@ impl Ledger {
             // Only a cgroup that has ended loses cells to another: it counts no more. Each column
             // tells, because what it counted elsewhere may outweigh in one what it lost in all.
             let exact = width - self.columns.wrapping;
-            if (0..width).any(|i| growth(row[i], last[i], i >= exact) < 0) {
+            if (0..width).any(|i| balance(row[i], last[i], i >= exact) < 0) {
                 continue;
             }
             let total = self
@@ -84,15 +84,16 @@ impl Ledger {
                 .entry(owner)
                 .or_insert_with(|| vec![0; width].into());
             for i in 0..width {
-                let grown = growth(row[i], last[i], i >= exact);
-                total[i] += grown as u64;
-                self.unaccounted[i] -= grown;
+                let grown = row[i].wrapping_sub(last[i]);
+                let grown = if i >= exact { grown & WRAP } else { grown };
+                total[i] += grown;
+                self.unaccounted[i] -= grown.cast_signed();
             }
             last.copy_from_slice(row);
         }
         for i in 0..width {
             let wraps = i >= width - self.columns.wrapping;
-            self.unaccounted[i] += growth(everything[i], self.everything[i], wraps);
+            self.unaccounted[i] += balance(everything[i], self.everything[i], wraps);
             let lost = self.unaccounted[i] - pending[i];
             // Cells are read one after the other, so a balance may be short for one reading.
             if lost > 0 {
@@ -100,7 +101,7 @@ impl Ledger {
                     .owners
                     .entry(self.removed)
                     .or_insert_with(|| vec![0; width].into());
-                total[i] += lost as u64;
+                total[i] = total[i].wrapping_add_signed(lost);
                 self.unaccounted[i] -= lost;
             }
         }
@@ -150,13 +151,17 @@ impl Ledger {
     }
 }
 
-/// How much a word has grown; of a sum of 32-bit counters only the low half means anything.
-fn growth(now: u64, then: u64, wraps: bool) -> i64 {
-    let grown = now.wrapping_sub(then) as i64;
+/// Where 32-bit counters wrap. Readings are seconds apart, so none grows by half of that between two.
+const WRAP: u64 = 0xffff_ffff;
+
+/// By how much a sum of cells has changed: it falls when one of them goes to another cgroup, and that of
+/// all while what is being retired is missing for a moment.
+fn balance(now: u64, then: u64, wraps: bool) -> i64 {
+    let change = now.wrapping_sub(then).cast_signed();
     if wraps {
-        i64::from(grown as i32)
+        i64::from(change as i32)
     } else {
-        grown
+        change
     }
 }
 
@@ -189,12 +194,10 @@ mod tests {
     #[test]
     fn growth_goes_to_the_owner_and_wraps() {
         let mut ledger = Ledger::new(COLUMNS, REMOVED);
-        ledger.update(&rows(&[(7, [10, 0xffff_fffe])], [0, 0]), by_id);
-        let first = ledger.row(OwnerIndex(7)).map(<[u64]>::to_vec);
-        ledger.update(&rows(&[(7, [15, 3])], [0, 0]), by_id);
-        let row = ledger.row(OwnerIndex(7)).unwrap();
-        assert_eq!(row[0], 15);
-        assert_eq!(row[1] - first.unwrap()[1], 5);
+        for count in [0x7000_0000, 0xe000_0000, 0xffff_fffe, 3] {
+            ledger.update(&rows(&[(7, [15, count])], [0, 0]), by_id);
+        }
+        assert_eq!(ledger.row(OwnerIndex(7)), Some(&[15, (1 << 32) + 3][..]));
         assert!(ledger.row(REMOVED).is_none());
     }
 

@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod collector;
 pub mod commands;
 pub mod exposition;
+pub mod kernel_log;
 pub mod ledger;
 pub mod mapped;
 pub mod metric;

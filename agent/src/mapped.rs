@@ -115,7 +115,7 @@ impl<T: Pod> Mapped<T> {
                     .add(index)
                     .cast::<u64>()
                     .add(word)
-                    .write_volatile(to)
+                    .write_volatile(to);
             }
         }
     }

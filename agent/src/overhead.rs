@@ -163,14 +163,14 @@ pub fn map_bytes(running: &Running) -> u64 {
 }
 
 fn memlock(map: &Map) -> Option<u64> {
-    let data = match map {
-        Map::Array(data)
-        | Map::PerCpuArray(data)
-        | Map::HashMap(data)
-        | Map::PerCpuHashMap(data)
-        | Map::LruHashMap(data)
-        | Map::RingBuf(data) => data,
-        _ => return None,
+    let (Map::Array(data)
+    | Map::PerCpuArray(data)
+    | Map::HashMap(data)
+    | Map::PerCpuHashMap(data)
+    | Map::LruHashMap(data)
+    | Map::RingBuf(data)) = map
+    else {
+        return None;
     };
     let fd = data.fd().as_fd().as_raw_fd();
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;

@@ -25,7 +25,7 @@ pub const GRACE: Duration = Duration::from_secs(300);
 pub struct Owners {
     watch: Watch,
     members: HashMap<CgroupId, Member>,
-    owners: HashMap<OwnerIndex, Entry>,
+    entries: HashMap<OwnerIndex, Entry>,
     by_label: HashMap<String, OwnerIndex>,
     groups: HashMap<String, u32>,
     /// Cgroups that programs saw and the file system did not show, with the times they were asked for.
@@ -68,7 +68,7 @@ impl Owners {
         Self {
             watch,
             members: HashMap::new(),
-            owners: HashMap::from([
+            entries: HashMap::from([
                 (Self::OTHER, bucket("(other)")),
                 (Self::REMOVED, bucket("(removed)")),
             ]),
@@ -104,7 +104,7 @@ impl Owners {
         if member.removed.replace(now).is_some() {
             return;
         }
-        if let Some(entry) = self.owners.get_mut(&member.owner) {
+        if let Some(entry) = self.entries.get_mut(&member.owner) {
             entry.live = entry.live.saturating_sub(1);
             if entry.live == 0 {
                 entry.ended = Some(now);
@@ -116,7 +116,7 @@ impl Owners {
         let owner = attribution::attribute(&cgroup.path);
         let group = self.group(&owner);
         let index = self.index(owner);
-        if let Some(entry) = self.owners.get_mut(&index) {
+        if let Some(entry) = self.entries.get_mut(&index) {
             entry.live += 1;
             entry.ended = None;
         }
@@ -130,7 +130,7 @@ impl Owners {
         // A renamed cgroup comes again under its id: what it counts from now on has the new name.
         if let Some(old) = self.members.insert(cgroup.id, member)
             && old.removed.is_none()
-            && let Some(entry) = self.owners.get_mut(&old.owner)
+            && let Some(entry) = self.entries.get_mut(&old.owner)
         {
             entry.live = entry.live.saturating_sub(1);
             if entry.live == 0 && old.owner != index {
@@ -164,7 +164,7 @@ impl Owners {
         self.next += 1;
         self.by_label.insert(owner.cgroup.clone(), index);
         let labels = OwnerLabels::new("", "", "", &owner.cgroup);
-        self.owners.insert(
+        self.entries.insert(
             index,
             Entry {
                 labels,
@@ -210,13 +210,13 @@ impl Owners {
             ended.is_some_and(|ended| now.saturating_duration_since(ended) >= GRACE)
         };
         let owners: Vec<_> = self
-            .owners
+            .entries
             .iter()
             .filter(|(_, e)| over(e.ended))
             .map(|(index, _)| *index)
             .collect();
         for index in &owners {
-            if let Some(owner) = self.owners.remove(index).and_then(|entry| entry.owner) {
+            if let Some(owner) = self.entries.remove(index).and_then(|entry| entry.owner) {
                 self.by_label.remove(&owner.cgroup);
                 // A pod's containers share a group; the next of them makes it anew.
                 self.groups.remove(owner.group_key());
@@ -238,7 +238,7 @@ impl Owners {
     /// The labels of an owner.
     #[must_use]
     pub fn labels(&self, index: OwnerIndex) -> Option<&OwnerLabels> {
-        self.owners.get(&index).map(|entry| &entry.labels)
+        self.entries.get(&index).map(|entry| &entry.labels)
     }
 
     /// Live cgroups with their paths.

@@ -14,6 +14,7 @@ use stallscope_ebpf::{Host, Layout};
 use crate::{
     btf::Btf,
     collector::Collector,
+    kernel_log::{self, KernelLog},
     metric::Metric,
     topology::{Boundary, CpuPlace, Topology},
 };
@@ -268,6 +269,8 @@ pub struct Running {
     pub ebpf: Ebpf,
     /// Reads its maps.
     pub collector: Box<dyn Collector>,
+    /// Its messages, if anybody wants them.
+    pub log: Option<KernelLog>,
 }
 
 impl Probe {
@@ -330,7 +333,15 @@ impl Probe {
             return Err(none_attached(statuses));
         }
         let collector = (self.open)(&mut ebpf, kernel, &attached).map_err(failed)?;
-        Ok((by, Running { ebpf, collector }))
+        let log = KernelLog::open(&mut ebpf);
+        Ok((
+            by,
+            Running {
+                ebpf,
+                collector,
+                log,
+            },
+        ))
     }
 
     fn load(&self, kernel: &Kernel) -> anyhow::Result<Ebpf> {
@@ -348,21 +359,14 @@ impl Probe {
             .btf(Some(&kernel.program_btf))
             .override_global("LAYOUT", &kernel.layout, false)
             .override_global("HOST", &kernel.host, false)
-            .override_global(aya_log::LEVEL, log_level(self.name), false);
-        let sizes = (self.map_sizes)(&kernel.host);
+            .override_global(aya_log::LEVEL, kernel_log::level(), false);
+        let mut sizes = (self.map_sizes)(&kernel.host);
+        sizes.push((kernel_log::MAP, kernel_log::ring_bytes()));
         for (map, entries) in &sizes {
             loader.map_max_entries(map, *entries);
         }
         loader.load(object).context("the kernel refused its maps")
     }
-}
-
-/// Kernel-side messages cost nothing while they are off: the level is a constant to the verifier,
-/// which leaves their code out.
-fn log_level(probe: &str) -> &'static u8 {
-    let wanted = tracing::enabled!(target: "stallscope::kernel", tracing::Level::DEBUG);
-    tracing::trace!(probe, wanted, "kernel-side messages");
-    if wanted { &4 } else { &0 }
 }
 
 fn missing_field(field: &str) -> String {

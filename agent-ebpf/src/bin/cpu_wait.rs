@@ -8,6 +8,10 @@
 #![no_std]
 #![no_main]
 #![allow(missing_docs, reason = "aya's macros make public functions")]
+#![allow(
+    clippy::inline_always,
+    reason = "on the hot path a call costs as much as the work"
+)]
 
 use core::mem::offset_of;
 
@@ -19,10 +23,10 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use stallscope_ebpf::{
-    Cause, DAEMON_NODES, Daemon, DaemonCell, GROUP_UNKNOWN, Occupant, RING_LENGTH, Ring, Segment,
-    SlotOwner, THROTTLE_UNKNOWN, TaskEntry, WaitCell,
+    Cause, Cell as _, DAEMON_NODES, Daemon, DaemonCell, GROUP_UNKNOWN, Occupant, RING_LENGTH, Ring,
+    Segment, SlotOwner, THROTTLE_UNKNOWN, TaskEntry, WaitCell,
     kernel::{self, CfsRq, MAX_RT_PRIO, PF_KTHREAD, TASK_DEAD, Task, Typed},
-    slot::{self, Slot},
+    slot::{self, Seat},
     wait_bucket,
 };
 
@@ -58,8 +62,11 @@ struct Throttled {
 }
 
 /// Who a task is to those who wait while it runs. (The idle task is told apart by its pid, 0.)
+///
+/// # Safety
+/// `cell` is this CPU's of `seat`.
 #[inline(always)]
-fn occupant(task: Task<Typed>, slot: Slot) -> Occupant {
+unsafe fn occupant(task: Task<Typed>, seat: Seat<Typed>, cell: *mut WaitCell) -> Occupant {
     if task.flags() & PF_KTHREAD != 0 {
         return Occupant::other(match daemon(task) {
             Some((Daemon::Kswapd, _)) => Cause::Kswapd,
@@ -68,24 +75,56 @@ fn occupant(task: Task<Typed>, slot: Slot) -> Occupant {
             None => Cause::Kernel,
         });
     }
-    user(slot)
+    // SAFETY: the caller's; the agent reads and writes the owner's words whole.
+    unsafe {
+        let answered = (*cell).cgroup << 32;
+        if (*cell).answer & !0xffff_ffff != answered || answered == 0 {
+            let Some(owner) = OWNERS.get_ptr_mut(seat.index) else {
+                return Occupant::user(seat.index, GROUP_UNKNOWN);
+            };
+            let answer = (*owner).answer;
+            if answer & !0xffff_ffff != answered {
+                (*owner).cgroup = (*cell).cgroup;
+                return Occupant::user(seat.index, GROUP_UNKNOWN);
+            }
+            (*cell).answer = answer;
+        }
+        Occupant::user(seat.index, (*cell).answer as u32)
+    }
 }
 
-/// The occupant that a user task of `slot` is. A cgroup the agent has not answered for is shown to it.
+/// This CPU's cell of `seat`, started afresh if it was another cgroup's.
 #[inline(always)]
-fn user(slot: Slot) -> Occupant {
-    let mut group = GROUP_UNKNOWN;
-    if let Some(owner) = OWNERS.get_ptr_mut(slot.index) {
-        // SAFETY: a pointer into the map's value, whose words are read and written whole.
-        unsafe {
-            if (*owner).answer >> 32 == slot.cgroup & 0xffff_ffff {
-                group = (*owner).answer as u32;
-            } else {
-                (*owner).cgroup = slot.cgroup;
-            }
+fn cell_of(seat: Seat<Typed>, place: u32, cpu: u32) -> Option<*mut WaitCell> {
+    let cell = CELLS.get_ptr_mut(place)?;
+    // SAFETY: a pointer into the map's value, written by this CPU alone.
+    unsafe {
+        if (*cell).serial != seat.serial {
+            start_afresh(cell, seat, cpu);
         }
     }
-    Occupant::user(slot.index, group)
+    Some(cell)
+}
+
+/// Gives a cell to the cgroup that has its slot now.
+///
+/// # Safety
+/// `cell` is this CPU's of `seat`.
+#[cold]
+#[inline(never)]
+unsafe fn start_afresh(cell: *mut WaitCell, seat: Seat<Typed>, cpu: u32) {
+    // SAFETY: the caller's.
+    unsafe {
+        if (*cell).serial != 0
+            && let Some(retired) = RETIRED.get_ptr_mut(cpu)
+        {
+            (*retired).add(&*cell);
+        }
+        *cell = WaitCell {
+            serial: seat.serial,
+            ..WaitCell::new(seat.cgroup())
+        };
+    }
 }
 
 /// The reclaim daemon a kernel thread is, with its NUMA node, by name: `PF_KCOMPACTD` exists only
@@ -113,8 +152,8 @@ fn daemon(kthread: Task<Typed>) -> Option<(Daemon, u32)> {
 /// The number that `digits` begins with, at most two of them: [`DAEMON_NODES`] is 64.
 #[inline(always)]
 fn number(digits: u64) -> u32 {
-    let tens = (digits as u8).wrapping_sub(b'0') as u32;
-    let ones = ((digits >> 8) as u8).wrapping_sub(b'0') as u32;
+    let tens = u32::from((digits as u8).wrapping_sub(b'0'));
+    let ones = u32::from(((digits >> 8) as u8).wrapping_sub(b'0'));
     if ones < 10 { tens * 10 + ones } else { tens }
 }
 
@@ -142,6 +181,15 @@ pub extern "C" fn split(ring: u32, cell: u32, waiting: u64, from: u64, to: u64) 
     // SAFETY: pointers into the maps' values; the run-queue lock is held.
     unsafe {
         let mut end = to;
+        let since = (*ring).current_since_ns;
+        if since < end {
+            let start = if since > from { since } else { from };
+            add(cell, (*ring).current.cause_to(waiting), end - start);
+            end = start;
+        }
+        if from >= end {
+            return 0;
+        }
         let mut at = (*ring).head as usize - 1;
         for _ in 0..RING_LENGTH - 1 {
             let occupant = (*ring).segments[at % RING_LENGTH].occupant;
@@ -192,18 +240,6 @@ unsafe fn split_around(
     }
 }
 
-/// How much of `[start, end]` lies in the throttled span.
-#[inline(always)]
-fn overlap(start: u64, end: u64, hole: Throttled) -> u64 {
-    let start = if start > hole.start {
-        start
-    } else {
-        hole.start
-    };
-    let end = if end < hole.end { end } else { hole.end };
-    if end > start { end - start } else { 0 }
-}
-
 /// Adds `ns` to one cause.
 ///
 /// # Safety
@@ -216,6 +252,58 @@ unsafe fn add(cell: *mut WaitCell, cause: u32, ns: u64) {
     unsafe {
         let sums = (&raw mut (*cell).wait_ns).cast::<u64>();
         *sums.add(cause as usize & 15) += ns;
+    }
+}
+
+/// Counts one preemption, if the kernel thread that comes is a daemon.
+///
+/// # Safety
+/// `cell` is this CPU's.
+#[cold]
+#[inline(never)]
+unsafe fn count_preemption(cell: *mut WaitCell, next: Task<Typed>) {
+    if let Some((daemon, _)) = daemon(next)
+        // SAFETY: the caller's.
+        && let Some(count) = unsafe { (*cell).preemptions.get_mut(daemon as usize) }
+    {
+        *count = count.wrapping_add(1);
+    }
+}
+
+/// A daemon leaves its CPU.
+#[cold]
+#[inline(never)]
+fn daemon_left(prev: Task<Typed>, on_cpu: u64, runnable: bool) {
+    if let Some(cell) = daemon(prev).and_then(daemon_cell) {
+        // SAFETY: a daemon is one thread, so that it is on one CPU at a time.
+        unsafe {
+            (*cell).on_cpu_ns += on_cpu;
+            (*cell).slept = u64::from(!runnable);
+        }
+    }
+}
+
+/// A daemon comes onto a CPU.
+#[cold]
+#[inline(never)]
+fn daemon_came(next: Task<Typed>, wait: u64) {
+    if let Some(cell) = daemon(next).and_then(daemon_cell) {
+        // SAFETY: as above.
+        unsafe {
+            (*cell).wait_ns += wait;
+            (*cell).wakeups += (*cell).slept;
+            (*cell).slept = 0;
+        }
+    }
+}
+
+/// Forgets a task that has ended, whose pid may be given again.
+#[cold]
+#[inline(never)]
+fn forget(pid: u32) {
+    if let Some((entry, _, true)) = task_entry(pid) {
+        // SAFETY: a pointer into the map's value.
+        unsafe { (*entry).tagged_delay = 0 }
     }
 }
 
@@ -293,31 +381,31 @@ unsafe fn throttled(
 /// The entry of a task, and whether it is this task's.
 #[inline(always)]
 fn task_entry(pid: u32) -> Option<(*mut TaskEntry, u64, bool)> {
-    let tag = (((pid >> kernel::task_bits()) as u64) + 1) << 56;
+    let tag = (u64::from(pid >> kernel::task_bits()) + 1) << 56;
     let entry = TASKS.get_ptr_mut(pid & kernel::task_mask())?;
     // SAFETY: a pointer into the map's value.
     let mine = unsafe { (*entry).tagged_delay } & !DELAY_MASK == tag;
     Some((entry, tag, mine))
 }
 
-/// Appends who held the CPU until `end`.
+/// From `now` on the CPU is held by `who`.
 ///
 /// # Safety
 /// `ring` is this CPU's, under its run-queue lock.
 #[inline(always)]
-unsafe fn push(ring: *mut Ring, occupant: Occupant, end: u64) {
+unsafe fn hand_over(ring: *mut Ring, who: Occupant, now: u64) {
     // SAFETY: the caller's.
     unsafe {
-        let newest = ((*ring).head as usize).wrapping_sub(1) % RING_LENGTH;
-        if (*ring).segments[newest].occupant == occupant {
-            (*ring).segments[newest].end_ns = end;
-        } else {
+        (*ring).switched_ns = now;
+        if (*ring).current != who {
             let at = (*ring).head as usize % RING_LENGTH;
             (*ring).segments[at] = Segment {
-                end_ns: end,
-                occupant,
+                end_ns: now,
+                occupant: (*ring).current,
             };
             (*ring).head += 1;
+            (*ring).current = who;
+            (*ring).current_since_ns = now;
         }
     }
 }
@@ -330,21 +418,21 @@ fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, c
     unsafe {
         // Normally a task arrived when the one before it left. If it came later, a switch was not
         // shown to us: the first of a CPU, or one the kernel hides.
-        if pid != 0 && prev.last_arrival() > (*ring).since_ns {
-            came_unseen(prev, ring, cpu);
-        } else if (*ring).head == 0 {
-            (*ring).current = Occupant::other(Cause::Unattributed);
-        }
-        let since = (*ring).since_ns;
-        push(ring, (*ring).current, now);
         if pid == 0 {
+            if (*ring).switched_ns == 0 {
+                (*ring).current = Occupant::other(Cause::Unattributed);
+                hand_over(ring, Occupant::other(Cause::Idle), now);
+            }
             return;
+        }
+        if prev.last_arrival() > (*ring).switched_ns {
+            came_unseen(prev, ring, cpu);
         }
         let Some(cell) = CELLS.get_ptr_mut((*ring).current_place) else {
             return;
         };
-        let on_cpu = now - since;
-        if (*cell).cgroup != (*ring).current_cgroup {
+        let on_cpu = now - (*ring).switched_ns;
+        if (*cell).serial != (*ring).current_serial {
             // Its cgroup ended and another took the slot over since this task arrived.
             if let Some(retired) = RETIRED.get_ptr_mut(cpu) {
                 (*retired).on_cpu_ns += on_cpu;
@@ -354,25 +442,15 @@ fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, c
         (*cell).on_cpu_ns += on_cpu;
         let state = prev.state();
         let runnable = state == 0 || preempt;
-        if next.flags() & PF_KTHREAD != 0
-            && runnable
-            && let Some((daemon, _)) = daemon(next)
-            && let Some(count) = (*cell).preemptions.get_mut(daemon as usize)
-        {
-            *count = count.wrapping_add(1);
+        if next.flags() & PF_KTHREAD != 0 && runnable {
+            count_preemption(cell, next);
         }
-        if (*ring).current.is_daemon()
-            && let Some(daemon) = daemon(prev)
-            && let Some(cell) = daemon_cell(daemon)
-        {
-            (*cell).on_cpu_ns += on_cpu;
-            (*cell).slept = u64::from(!runnable);
+        if (*ring).current.is_daemon() {
+            daemon_left(prev, on_cpu, runnable);
         }
         if state & TASK_DEAD != 0 {
-            if let Some((entry, _, true)) = task_entry(pid) {
-                (*entry).tagged_delay = 0;
-            }
-        } else {
+            forget(pid);
+        } else if (*cell).throttled_seen_ns != 0 {
             remember_throttle(prev, cell, runnable, now);
         }
     }
@@ -382,26 +460,36 @@ fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, c
 ///
 /// # Safety
 /// `ring` is this CPU's, under its run-queue lock.
-#[inline(always)]
+#[cold]
+#[inline(never)]
 unsafe fn came_unseen(prev: Task<Typed>, ring: *mut Ring, cpu: u32) {
-    let slot = slot::of_task(prev);
+    let seat = Seat::of_task(prev);
+    let place = seat.place(cpu);
     let arrival = prev.last_arrival();
+    let Some(cell) = cell_of(seat, place, cpu) else {
+        return;
+    };
     // SAFETY: the caller's.
     unsafe {
-        let first = (*ring).head == 0;
+        let who = occupant(prev, seat, cell);
+        let first = (*ring).switched_ns == 0;
         if first {
             (*ring).current = Occupant::other(Cause::Unattributed);
-        }
-        push(ring, (*ring).current, arrival);
-        (*ring).since_ns = arrival;
-        (*ring).current = occupant(prev, slot);
-        (*ring).current_place = slot.place(cpu);
-        (*ring).current_cgroup = slot.cgroup;
-        if let Some(cell) = slot::cell(&CELLS, &RETIRED, slot, cpu)
-            && !first
-        {
+        } else {
             (*ring).hidden += 1;
-            recover(prev, slot, cell, cpu, arrival);
+        }
+        hand_over(ring, who, arrival);
+        (*ring).current_place = place;
+        (*ring).current_serial = seat.serial;
+        let Some((entry, tag, true)) = task_entry(prev.pid()) else {
+            return;
+        };
+        let delay = prev.run_delay();
+        let unseen = delay.wrapping_sub((*entry).tagged_delay) & DELAY_MASK;
+        (*entry).tagged_delay = tag | (delay & DELAY_MASK);
+        if unseen != 0 && unseen < arrival && !first {
+            split(cpu, place, who.0, arrival - unseen, arrival);
+            count_stay(cell, unseen);
         }
     }
 }
@@ -410,16 +498,15 @@ unsafe fn came_unseen(prev: Task<Typed>, ring: *mut Ring, cpu: u32) {
 ///
 /// # Safety
 /// `cell` is this CPU's, under its run-queue lock.
-#[inline(always)]
+#[cold]
+#[inline(never)]
 unsafe fn remember_throttle(prev: Task<Typed>, cell: *mut WaitCell, runnable: bool, now: u64) {
     let cfs_rq = prev.cfs_rq();
     // SAFETY: the caller's.
     unsafe {
-        let throttled = cfs_rq.throttle_count() != 0;
-        if !throttled && (*cell).throttled_seen_ns == 0 {
-            return;
-        }
-        if throttled && ((*cell).throttle_end_ns != 0 || (*cell).throttle_start_ns == 0) {
+        if cfs_rq.throttle_count() != 0
+            && ((*cell).throttle_end_ns != 0 || (*cell).throttle_start_ns == 0)
+        {
             (*cell).throttle_start_ns = now;
             (*cell).throttle_end_ns = 0;
         }
@@ -433,53 +520,22 @@ unsafe fn remember_throttle(prev: Task<Typed>, cell: *mut WaitCell, runnable: bo
     }
 }
 
-/// Attributes the wait that ended at `arrival` with a switch nobody showed us.
-///
-/// # Safety
-/// `cell` is this CPU's, under its run-queue lock.
-#[inline(always)]
-unsafe fn recover(task: Task<Typed>, slot: Slot, cell: *mut WaitCell, cpu: u32, arrival: u64) {
-    let Some((entry, tag, true)) = task_entry(task.pid()) else {
-        return;
-    };
-    let delay = task.run_delay();
-    // SAFETY: the caller's.
-    unsafe {
-        let unseen = delay.wrapping_sub((*entry).tagged_delay) & DELAY_MASK;
-        (*entry).tagged_delay = tag | (delay & DELAY_MASK);
-        if unseen != 0 && unseen < arrival {
-            split(
-                cpu,
-                slot.place(cpu),
-                user(slot).0,
-                arrival - unseen,
-                arrival,
-            );
-            count_stay(cell, unseen);
-        }
-    }
-}
-
 /// The task that comes: how long it waited, and for whom.
 #[inline(always)]
 fn arrive(next: Task<Typed>, idle: bool, ring: *mut Ring, cpu: u32, now: u64) {
-    let slot = slot::of_task(next);
-    let who = occupant(next, slot);
-    let place = slot.place(cpu);
+    let seat = Seat::of_task(next);
+    let place = seat.place(cpu);
+    let Some(cell) = cell_of(seat, place, cpu) else {
+        return;
+    };
+    let Some((entry, tag, mine)) = task_entry(next.pid()) else {
+        return;
+    };
     // SAFETY: this CPU's ring and cells, under its run-queue lock.
     unsafe {
-        let left = (*ring).current;
-        let left_since = (*ring).since_ns;
-        (*ring).since_ns = now;
-        (*ring).current = who;
+        let who = occupant(next, seat, cell);
         (*ring).current_place = place;
-        (*ring).current_cgroup = slot.cgroup;
-        let Some(cell) = slot::cell(&CELLS, &RETIRED, slot, cpu) else {
-            return;
-        };
-        let Some((entry, tag, mine)) = task_entry(next.pid()) else {
-            return;
-        };
+        (*ring).current_serial = seat.serial;
         let queued = next.last_queued();
         let wait = if queued != 0 && queued < now {
             now - queued
@@ -489,42 +545,115 @@ fn arrive(next: Task<Typed>, idle: bool, ring: *mut Ring, cpu: u32, now: u64) {
         let delay = next.run_delay();
         let known = (*entry).tagged_delay;
         (*entry).tagged_delay = tag | (delay.wrapping_add(wait) & DELAY_MASK);
-        if mine {
-            let unseen = delay.wrapping_sub(known) & DELAY_MASK;
-            if unseen != 0 {
-                add(cell, Cause::Unattributed as u32, unseen);
-                count_stay(cell, unseen);
+        if known ^ tag != delay & DELAY_MASK {
+            not_as_left(ring, cell, entry, known, if mine { delay } else { known });
+        }
+        let cfs_rq = next.cfs_rq();
+        let total = cfs_rq.throttled_time();
+        if total != 0 {
+            let arrival = Arrival {
+                cpu,
+                place,
+                who,
+                total,
+                queued,
+                now,
+                idle,
+            };
+            arrive_throttled(next, cell, entry, &arrival);
+        } else if wait != 0 {
+            if queued >= (*ring).current_since_ns {
+                // The common case: it waited for the task that leaves, or for its equals.
+                add(cell, (*ring).current.cause_to(who), wait);
+            } else {
+                split(cpu, place, who.0, queued, now);
             }
-        } else {
+        }
+        if wait != 0 {
+            count_stay(cell, wait);
+        }
+        if who.is_daemon() {
+            daemon_came(next, wait);
+        }
+        hand_over(ring, who, now);
+    }
+}
+
+/// What [`arrive_throttled`] has to know.
+struct Arrival {
+    cpu: u32,
+    place: u32,
+    who: Occupant,
+    total: u64,
+    queued: u64,
+    now: u64,
+    idle: bool,
+}
+
+/// Attributes the wait of a task whose group has been throttled at some time.
+///
+/// # Safety
+/// `cell` is this CPU's, under its run-queue lock; `entry` is the task's.
+#[cold]
+#[inline(never)]
+unsafe fn arrive_throttled(
+    next: Task<Typed>,
+    cell: *mut WaitCell,
+    entry: *const TaskEntry,
+    arrival: &Arrival,
+) {
+    let Arrival {
+        cpu,
+        place,
+        who,
+        total,
+        queued,
+        now,
+        idle,
+    } = *arrival;
+    let cfs_rq = next.cfs_rq();
+    // SAFETY: the caller's.
+    unsafe {
+        if queued != 0 && queued < now {
+            if next.prio() >= MAX_RT_PRIO {
+                let hole = throttled(cell, entry, cfs_rq, total, queued, now, idle);
+                split_around(cpu, cell, place, who, queued, now, hole);
+            } else {
+                split(cpu, place, who.0, queued, now);
+            }
+        }
+        close_throttle(cell, cfs_rq, total, queued, now, idle);
+    }
+}
+
+/// A task's `run_delay` is not what it was when the task left its CPU: it is seen for the first time,
+/// shares its entry, or waited without any event. `delay` is what it is now, or `known` for a task
+/// that the entry is not about.
+///
+/// # Safety
+/// `cell`, `ring` and `entry` are this CPU's, under its run-queue lock.
+#[cold]
+#[inline(never)]
+unsafe fn not_as_left(
+    ring: *mut Ring,
+    cell: *mut WaitCell,
+    entry: *mut TaskEntry,
+    known: u64,
+    delay: u64,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        if delay == known {
             if known != 0 {
                 (*ring).collisions += 1;
             }
             (*entry).throttled_ns = THROTTLE_UNKNOWN;
+            return;
         }
-        let cfs_rq = next.cfs_rq();
-        let total = cfs_rq.throttled_time();
-        if wait != 0 {
-            if total != 0 && next.prio() >= MAX_RT_PRIO {
-                let hole = throttled(cell, entry, cfs_rq, total, queued, now, idle);
-                split_around(cpu, cell, place, who, queued, now, hole);
-            } else if queued >= left_since {
-                // The common case: it waited for the task that leaves, and for no other.
-                add(cell, left.cause_to(who), wait);
-            } else {
-                split(cpu, place, who.0, queued, now);
-            }
-            count_stay(cell, wait);
-        }
-        if total != 0 {
-            close_throttle(cell, cfs_rq, total, queued, now, idle);
-        }
-        if who.is_daemon()
-            && let Some(daemon) = daemon(next)
-            && let Some(cell) = daemon_cell(daemon)
-        {
-            (*cell).wait_ns += wait;
-            (*cell).wakeups += (*cell).slept;
-            (*cell).slept = 0;
+        let unseen = delay.wrapping_sub(known) & DELAY_MASK;
+        if unseen != 0 {
+            add(cell, Cause::Unattributed as u32, unseen);
+            count_stay(cell, unseen);
         }
     }
 }
@@ -560,6 +689,10 @@ unsafe fn close_throttle(
 
 /// Attributes wait, and the time of the task that leaves.
 #[btf_tracepoint(function = "sched_switch")]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "aya passes contexts by value"
+)]
 pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: `sched_switch` passes (preempt, prev, next) on every kernel.
     let (prev, next) = unsafe {
@@ -579,16 +712,17 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         arrive(next, prev.pid() == 0, ring, cpu, now);
     } else {
         // SAFETY: this CPU's ring, under its run-queue lock.
-        unsafe {
-            (*ring).since_ns = now;
-            (*ring).current = Occupant::other(Cause::Idle);
-        }
+        unsafe { hand_over(ring, Occupant::other(Cause::Idle), now) }
     }
     0
 }
 
 /// Attributes the wait that a task leaves behind when it is moved to another CPU.
 #[btf_tracepoint(function = "sched_migrate_task")]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "aya passes contexts by value"
+)]
 pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: `sched_migrate_task` passes (p, dest_cpu) on every kernel.
     let task = unsafe { Task::<Typed>::new(ctx.arg(0)) };
@@ -635,59 +769,29 @@ unsafe fn attribute_left(
     let cfs_rq = task.cfs_rq();
     let rq = cfs_rq.rq();
     let (now, source) = (rq.clock(), rq.cpu());
-    let slot = slot::of_task(task);
-    let Some(ring) = RINGS.get_ptr_mut(source) else {
+    let seat = Seat::of_task(task);
+    let cpu = slot::this_cpu();
+    let place = seat.place(cpu);
+    let Some(cell) = cell_of(seat, place, cpu) else {
         return;
     };
-    let Some(cell) = slot::cell(&CELLS, &RETIRED, slot, slot::this_cpu()) else {
+    let Some(there) = CELLS.get_ptr_mut(seat.place(source)) else {
         return;
     };
-    let Some(there) = slot::peek(&CELLS, slot, source) else {
-        return;
-    };
-    let waiting = user(slot);
     let from = now - left;
     // SAFETY: the caller's; `cell` is this CPU's.
     unsafe {
+        let waiting = occupant(task, seat, cell);
         count_stay(cell, left);
-        let mut hole = Throttled {
-            start: from,
-            end: from,
-            earlier: 0,
-        };
         let total = cfs_rq.throttled_time();
         if (total != 0 || cfs_rq.throttle_count() != 0)
             && task.prio() >= MAX_RT_PRIO
-            && (*there).cgroup == slot.cgroup
+            && (*there).serial == seat.serial
         {
-            hole = throttled(there, entry, cfs_rq, total, from, now, false);
-        }
-        // Since its last switch the source CPU is held by the task that came then.
-        let newest = (*ring).since_ns;
-        let cause = (*ring).current.cause_to(waiting);
-        let start = if newest > from { newest } else { from };
-        let throttled = overlap(start, now, hole);
-        add(cell, cause, now - start - throttled);
-        add(cell, Cause::Throttled as u32, throttled);
-        if start > from {
-            if hole.start > start {
-                hole.start = start;
-            }
-            if hole.end > start {
-                hole.end = start;
-            }
-            if hole.earlier > hole.start - from {
-                hole.earlier = hole.start - from;
-            }
-            split_around(
-                source,
-                cell,
-                slot.place(slot::this_cpu()),
-                waiting,
-                from,
-                start,
-                hole,
-            );
+            let hole = throttled(there, entry, cfs_rq, total, from, now, false);
+            split_around(source, cell, place, waiting, from, now, hole);
+        } else {
+            split(source, place, waiting.0, from, now);
         }
     }
     debug!(ctx, "a wait of {} ns moved away from CPU {}", left, source);

@@ -16,9 +16,9 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use stallscope_ebpf::{
-    Boundary, CpuPlace, MigrationCell, NodePair,
+    Boundary, Cell as _, CpuPlace, MigrationCell, NodePair,
     kernel::{self, Task, Typed},
-    slot,
+    slot::{self, Seat},
 };
 
 /// What this CPU counted by slot, at `slot * cpus + cpu`: this CPU moves the task, which may come
@@ -44,6 +44,27 @@ static NODE_PAIRS: HashMap<NodePair, u64> = HashMap::with_max_entries(1, 0);
 /// By CPU: moves between nodes for which the table of pairs had no room.
 #[map]
 static UNPAIRED: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Gives a cell to the cgroup that has its slot now.
+///
+/// # Safety
+/// `cell` is this CPU's of `seat`.
+#[cold]
+#[inline(never)]
+unsafe fn start_afresh(cell: *mut MigrationCell, seat: Seat<Typed>, cpu: u32) {
+    // SAFETY: the caller's.
+    unsafe {
+        if (*cell).serial != 0
+            && let Some(retired) = RETIRED.get_ptr_mut(cpu)
+        {
+            (*retired).add(&*cell);
+        }
+        *cell = MigrationCell {
+            serial: seat.serial,
+            ..MigrationCell::new(seat.cgroup())
+        };
+    }
+}
 
 /// Adds to a word that CPUs share. Rust has no atomic addition for this target, and of LLVM's only
 /// the one without a result is known to 5.10: this.
@@ -111,7 +132,8 @@ pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     };
     let boundary = from.boundary(*to);
     let cpu = slot::this_cpu();
-    let Some(cell) = slot::cell(&CELLS, &RETIRED, slot::of_task(task), cpu) else {
+    let seat = Seat::of_task(task);
+    let Some(cell) = CELLS.get_ptr_mut(seat.place(cpu)) else {
         return 0;
     };
     const {
@@ -122,6 +144,9 @@ pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     };
     // SAFETY: this CPU's cell; the mask tells the verifier that the counter lies in it.
     unsafe {
+        if (*cell).serial != seat.serial {
+            start_afresh(cell, seat, cpu);
+        }
         (*cell).migrations += 1;
         let counts = (&raw mut (*cell).boundaries).cast::<u32>();
         let count = counts.add(boundary as usize & 7);

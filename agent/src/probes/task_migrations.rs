@@ -27,6 +27,7 @@ pub static PROBE: Probe = Probe {
         "task_cgroups",
         "css_set_subsys",
         "css_id",
+        "css_serial_nr",
         "css_cgroup",
         "cgroup_kn",
         "kernfs_id",

@@ -1,14 +1,13 @@
-//! What kernel tests have in common: a cgroup of their own, a process in it, and the value of a series.
-
-#![allow(dead_code, reason = "each test uses a part of it")]
+//! What the kernel tests share: cgroups of their own, tasks in them, and the exported values.
+#![allow(dead_code, reason = "each test uses a part")]
 
 use std::{
     fs,
     io::{self, Write as _},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command},
-    thread,
+    process::{Child, Command, Stdio},
+    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -18,127 +17,192 @@ use stallscope::{
     exposition::Format,
 };
 
-/// An agent with all probes.
+/// An agent whose programs are attached.
 pub fn agent(config: Config) -> Agent {
-    Agent::start(config, prometheus::Registry::new()).unwrap()
+    stallscope::preflight::raise_memlock_limit();
+    Agent::start(config, prometheus::Registry::new()).expect("the agent starts")
 }
 
-/// One scrape.
-pub fn scrape(agent: &mut Agent) -> String {
-    agent.tick();
-    let text = agent.collect(Format::Text).unwrap();
-    String::from_utf8(text.to_vec()).unwrap()
-}
-
-/// The value of the series of `family` that has all of `labels`; `None` if there is none.
-pub fn value(scrape: &str, family: &str, labels: &[(&str, &str)]) -> Option<f64> {
-    let mut values = scrape.lines().filter_map(|line| {
-        let rest = line.strip_prefix(family)?;
-        let (found, value) = rest
-            .strip_prefix('{')
-            .map_or(("", rest), |rest| rest.rsplit_once("} ").unwrap());
-        let has = |(name, value): &(&str, &str)| {
-            let label = format!("{name}=\"{value}\"");
-            found.starts_with(&label) || found.contains(&format!(",{label}"))
-        };
-        (rest.starts_with(['{', ' ']) && labels.iter().all(has))
-            .then(|| value.trim().parse().unwrap())
-    });
-    let value = values.next();
-    assert!(
-        values.next().is_none(),
-        "{family} {labels:?} is not one series"
-    );
-    value
-}
-
-/// A cgroup at the top of the hierarchy that the agent follows, removed when dropped.
+/// A cgroup of the hierarchy that the agent follows, removed with all its tasks when dropped.
 pub struct Group {
-    folder: PathBuf,
-    /// The value of its `cgroup` label.
+    /// The directory.
+    pub dir: PathBuf,
+    /// The value of the label `cgroup`.
     pub label: String,
 }
 
 impl Group {
+    /// Makes `stallscope-test-<pid>-<name>` below the root.
     pub fn new(name: &str) -> Self {
-        let hierarchy = Hierarchy::discover(Path::new("/proc"), None).unwrap();
-        let label = format!("/stallscope-{name}-{}", std::process::id());
-        let folder = hierarchy.mount().join(&label[1..]);
-        // On v2 a group has the controller only if its parent passes it on; v1 has no such file.
-        let _ = fs::write(hierarchy.mount().join("cgroup.subtree_control"), "+cpu");
-        fs::create_dir(&folder).unwrap();
-        Self { folder, label }
-    }
-
-    /// The file that takes processes.
-    pub fn procs(&self) -> PathBuf {
-        self.folder.join("cgroup.procs")
-    }
-
-    /// The same file of the group above.
-    pub fn parent_procs(&self) -> PathBuf {
-        self.folder.with_file_name("cgroup.procs")
-    }
-
-    /// Starts a process that does `outside`, enters the group, does `inside` and ends.
-    ///
-    /// Both run between `fork` and `exec`, and may do no more than is allowed there: system calls.
-    pub fn spawn(
-        &self,
-        outside: impl Fn() -> io::Result<()> + Send + Sync + 'static,
-        inside: impl Fn() -> io::Result<()> + Send + Sync + 'static,
-    ) -> Child {
-        let mut procs = fs::OpenOptions::new()
-            .write(true)
-            .open(self.procs())
-            .unwrap();
-        let mut command = Command::new("true");
-        // SAFETY: between `fork` and `exec` there are only system calls.
-        unsafe {
-            command.pre_exec(move || {
-                outside()?;
-                procs.write_all(b"0")?;
-                inside()
-            });
+        let hierarchy =
+            Hierarchy::discover(Path::new("/proc"), None).expect("a cgroup hierarchy is mounted");
+        let name = format!("stallscope-test-{}-{name}", std::process::id());
+        let dir = hierarchy.mount().join(&name);
+        fs::create_dir(&dir)
+            .unwrap_or_else(|error| panic!("cannot make {}: {error}", dir.display()));
+        Self {
+            dir,
+            label: format!("/{name}"),
         }
-        command.spawn().unwrap()
     }
 
-    /// Like [`Group::spawn`], and waits for the end.
+    /// Writes one of its files.
+    pub fn write(&self, file: &str, text: &str) {
+        fs::write(self.dir.join(file), text)
+            .unwrap_or_else(|error| panic!("cannot write {text} to {file}: {error}"));
+    }
+
+    /// Reads one of its files.
+    pub fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.dir.join(file)).unwrap_or_default()
+    }
+
+    /// Starts `sh -c script` in it.
+    pub fn spawn(&self, script: &str) -> Task {
+        let procs = self.dir.join("cgroup.procs");
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::null());
+        // SAFETY: between fork and exec it only writes a file.
+        unsafe {
+            command.pre_exec(move || fs::write(&procs, "0"));
+        }
+        Task(command.spawn().expect("sh starts"))
+    }
+
+    /// Forks a process that does `outside`, enters the group, does `inside` and ends, and waits for it.
+    ///
+    /// Both run between fork and exec: they may make system calls and no more.
     pub fn run(
         &self,
         outside: impl Fn() -> io::Result<()> + Send + Sync + 'static,
         inside: impl Fn() -> io::Result<()> + Send + Sync + 'static,
     ) {
-        assert!(self.spawn(outside, inside).wait().unwrap().success());
+        let procs = fs::OpenOptions::new()
+            .write(true)
+            .open(self.dir.join("cgroup.procs"))
+            .expect("the group takes processes");
+        let mut command = Command::new("true");
+        // SAFETY: between fork and exec it only makes system calls.
+        unsafe {
+            command.pre_exec(move || {
+                outside()?;
+                (&procs).write_all(b"0")?;
+                inside()
+            });
+        }
+        let status = command
+            .status()
+            .expect("the work is done and `true` starts");
+        assert!(status.success());
+    }
+
+    /// Starts `count` shells that only count.
+    pub fn spin(&self, count: usize) -> Vec<Task> {
+        (0..count)
+            .map(|_| self.spawn("while :; do :; done"))
+            .collect()
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // A process that has just ended keeps the group busy for a moment.
-        let until = Instant::now() + Duration::from_secs(5);
-        while let Err(error) = fs::remove_dir(&self.folder) {
-            if Instant::now() > until {
-                eprintln!("cannot remove {}: {error}", self.folder.display());
-                return;
+        for pid in self.read("cgroup.procs").split_whitespace() {
+            if let Ok(pid) = pid.parse() {
+                signal(pid, libc::SIGKILL);
             }
-            thread::sleep(Duration::from_millis(1));
+        }
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while let Err(error) = fs::remove_dir(&self.dir) {
+            if error.kind() == io::ErrorKind::NotFound || Instant::now() > deadline {
+                break;
+            }
+            sleep(Duration::from_millis(20));
         }
     }
 }
 
-/// Lets the calling thread run on one CPU only; it runs there when this returns.
-pub fn pin(cpu: usize) -> io::Result<()> {
-    pin_thread(0, cpu)
+/// A child process, killed when dropped.
+pub struct Task(Child);
+
+impl Task {
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).expect("a pid fits")
+    }
+
+    /// Stops it and waits until it has stopped.
+    pub fn stop(&self) {
+        signal(self.pid(), libc::SIGSTOP);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.state() != Some('T') {
+            assert!(
+                Instant::now() < deadline,
+                "pid {} does not stop",
+                self.pid()
+            );
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn resume(&self) {
+        signal(self.pid(), libc::SIGCONT);
+    }
+
+    /// `T` while it is stopped (proc(5)).
+    pub fn state(&self) -> Option<char> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
+        stat.rsplit_once(')')?.1.trim().chars().next()
+    }
+
+    /// Its wait on run queues so far, in nanoseconds (`/proc/PID/schedstat`).
+    pub fn run_delay(&self) -> u64 {
+        self.schedstat(1)
+    }
+
+    /// Its time on CPUs so far, in nanoseconds.
+    pub fn on_cpu(&self) -> u64 {
+        self.schedstat(0)
+    }
+
+    fn schedstat(&self, field: usize) -> u64 {
+        fs::read_to_string(format!("/proc/{}/schedstat", self.pid()))
+            .expect("schedstat is there")
+            .split_whitespace()
+            .nth(field)
+            .and_then(|word| word.parse().ok())
+            .expect("schedstat has three numbers")
+    }
 }
 
-/// Lets a thread, 0 for the calling one, run on one CPU only, from its next wakeup if it sleeps.
-pub fn pin_thread(thread: libc::pid_t, cpu: usize) -> io::Result<()> {
-    // SAFETY: an all-zero set is a valid set, and the size is its own.
+impl Drop for Task {
+    fn drop(&mut self) {
+        signal(self.pid(), libc::SIGKILL);
+        let _ = self.0.wait();
+    }
+}
+
+fn signal(pid: i32, signal: i32) {
+    // SAFETY: kill(2) has no preconditions.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// Lets a thread, 0 for the calling one, run on one CPU only. The calling one runs there when this
+/// returns, one that sleeps will when it wakes.
+pub fn pin(thread: libc::pid_t, cpu: usize) -> io::Result<()> {
+    set_affinity(thread, |each| each == cpu)
+}
+
+/// Lets the calling thread run on all CPUs.
+pub fn unpin() -> io::Result<()> {
+    set_affinity(0, |_| true)
+}
+
+fn set_affinity(thread: libc::pid_t, allowed: impl Fn(usize) -> bool) -> io::Result<()> {
+    // SAFETY: all zeros is a valid set, each CPU is inside it, and the size is its own.
     let result = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
+        for cpu in (0..libc::CPU_SETSIZE as usize).filter(|cpu| allowed(*cpu)) {
+            libc::CPU_SET(cpu, &mut set);
+        }
         libc::sched_setaffinity(thread, size_of_val(&set), &raw const set)
     };
     if result == 0 {
@@ -146,4 +210,63 @@ pub fn pin_thread(thread: libc::pid_t, cpu: usize) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// One scrape.
+pub struct Scrape(pub String);
+
+impl Scrape {
+    pub fn of(agent: &mut Agent) -> Self {
+        agent.tick();
+        // A cgroup newer than the last look is named at the second.
+        for _ in 0..2 {
+            agent.collect(Format::Text).expect("a scrape works");
+        }
+        let text = agent.collect(Format::Text).expect("a scrape works");
+        Self(String::from_utf8(text.to_vec()).expect("an exposition is UTF-8"))
+    }
+
+    /// The lines of `family` that carry all of `labels` (such as `cause="own"`).
+    pub fn series<'a>(
+        &'a self,
+        family: &'a str,
+        labels: &'a [String],
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.0.lines().filter_map(move |line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let rest = series.strip_prefix(family)?;
+            (rest.is_empty() || rest.starts_with('{')).then_some(())?;
+            labels
+                .iter()
+                .all(|label| rest.contains(label.as_str()))
+                .then_some((series, value))
+        })
+    }
+
+    /// The sum of those series in nanoseconds (or counts), without rounding; `None` if there are none.
+    pub fn exact(&self, family: &str, labels: &[String]) -> Option<u64> {
+        let nanoseconds = family.contains("_seconds");
+        self.series(family, labels)
+            .map(|(_, value)| {
+                if nanoseconds {
+                    nanos(value)
+                } else {
+                    value.parse().expect("a count")
+                }
+            })
+            .reduce(|a, b| a + b)
+    }
+}
+
+/// `1.5` seconds in nanoseconds.
+pub fn nanos(value: &str) -> u64 {
+    let (whole, part) = value.split_once('.').unwrap_or((value, ""));
+    let whole: u64 = whole.parse().expect("decimal seconds");
+    let part: u64 = format!("{part:0<9}").parse().expect("decimal seconds");
+    whole * 1_000_000_000 + part
+}
+
+/// `name="value"`.
+pub fn label(name: &str, value: &str) -> String {
+    format!("{name}=\"{value}\"")
 }
