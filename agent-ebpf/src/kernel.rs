@@ -59,6 +59,8 @@ layout! {
     task_comm: "task_struct" "comm",
     /// RCU-protected `css_set`.
     task_cgroups: "task_struct" "cgroups",
+    /// The CPU it is on, or was on last: in the task itself up to 5.15.
+    task_cpu: "task_struct" "thread_info.cpu|cpu",
     /// The CFS run queue the task belongs to, whatever its class.
     task_cfs_rq: "task_struct" "se.cfs_rq",
     /// Times the task was put on a CPU.
@@ -334,6 +336,7 @@ mod loads {
         state task_state u32;
         flags task_flags u32;
         pid task_pid u32;
+        cpu task_cpu u32;
         prio task_prio u32;
         pcount task_pcount u64;
         run_delay task_run_delay u64;

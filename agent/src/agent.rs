@@ -40,6 +40,8 @@ pub struct Config {
     pub owners: usize,
     /// Hooks to treat as if this kernel refused them.
     pub disabled_hooks: Vec<String>,
+    /// Where the topology is read: `/sys`, or a tree of the same form that says other things.
+    pub sys: PathBuf,
 }
 
 impl Default for Config {
@@ -50,6 +52,7 @@ impl Default for Config {
             slots: None,
             owners: 4096,
             disabled_hooks: Vec::new(),
+            sys: PathBuf::from("/sys"),
         }
     }
 }
@@ -122,7 +125,7 @@ impl Agent {
     /// When something is missing without which no probe can work. Probes that fail are a matter of
     /// [`Agent::status`].
     pub fn start(config: Config, registry: prometheus::Registry) -> anyhow::Result<Self> {
-        let topology = Topology::read(std::path::Path::new("/sys"))?;
+        let topology = Topology::read(&config.sys)?;
         let hierarchy = match &config.cgroup_root {
             Some(root) => Hierarchy::at(root, config.controller),
             None => Hierarchy::discover(std::path::Path::new("/proc"), config.controller),

@@ -59,6 +59,7 @@ impl ProbeArgs {
             slots: self.slots,
             owners: self.max_owners,
             disabled_hooks: self.disable_hook,
+            ..Config::default()
         }
     }
 }

@@ -77,13 +77,10 @@ impl Ledger {
                 .cgroups
                 .entry(id)
                 .or_insert_with(|| vec![0; width].into());
-            // Only a cgroup that has ended loses cells to another: it counts no more.
+            // Only a cgroup that has ended loses cells to another: it counts no more. Each column
+            // tells, because what it counted elsewhere may outweigh in one what it lost in all.
             let exact = width - self.columns.wrapping;
-            if row[..exact]
-                .iter()
-                .zip(&last[..exact])
-                .any(|(now, then)| now < then)
-            {
+            if (0..width).any(|i| balance(row[i], last[i], i >= exact) < 0) {
                 continue;
             }
             let total = self
@@ -172,7 +169,8 @@ impl Ledger {
 /// Where 32-bit counters wrap. Readings are seconds apart, so none grows by half of that between two.
 const WRAP: u64 = 0xffff_ffff;
 
-/// By how much a sum over all cells has changed: what is being retired may be missing for a moment.
+/// By how much a sum of cells has changed: it falls when one of them goes to another cgroup, and that of
+/// all while what is being retired is missing for a moment.
 fn balance(now: u64, then: u64, wraps: bool) -> i64 {
     let change = now.wrapping_sub(then).cast_signed();
     if wraps {
@@ -227,6 +225,17 @@ mod tests {
         assert_eq!(ledger.row(OwnerIndex(7)).unwrap()[0], 10);
         assert_eq!(ledger.row(OwnerIndex(8)).unwrap()[0], 2);
         assert_eq!(ledger.row(REMOVED).unwrap()[0], 5);
+    }
+
+    #[test]
+    fn a_lost_cell_shows_in_any_column() {
+        let mut ledger = Ledger::new(COLUMNS, REMOVED);
+        ledger.update(&rows(&[(7, [10, 4])], [0, 0]), by_id);
+        // A cell with 3 and 4 went to 8, but 7 had counted 5 more in another that count in the first
+        // column alone.
+        ledger.update(&rows(&[(7, [12, 0]), (8, [1, 1])], [3, 4]), by_id);
+        assert_eq!(ledger.row(OwnerIndex(7)), Some(&[10, 4][..]));
+        assert_eq!(ledger.row(REMOVED), Some(&[5, 0][..]));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
     collector::Collector,
     kernel_log::{self, KernelLog},
     metric::Metric,
-    topology::{CpuPlace, Topology},
+    topology::{Boundary, CpuPlace, Topology},
 };
 
 /// The BPF objects this binary carries, by probe name.
@@ -39,6 +39,8 @@ pub struct Probe {
     pub metrics: &'static [&'static Metric],
     /// Entries of its maps on this host.
     pub map_sizes: fn(&Host) -> Vec<(&'static str, u32)>,
+    /// Fills the maps that its programs read from the first event on: called before any attaches.
+    pub prepare: Option<fn(&mut Ebpf, &Kernel) -> anyhow::Result<()>>,
     /// Takes its maps once a hook is attached.
     pub open: fn(&mut Ebpf, &Kernel, &Attached) -> anyhow::Result<Box<dyn Collector>>,
 }
@@ -120,6 +122,8 @@ pub struct Kernel {
     pub cpu_nodes: Vec<u32>,
     /// Where each possible CPU is.
     pub places: Vec<CpuPlace>,
+    /// The boundaries that this host reports, nearest first.
+    pub boundaries: Vec<Boundary>,
     /// NUMA distances, `nodes * nodes`, row by row; 0 where the firmware tells none.
     pub distances: Vec<u32>,
     /// Its type information.
@@ -162,6 +166,7 @@ impl Kernel {
             hierarchy,
             cpu_nodes,
             places,
+            boundaries: topology.boundaries().collect(),
             distances,
             btf,
             program_btf,
@@ -311,6 +316,9 @@ impl Probe {
             });
         }
         let mut ebpf = self.load(kernel).map_err(failed)?;
+        if let Some(prepare) = self.prepare {
+            prepare(&mut ebpf, kernel).map_err(failed)?;
+        }
         let mut attached = Attached::default();
         let mut by = Vec::new();
         for hook in self.hooks {

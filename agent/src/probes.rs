@@ -6,10 +6,12 @@ pub mod cpu_throttling;
 pub mod cpu_wait;
 pub mod page_faults;
 pub mod reclaim;
+pub mod task_migrations;
 
 /// All probes, in the order of `status`.
 pub static PROBES: &[&Probe] = &[
     &cpu_wait::PROBE,
+    &task_migrations::PROBE,
     &cpu_throttling::PROBE,
     &page_faults::PROBE,
     &reclaim::PROBE,

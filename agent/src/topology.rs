@@ -13,14 +13,14 @@ mod read;
 mod text;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 pub use cpu_list::{CpuList, ListError};
 pub use metrics::METRICS;
+pub use stallscope_ebpf::{Boundary, CpuPlace};
 
 /// The highest CPU id accepted: `CONFIG_NR_CPUS` goes no further than 8192 on either architecture.
 pub const MAX_CPU: u32 = 8191;
@@ -67,63 +67,6 @@ pub struct Node {
     pub distances: BTreeMap<u32, u32>,
 }
 
-/// A boundary a task can cross when it moves from one CPU to another, nearest first.
-///
-/// The order is the order of what is asked, package first, and not a claim that each level lies inside the next: nodes
-/// lie inside a die with sub-NUMA clustering, and dies inside a node on other hosts.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-#[repr(u8)]
-#[serde(rename_all = "lowercase")]
-pub enum Boundary {
-    /// None that the host reports: the same CPU, or an SMT sibling.
-    None = 0,
-    /// Another core of the same cluster, LLC, die, node and package.
-    Core = 1,
-    /// Another cluster of cores, as the firmware tables (PPTT) or a shared L2 define it.
-    Cluster = 2,
-    /// Another last-level cache.
-    Llc = 3,
-    /// Another die.
-    Die = 4,
-    /// Another NUMA node.
-    Node = 5,
-    /// Another package.
-    Package = 6,
-}
-
-impl Boundary {
-    /// Every boundary, nearest first; the index is the discriminant.
-    pub const ALL: [Self; 7] = [
-        Self::None,
-        Self::Core,
-        Self::Cluster,
-        Self::Llc,
-        Self::Die,
-        Self::Node,
-        Self::Package,
-    ];
-
-    /// The word for label values and text.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Core => "core",
-            Self::Cluster => "cluster",
-            Self::Llc => "llc",
-            Self::Die => "die",
-            Self::Node => "node",
-            Self::Package => "package",
-        }
-    }
-}
-
-impl fmt::Display for Boundary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
 /// How a level is known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -152,7 +95,7 @@ impl Source {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Level {
     /// The boundary crossed by going from one of its groups to another; never [`Boundary::None`].
-    #[serde(rename = "level")]
+    #[serde(rename = "level", serialize_with = "word")]
     pub boundary: Boundary,
     /// How it is known.
     pub source: Source,
@@ -161,6 +104,12 @@ pub struct Level {
     /// Its groups of online CPUs by lowest CPU, or by number for nodes. Empty when absent, save for the one assumed
     /// node of a kernel without NUMA.
     pub groups: Vec<Group>,
+}
+
+/// The boundary's word: its type is shared with the kernel side, which knows no serde.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn word<S: Serializer>(boundary: &Boundary, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(boundary.as_str())
 }
 
 /// CPUs that share a core, cluster, LLC, die, node or package.
@@ -172,89 +121,6 @@ pub struct Group {
     pub sysfs_id: Option<i64>,
     /// Its online CPUs.
     pub cpus: CpuList,
-}
-
-/// Where one CPU is, in the form the kernel side compares: two ids that are both reported and differ are a boundary.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(C)]
-pub struct CpuPlace {
-    /// The kernel's node number, so that it can be compared with a page's node.
-    pub node: u16,
-    /// Dense package id.
-    pub package: u16,
-    /// Dense die id.
-    pub die: u16,
-    /// Dense last-level cache id.
-    pub llc: u16,
-    /// Dense cluster id.
-    pub cluster: u16,
-    /// Dense core id.
-    pub core: u16,
-}
-
-impl CpuPlace {
-    /// The id of a level that is not reported for this CPU.
-    pub const UNREPORTED: u16 = u16::MAX;
-
-    /// A CPU of which nothing is known: offline, or not possible.
-    pub const UNKNOWN: Self = Self {
-        node: Self::UNREPORTED,
-        package: Self::UNREPORTED,
-        die: Self::UNREPORTED,
-        llc: Self::UNREPORTED,
-        cluster: Self::UNREPORTED,
-        core: Self::UNREPORTED,
-    };
-
-    /// The farthest boundary between two places; levels that either lacks are skipped.
-    #[must_use]
-    pub const fn boundary(self, other: Self) -> Boundary {
-        const fn crossed(from: u16, to: u16) -> bool {
-            from != to && from != CpuPlace::UNREPORTED && to != CpuPlace::UNREPORTED
-        }
-        if crossed(self.package, other.package) {
-            Boundary::Package
-        } else if crossed(self.node, other.node) {
-            Boundary::Node
-        } else if crossed(self.die, other.die) {
-            Boundary::Die
-        } else if crossed(self.llc, other.llc) {
-            Boundary::Llc
-        } else if crossed(self.cluster, other.cluster) {
-            Boundary::Cluster
-        } else if crossed(self.core, other.core) {
-            Boundary::Core
-        } else {
-            Boundary::None
-        }
-    }
-
-    /// The id at one level, if it is reported.
-    #[must_use]
-    pub fn id(self, level: Boundary) -> Option<u16> {
-        let id = match level {
-            Boundary::None => Self::UNREPORTED,
-            Boundary::Core => self.core,
-            Boundary::Cluster => self.cluster,
-            Boundary::Llc => self.llc,
-            Boundary::Die => self.die,
-            Boundary::Node => self.node,
-            Boundary::Package => self.package,
-        };
-        (id != Self::UNREPORTED).then_some(id)
-    }
-
-    fn id_mut(&mut self, level: Boundary) -> Option<&mut u16> {
-        match level {
-            Boundary::None => None,
-            Boundary::Core => Some(&mut self.core),
-            Boundary::Cluster => Some(&mut self.cluster),
-            Boundary::Llc => Some(&mut self.llc),
-            Boundary::Die => Some(&mut self.die),
-            Boundary::Node => Some(&mut self.node),
-            Boundary::Package => Some(&mut self.package),
-        }
-    }
 }
 
 /// Why the topology could not be read. A level that is merely not reported is no error.
@@ -353,6 +219,15 @@ impl Topology {
     #[must_use]
     pub fn boundary(&self, from: u32, to: u32) -> Boundary {
         self.place(from).boundary(self.place(to))
+    }
+
+    /// The boundaries that somebody reports on this host, nearest first: the levels whose source is not
+    /// [`Source::None`].
+    pub fn boundaries(&self) -> impl Iterator<Item = Boundary> {
+        self.levels
+            .iter()
+            .filter(|level| level.source != Source::None)
+            .map(|level| level.boundary)
     }
 
     /// The SLIT distance between two nodes, from `node*/distance`.

@@ -69,6 +69,7 @@ pub static PROBE: Probe = Probe {
         &THROTTLE_SECONDS,
     ],
     map_sizes: |host: &Host| vec![("UNTHROTTLING", host.cpus)],
+    prepare: None,
     open,
 };
 

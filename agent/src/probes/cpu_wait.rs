@@ -77,6 +77,7 @@ pub static PROBE: Probe = Probe {
             ("DAEMONS", (DAEMONS * DAEMON_NODES) as u32),
         ]
     },
+    prepare: None,
     open: |ebpf, kernel, _| {
         Ok(Box::new(CpuWait {
             cells: Mapped::open(ebpf, "CELLS")?,

@@ -151,6 +151,7 @@ pub static PROBE: Probe = Probe {
         &HINTING_FAULTS,
     ],
     map_sizes: |host: &Host| vec![("CELLS", host.slots * host.cpus), ("RETIRED", host.cpus)],
+    prepare: None,
     open: |ebpf, kernel, attached| {
         Ok(Box::new(PageFaults {
             cells: Mapped::open(ebpf, "CELLS")?,

@@ -97,6 +97,7 @@ pub static PROBE: Probe = Probe {
     metrics: &[&STALL_SECONDS, &LENGTH_SECONDS],
     // Of fixed size: see the object.
     map_sizes: |_| Vec::new(),
+    prepare: None,
     open,
 };
 

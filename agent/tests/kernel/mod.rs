@@ -2,7 +2,8 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -66,6 +67,33 @@ impl Group {
             command.pre_exec(move || fs::write(&procs, "0"));
         }
         Task(command.spawn().expect("sh starts"))
+    }
+
+    /// Forks a process that does `outside`, enters the group, does `inside` and ends, and waits for it.
+    ///
+    /// Both run between fork and exec: they may make system calls and no more.
+    pub fn run(
+        &self,
+        outside: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+        inside: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+    ) {
+        let procs = fs::OpenOptions::new()
+            .write(true)
+            .open(self.dir.join("cgroup.procs"))
+            .expect("the group takes processes");
+        let mut command = Command::new("true");
+        // SAFETY: between fork and exec it only makes system calls.
+        unsafe {
+            command.pre_exec(move || {
+                outside()?;
+                (&procs).write_all(b"0")?;
+                inside()
+            });
+        }
+        let status = command
+            .status()
+            .expect("the work is done and `true` starts");
+        assert!(status.success());
     }
 
     /// Starts `count` shells that only count.
@@ -155,6 +183,33 @@ impl Drop for Task {
 fn signal(pid: i32, signal: i32) {
     // SAFETY: kill(2) has no preconditions.
     unsafe { libc::kill(pid, signal) };
+}
+
+/// Lets a thread, 0 for the calling one, run on one CPU only. The calling one runs there when this
+/// returns, one that sleeps will when it wakes.
+pub fn pin(thread: libc::pid_t, cpu: usize) -> io::Result<()> {
+    set_affinity(thread, |each| each == cpu)
+}
+
+/// Lets the calling thread run on all CPUs.
+pub fn unpin() -> io::Result<()> {
+    set_affinity(0, |_| true)
+}
+
+fn set_affinity(thread: libc::pid_t, allowed: impl Fn(usize) -> bool) -> io::Result<()> {
+    // SAFETY: all zeros is a valid set, each CPU is inside it, and the size is its own.
+    let result = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        for cpu in (0..libc::CPU_SETSIZE as usize).filter(|cpu| allowed(*cpu)) {
+            libc::CPU_SET(cpu, &mut set);
+        }
+        libc::sched_setaffinity(thread, size_of_val(&set), &raw const set)
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// One scrape.

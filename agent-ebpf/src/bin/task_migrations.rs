@@ -1,0 +1,170 @@
+//! Tasks moved between CPUs, by the farthest boundary they crossed.
+//!
+//! It runs on nearly every wakeup on another CPU, so it does little: two places, the cell of the
+//! task's cgroup, two additions. Only a move between NUMA nodes pays for more.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+#![allow(missing_docs, reason = "aya's macros make public functions")]
+
+use core::{arch::asm, mem::offset_of};
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
+    macros::{btf_tracepoint, map},
+    maps::{Array, HashMap},
+    programs::BtfTracePointContext,
+};
+use stallscope_ebpf::{
+    Boundary, Cell as _, CpuPlace, MigrationCell, NodePair,
+    kernel::{self, Task, Typed},
+    slot::{self, Seat},
+};
+
+/// What this CPU counted by slot, at `slot * cpus + cpu`: this CPU moves the task, which may come
+/// from another and go to a third.
+#[map]
+static CELLS: Array<MigrationCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// By CPU: what its cells counted for cgroups that lost their slot.
+#[map]
+static RETIRED: Array<MigrationCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// By CPU: where it is.
+#[map]
+static PLACES: Array<CpuPlace> = Array::with_max_entries(1, 0);
+/// NUMA distances at `from * nodes + to`; 0 where the firmware tells none.
+#[map]
+static DISTANCES: Array<u32> = Array::with_max_entries(1, 0);
+/// Migrations by cgroup, source and destination node. A hash, because such moves are the rare ones
+/// and most pairs of most cgroups never occur: an array of all would need nodes * (nodes - 1)
+/// counters a slot, and those cannot be per CPU within any budget. CPUs sharing a counter could then
+/// not reset it for the next cgroup of the slot without a compare-and-exchange, which 5.10 lacks.
+/// Under its kernfs id a cgroup never meets another's counts.
+#[map]
+static NODE_PAIRS: HashMap<NodePair, u64> = HashMap::with_max_entries(1, 0);
+/// By CPU: moves between nodes for which the table of pairs had no room.
+#[map]
+static UNPAIRED: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Gives a cell to the cgroup that has its slot now.
+///
+/// # Safety
+/// `cell` is this CPU's of `seat`.
+#[cold]
+#[inline(never)]
+unsafe fn start_afresh(cell: *mut MigrationCell, seat: Seat<Typed>, cpu: u32) {
+    // SAFETY: the caller's.
+    unsafe {
+        if (*cell).serial != 0
+            && let Some(retired) = RETIRED.get_ptr_mut(cpu)
+        {
+            (*retired).add(&*cell);
+        }
+        *cell = MigrationCell {
+            serial: seat.serial,
+            ..MigrationCell::new(seat.cgroup())
+        };
+    }
+}
+
+/// Adds to a word that CPUs share. Rust has no atomic addition for this target, and of LLVM's only
+/// the one without a result is known to 5.10: this.
+///
+/// # Safety
+/// `word` is an aligned word of a map's value.
+#[inline(always)]
+unsafe fn add_atomically(word: *mut u64, by: u64) {
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("lock *(u64 *)({word} + 0) += {by}", word = in(reg) word, by = in(reg) by, options(nostack));
+    }
+}
+
+/// Counts one move between nodes.
+///
+/// # Safety
+/// `cell` is this CPU's.
+#[inline(always)]
+unsafe fn between_nodes(cell: *mut MigrationCell, from: CpuPlace, to: CpuPlace, cpu: u32) {
+    let place = from.node as u32 * kernel::nodes() + to.node as u32;
+    if let Some(distance) = DISTANCES.get(place) {
+        // SAFETY: the caller's.
+        unsafe { (*cell).distance += *distance as u64 };
+    }
+    let pair = NodePair {
+        // SAFETY: the caller's.
+        cgroup: unsafe { (*cell).cgroup },
+        from: from.node,
+        to: to.node,
+        reserved: 0,
+    };
+    let mut count = NODE_PAIRS.get_ptr_mut(&pair);
+    if count.is_none() {
+        // Another CPU may come first: then its entry is found below.
+        let _ = NODE_PAIRS.insert(&pair, &0, BPF_NOEXIST as u64);
+        count = NODE_PAIRS.get_ptr_mut(&pair);
+    }
+    match count {
+        // SAFETY: an aligned word of the map's value.
+        Some(count) => unsafe { add_atomically(count, 1) },
+        None => {
+            if let Some(unpaired) = UNPAIRED.get_ptr_mut(cpu) {
+                // SAFETY: this CPU's word.
+                unsafe { *unpaired += 1 };
+            }
+        }
+    }
+}
+
+/// Counts a move. It fires before the task's CPU changes, under its `pi_lock` or the lock of its run
+/// queue with interrupts off, so nothing on this CPU comes in between.
+#[btf_tracepoint(function = "sched_migrate_task")]
+pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: `sched_migrate_task` passes (p, dest_cpu) on every kernel.
+    let task = unsafe { Task::<Typed>::new(ctx.arg(0)) };
+    let to = ctx.arg::<u64>(1) as u32;
+    let from = task.cpu();
+    // As the kernel counts them in `se.nr_migrations`: setting the CPU it already has is no move.
+    if from == to {
+        return 0;
+    }
+    let (Some(from), Some(to)) = (PLACES.get(from), PLACES.get(to)) else {
+        return 0;
+    };
+    let boundary = from.boundary(*to);
+    let cpu = slot::this_cpu();
+    let seat = Seat::of_task(task);
+    let Some(cell) = CELLS.get_ptr_mut(seat.place(cpu)) else {
+        return 0;
+    };
+    const {
+        assert!(
+            offset_of!(MigrationCell, boundaries) + 8 * size_of::<u32>()
+                <= size_of::<MigrationCell>()
+        )
+    };
+    // SAFETY: this CPU's cell; the mask tells the verifier that the counter lies in it.
+    unsafe {
+        if (*cell).serial != seat.serial {
+            start_afresh(cell, seat, cpu);
+        }
+        (*cell).migrations += 1;
+        let counts = (&raw mut (*cell).boundaries).cast::<u32>();
+        let count = counts.add(boundary as usize & 7);
+        *count = (*count).wrapping_add(1);
+        // On a host with one node the verifier knows that this cannot be, and leaves it out.
+        if kernel::nodes() > 1 && boundary >= Boundary::Node && from.between_nodes(*to) {
+            between_nodes(cell, *from, *to, cpu);
+        }
+    }
+    0
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The licence of what is loaded into the kernel.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";
