@@ -6,6 +6,8 @@
 
 mod attach;
 
+pub use attach::Linked;
+
 use anyhow::Context as _;
 use aya::{Btf as ProgramBtf, Ebpf, EbpfLoader};
 use serde::Serialize;
@@ -79,13 +81,25 @@ pub enum Attach {
 }
 
 impl Attach {
-    fn program(self) -> &'static str {
+    /// The program.
+    #[must_use]
+    pub fn program(self) -> &'static str {
+        self.names().0
+    }
+
+    /// The kernel symbol.
+    #[must_use]
+    pub fn symbol(self) -> &'static str {
+        self.names().1
+    }
+
+    fn names(self) -> (&'static str, &'static str) {
         match self {
-            Self::TpBtf(program, _)
-            | Self::Fentry(program, _)
-            | Self::Fexit(program, _)
-            | Self::Kprobe(program, _)
-            | Self::Kretprobe(program, _) => program,
+            Self::TpBtf(program, symbol)
+            | Self::Fentry(program, symbol)
+            | Self::Fexit(program, symbol)
+            | Self::Kprobe(program, symbol)
+            | Self::Kretprobe(program, symbol) => (program, symbol),
         }
     }
 }
@@ -263,6 +277,8 @@ pub struct Running {
     pub ebpf: Ebpf,
     /// Reads its maps.
     pub collector: Box<dyn Collector>,
+    /// Its programs on their hooks.
+    links: Vec<Linked>,
 }
 
 impl Probe {
@@ -301,11 +317,14 @@ impl Probe {
         let mut ebpf = self.load(kernel).map_err(failed)?;
         let mut attached = Attached::default();
         let mut by = Vec::new();
+        let mut links = Vec::new();
         for hook in self.hooks {
             let state = match hook.attach(kernel, &mut ebpf) {
-                Ok((alternative, names)) => {
+                Ok((alternative, linked)) => {
                     attached.hooks.push((hook.name, alternative));
+                    let names: Vec<_> = linked.iter().map(|l| l.attach.to_string()).collect();
                     by.extend(names.iter().cloned());
+                    links.extend(linked);
                     State::Attached { by: names }
                 }
                 Err(state) => state,
@@ -322,19 +341,20 @@ impl Probe {
             return Err(none_attached(statuses));
         }
         let collector = (self.open)(&mut ebpf, kernel, &attached).map_err(failed)?;
-        Ok((by, Running { ebpf, collector }))
+        let running = Running {
+            ebpf,
+            collector,
+            links,
+        };
+        Ok((by, running))
     }
 
-    fn load(&self, kernel: &Kernel) -> anyhow::Result<Ebpf> {
-        let object = objects::OBJECTS
-            .iter()
-            .find_map(|(name, object)| (*name == self.name).then_some(*object))
-            .with_context(|| {
-                format!(
-                    "this binary was built without the BPF object `{}`; build it with `cargo xtask build`",
-                    self.name
-                )
-            })?;
+    /// Makes the probe's maps for this host, and gets its programs ready to be loaded.
+    ///
+    /// # Errors
+    /// When the binary carries no such object, or the kernel refuses its maps.
+    pub fn load(&self, kernel: &Kernel) -> anyhow::Result<Ebpf> {
+        let object = object(self.name)?;
         let mut loader = EbpfLoader::new();
         loader
             .btf(Some(&kernel.program_btf))
@@ -347,6 +367,21 @@ impl Probe {
         }
         loader.load(object).context("the kernel refused its maps")
     }
+}
+
+/// A BPF object that this binary carries.
+///
+/// # Errors
+/// When it was built without.
+pub fn object(name: &str) -> anyhow::Result<&'static [u8]> {
+    objects::OBJECTS
+        .iter()
+        .find_map(|(known, object)| (*known == name).then_some(*object))
+        .with_context(|| {
+            format!(
+                "this binary was built without the BPF object `{name}`; build it with `cargo xtask build`"
+            )
+        })
 }
 
 /// Kernel-side messages cost nothing while they are off: the level is a constant to the verifier,
