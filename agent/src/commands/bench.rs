@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    programs::{BtfTracePoint, Program, ProgramInfo, tp_btf::BtfTracePointLink},
+    programs::{BtfTracePoint, Program, ProgramInfo, loaded_programs, tp_btf::BtfTracePointLink},
     sys::{Stats, enable_stats},
 };
 use serde_json::{Value, json};
@@ -60,10 +60,16 @@ struct Control {
     empty: Ebpf,
     attached: Vec<(String, BtfTracePointLink)>,
     stats: Option<OwnedFd>,
+    /// Tracing programs that were loaded before ours.
+    others: usize,
 }
 
 impl Control {
     fn new() -> anyhow::Result<Self> {
+        let others = loaded_programs()
+            .filter_map(Result::ok)
+            .filter(|info| TRACING.contains(&(info.program_type() as u32)))
+            .count();
         let mut agent = Agent::start(Config::default(), prometheus::Registry::new())?;
         // Names the cgroups that are seen meanwhile; twice, so that its own sampling of BPF
         // statistics is over.
@@ -83,6 +89,7 @@ impl Control {
             empty,
             attached: Vec::new(),
             stats: None,
+            others,
         };
         control.set("-", "-", false)?;
         Ok(control)
@@ -94,6 +101,7 @@ impl Control {
             let words: Vec<&str> = line.split_whitespace().collect();
             let answer = match words[..] {
                 ["programs"] => self.programs(),
+                ["others"] => Ok(json!({"others": self.others})),
                 ["set", empty, ours] => self.set(empty, ours, false),
                 ["set", empty, ours, "ours-first"] => self.set(empty, ours, true),
                 ["stats", "on"] => self.measure(true),
@@ -178,6 +186,10 @@ impl Control {
         Ok(json!({}))
     }
 }
+
+/// Types of programs that run on the hooks that are measured: kprobe, tracepoint, perf event, raw
+/// tracepoint, writable raw tracepoint, tracing (`enum bpf_prog_type` in `include/uapi/linux/bpf.h`).
+const TRACING: [u32; 6] = [2, 5, 7, 17, 24, 26];
 
 fn chosen(symbols: &str, symbol: &str) -> bool {
     symbols == "*" || symbols.split(',').any(|s| s == symbol)
