@@ -14,7 +14,8 @@ pub struct Program {
     /// The probe it belongs to; none for the empty programs.
     pub probe: Option<String>,
     /// Its name.
-    pub program: String,
+    #[serde(rename = "program")]
+    pub name: String,
     /// Type and symbol, such as `tp_btf/sched_switch`.
     pub hook: String,
     /// The kernel symbol.

@@ -32,13 +32,17 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// The median with the error that a normal distribution's would have.
+/// The median, with an error from the middle distance to it, which outliers do not move either.
 pub fn median_of(values: &[f64]) -> Estimate {
-    let mean_error = mean_of(values).error;
+    // For a normal distribution: from the middle distance to the standard deviation, and from the
+    // mean's error to the median's, sqrt(pi / 2).
+    const TO_DEVIATION: f64 = 1.4826;
+    const TO_MEDIAN: f64 = 1.2533;
+    let value = median(values);
+    let distances: Vec<f64> = values.iter().map(|v| (v - value).abs()).collect();
     Estimate {
-        value: median(values),
-        // sqrt(pi / 2): the median of n is that much less certain than their mean.
-        error: mean_error * 1.2533,
+        value,
+        error: median(&distances) * TO_DEVIATION * TO_MEDIAN / (values.len() as f64).sqrt(),
     }
 }
 
@@ -81,6 +85,13 @@ mod tests {
         assert!((median(&[1.0, 9.0, 2.0, 4.0]) - 3.0).abs() < 1e-9);
         let values = [1.0, 2.0, 3.0, 2.0, 1000.0];
         assert!((trimmed_mean(&values) - 7.0 / 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn one_outlier_does_not_make_a_median_uncertain() {
+        let estimate = median_of(&[10.0, 11.0, 9.0, 10.0, 11.0, 500.0]);
+        assert!((estimate.value - 10.5).abs() < 1e-9);
+        assert!(estimate.error < 1.0);
     }
 
     #[test]

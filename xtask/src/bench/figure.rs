@@ -34,7 +34,7 @@ pub struct Figure {
 pub struct Figures {
     json: bool,
     header: Vec<String>,
-    figures: Vec<Figure>,
+    list: Vec<Figure>,
 }
 
 impl Figures {
@@ -43,13 +43,15 @@ impl Figures {
         Self {
             json,
             header: Vec::new(),
-            figures: Vec::new(),
+            list: Vec::new(),
         }
     }
 
     /// Adds a line about the circumstances.
     pub fn note(&mut self, line: String) {
-        eprintln!("{line}");
+        if self.json {
+            eprintln!("{line}");
+        }
         self.header.push(line);
     }
 
@@ -96,20 +98,19 @@ impl Figures {
             // What could not be computed meets nothing.
             met: target.map(|target| value <= target),
         };
-        eprintln!("    {}", figure.row().join("  "));
         if self.json {
             match serde_json::to_string(&figure) {
                 Ok(line) => println!("{line}"),
                 Err(error) => eprintln!("{}: {error}", figure.name),
             }
         }
-        self.figures.push(figure);
+        self.list.push(figure);
     }
 
     /// Prints the table, unless the figures went out as JSON.
     pub fn finish(self, took: Duration) {
-        let missed = self.figures.iter().filter(|f| f.met == Some(false)).count();
-        let judged = self.figures.iter().filter(|f| f.met.is_some()).count();
+        let missed = self.list.iter().filter(|f| f.met == Some(false)).count();
+        let judged = self.list.iter().filter(|f| f.met.is_some()).count();
         let summary = format!(
             "{} of {judged} targets met; measured in {} s",
             judged - missed,
@@ -123,7 +124,7 @@ impl Figures {
         for line in &self.header {
             println!("{line}");
         }
-        println!("\n{}\n{summary}", table(&self.figures));
+        println!("\n{}\n{summary}", table(&self.list));
     }
 }
 
@@ -169,14 +170,14 @@ fn table(figures: &[Figure]) -> String {
     lines.collect()
 }
 
-/// Three digits that count, but integers whole.
+/// Three digits that count and a fourth where a target may lie between, but integers whole.
 fn rounded(value: f64) -> String {
     if value.fract() == 0.0 || value.abs() >= 100.0 {
         format!("{value:.0}")
     } else if value.abs() >= 10.0 {
         format!("{value:.1}")
     } else if value.abs() >= 0.1 {
-        format!("{value:.2}")
+        format!("{value:.3}")
     } else {
         format!("{value:.4}")
     }
@@ -194,7 +195,7 @@ mod tests {
         figures.number("rest_cpu", f64::NAN, "%");
         figures.number("unlisted", 9.0, "%");
         figures.number_against("map_memory", 5.0, "MB", 16.0);
-        let met: Vec<_> = figures.figures.iter().map(|f| f.met).collect();
+        let met: Vec<_> = figures.list.iter().map(|f| f.met).collect();
         assert_eq!(
             met,
             [Some(true), Some(false), Some(false), None, Some(true)]
@@ -205,7 +206,7 @@ mod tests {
     fn json_has_what_a_script_needs() {
         let mut figures = Figures::new(false);
         figures.number("sched_switch_ratio", 1.75, "ratio");
-        let json = serde_json::to_value(&figures.figures[0]).unwrap();
+        let json = serde_json::to_value(&figures.list[0]).unwrap();
         assert_eq!(json["name"], "sched_switch_ratio");
         assert_eq!(json["target"], 1.8);
         assert_eq!(json["met"], true);

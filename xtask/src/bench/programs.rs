@@ -33,6 +33,9 @@ struct Windows {
     runs: u64,
 }
 
+/// Starts a load.
+type Start = Box<dyn Fn() -> Result<Load>>;
+
 /// Probe and program.
 type Key = (String, String);
 
@@ -45,7 +48,6 @@ pub fn measure(
 ) -> Result<()> {
     let (windows, length) = if quick { (6, 350) } else { (12, 800) };
     let length = Duration::from_millis(length);
-    type Start = Box<dyn Fn() -> Result<Load>>;
     let mut loads: Vec<(&str, Start)> = vec![
         ("", Box::new(move || Load::ping_pong(cpus.load))),
         (
@@ -117,7 +119,7 @@ fn under(
 fn key(program: &Program) -> Key {
     (
         program.probe.clone().unwrap_or_default(),
-        program.program.clone(),
+        program.name.clone(),
     )
 }
 
@@ -130,12 +132,12 @@ fn report(
 ) {
     let shared = all
         .iter()
-        .filter(|other| other.probe.is_some() && other.program == program.program)
+        .filter(|other| other.probe.is_some() && other.name == program.name)
         .count()
         > 1;
     let name = match &program.probe {
-        Some(probe) if shared => format!("{}_{probe}", program.program),
-        _ => program.program.clone(),
+        Some(probe) if shared => format!("{}_{probe}", program.name),
+        _ => program.name.clone(),
     };
     let mut seen: Vec<(&str, &Windows)> = results
         .iter()
