@@ -156,7 +156,7 @@ fn measure(args: &Args, agent: &Path) -> Result<()> {
         // Whatever this process and the one it commands do happens beside the loads, not on their CPU.
         load::pin(cpus.other)?;
         let mut control = control::Control::start(agent)?;
-        control.warn_of_others();
+        control.warn_of_others(&mut figures)?;
         if args.wants(Group::Programs) {
             programs::measure(&mut control, cpus, args.quick, &mut figures)?;
         }
@@ -169,6 +169,7 @@ fn measure(args: &Args, agent: &Path) -> Result<()> {
         if args.wants(Group::Faults) {
             toggled::faults(&mut control, cpus, args.quick, &mut figures)?;
         }
+        control.warn_of_others(&mut figures)?;
         control.end()?;
         load::unpin()?;
     }

@@ -1,6 +1,7 @@
 //! `stallscope bench`: what `cargo xtask bench` needs of the agent. Not for users.
 
 use std::{
+    collections::HashSet,
     io::{self, BufRead as _, Write as _},
     os::fd::OwnedFd,
     path::Path,
@@ -60,16 +61,10 @@ struct Control {
     empty: Ebpf,
     attached: Vec<(String, BtfTracePointLink)>,
     stats: Option<OwnedFd>,
-    /// Tracing programs that were loaded before ours.
-    others: usize,
 }
 
 impl Control {
     fn new() -> anyhow::Result<Self> {
-        let others = loaded_programs()
-            .filter_map(Result::ok)
-            .filter(|info| TRACING.contains(&(info.program_type() as u32)))
-            .count();
         let mut agent = Agent::start(Config::default(), prometheus::Registry::new())?;
         // Names the cgroups that are seen meanwhile; twice, so that its own sampling of BPF
         // statistics is over.
@@ -89,7 +84,6 @@ impl Control {
             empty,
             attached: Vec::new(),
             stats: None,
-            others,
         };
         control.set("-", "-", false)?;
         Ok(control)
@@ -101,7 +95,7 @@ impl Control {
             let words: Vec<&str> = line.split_whitespace().collect();
             let answer = match words[..] {
                 ["programs"] => self.programs(),
-                ["others"] => Ok(json!({"others": self.others})),
+                ["others"] => Ok(json!({"others": self.others()})),
                 ["set", empty, ours] => self.set(empty, ours, false),
                 ["set", empty, ours, "ours-first"] => self.set(empty, ours, true),
                 ["stats", "on"] => self.measure(true),
@@ -141,6 +135,22 @@ impl Control {
             }));
         }
         Ok(Value::Array(programs))
+    }
+
+    /// Tracing programs that are loaded and not ours.
+    fn others(&mut self) -> usize {
+        let mut ours = HashSet::new();
+        for (_, running) in self.agent.running_mut() {
+            let infos = running.ebpf.programs().map(|(_, program)| program.info());
+            ours.extend(infos.flatten().map(|info| info.id()));
+        }
+        let infos = self.empty.programs().map(|(_, program)| program.info());
+        ours.extend(infos.flatten().map(|info| info.id()));
+        loaded_programs()
+            .flatten()
+            .filter(|info| TRACING.contains(&(info.program_type() as u32)))
+            .filter(|info| !ours.contains(&info.id()))
+            .count()
     }
 
     /// Makes exactly these programs attached: kernel symbols separated by commas, `*` for all, `-`

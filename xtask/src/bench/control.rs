@@ -8,6 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::figure::Figures;
+
 /// A program that attached, with what the kernel counted of it while its statistics were on.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Program {
@@ -72,18 +74,24 @@ impl Control {
     }
 
     /// Says if there are programs of others, whose cost is in every figure.
-    pub fn warn_of_others(&mut self) {
+    pub fn warn_of_others(&mut self, figures: &mut Figures) -> Result<()> {
         #[derive(Deserialize)]
         struct Others {
             others: u64,
         }
-        match self.ask::<Others>("others") {
-            Ok(Others { others: 0 }) => {}
-            Ok(Others { others }) => eprintln!(
-                "warning: {others} tracing programs of others are loaded; their cost, and that they may switch BPF statistics on, disturbs the figures"
-            ),
-            Err(error) => eprintln!("warning: {error:#}"),
+        let Others { others } = self.ask("others")?;
+        if others != 0 {
+            figures.note(format!(
+                "warning: {others} tracing programs of others are loaded: where they share a hook, its cost is not only ours"
+            ));
         }
+        Ok(())
+    }
+
+    /// Runs of all programs that the kernel counted: growing while we have its statistics off, it
+    /// is because somebody else has them on.
+    pub fn counted_runs(&mut self) -> Result<u64> {
+        Ok(self.programs()?.iter().map(|program| program.runs).sum())
     }
 
     /// Makes exactly these programs attached.
