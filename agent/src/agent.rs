@@ -23,8 +23,10 @@ use crate::{
     topology::Topology,
 };
 
+mod bound;
 mod families;
 
+pub use bound::map_bound;
 pub use families::METRICS;
 
 /// How an agent is set up.
@@ -207,22 +209,8 @@ impl Agent {
     }
 
     fn kernel(&self) -> anyhow::Result<Kernel> {
-        let btf = Btf::read(std::path::Path::new(KERNEL_BTF))?;
-        let controller = self.owners.hierarchy().controller().enum_name();
-        let layout = btf.layout(controller);
-        let mut host = self.host;
-        host.page_node_shift = btf.page_node_shift().unwrap_or(64);
-        host.page_shift = rustix::param::page_size().trailing_zeros();
-        host.page_head_bit = btf.enumerator("PG_head").map_or(ABSENT, |bit| bit as u32);
-        host.in_user_fault_bit = btf.in_user_fault_bit().unwrap_or(0);
-        Kernel::new(
-            btf,
-            layout,
-            host,
-            self.owners.hierarchy().clone(),
-            &self.topology,
-            self.config.disabled_hooks.clone(),
-        )
+        let disabled = self.config.disabled_hooks.clone();
+        kernel(self.owners.hierarchy(), self.host, &self.topology, disabled)
     }
 
     /// Names new cgroups for the programs and lets go of old ones; to be called about once a second.
@@ -388,6 +376,13 @@ impl Agent {
         Err(format!("no probe is attached: {}", reasons.join("; ")))
     }
 
+    /// The probes that count, with their names; for measuring what they cost.
+    pub fn running_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut Running)> {
+        self.instances
+            .iter_mut()
+            .filter_map(|i| i.running.as_mut().map(|r| (i.probe.name, r)))
+    }
+
     fn running(&self) -> impl Iterator<Item = (&'static str, &Running)> {
         self.instances
             .iter()
@@ -401,9 +396,44 @@ impl Agent {
     }
 }
 
+/// What is known of this kernel, for tables of the sizes in `host`.
+fn kernel(
+    hierarchy: &Hierarchy,
+    mut host: Host,
+    topology: &Topology,
+    disabled: Vec<String>,
+) -> anyhow::Result<Kernel> {
+    let btf = Btf::read(std::path::Path::new(KERNEL_BTF))?;
+    let layout = btf.layout(hierarchy.controller().enum_name());
+    host.page_node_shift = btf.page_node_shift().unwrap_or(64);
+    host.page_shift = rustix::param::page_size().trailing_zeros();
+    host.page_head_bit = btf.enumerator("PG_head").map_or(ABSENT, |bit| bit as u32);
+    host.in_user_fault_bit = btf.in_user_fault_bit().unwrap_or(0);
+    Kernel::new(btf, layout, host, hierarchy.clone(), topology, disabled)
+}
+
 /// The tables' sizes for this host: `wanted` slots, but no more than the memory budget allows.
 fn host(topology: &Topology, wanted: u32, exact: bool) -> Host {
-    let cpus = topology.possible_cpus().max(1);
+    let pid_max = std::fs::read_to_string("/proc/sys/kernel/pid_max")
+        .ok()
+        .and_then(|text| text.trim().parse::<u32>().ok())
+        .unwrap_or(PID_MAX);
+    let nodes = topology
+        .nodes()
+        .iter()
+        .map(|node| node.id + 1)
+        .max()
+        .unwrap_or(1);
+    let cpus = topology.possible_cpus();
+    tables(cpus, nodes, pid_max, wanted, exact)
+}
+
+/// The largest `kernel.pid_max`.
+const PID_MAX: u32 = 1 << 22;
+
+/// The tables' sizes for a host.
+fn tables(cpus: u32, nodes: u32, pid_max: u32, wanted: u32, exact: bool) -> Host {
+    let cpus = cpus.max(1);
     let affordable =
         u32::try_from(CELL_BUDGET / (CELL_BYTES * u64::from(cpus))).unwrap_or(u32::MAX);
     let slots = if exact {
@@ -411,17 +441,7 @@ fn host(topology: &Topology, wanted: u32, exact: bool) -> Host {
     } else {
         wanted.clamp(MIN_SLOTS, MAX_SLOTS)
     };
-    let pid_max = std::fs::read_to_string("/proc/sys/kernel/pid_max")
-        .ok()
-        .and_then(|text| text.trim().parse::<u32>().ok())
-        .unwrap_or(1 << 22);
     let task_bits = pid_max.next_power_of_two().trailing_zeros().clamp(15, 17);
-    let nodes = topology
-        .nodes()
-        .iter()
-        .map(|node| node.id + 1)
-        .max()
-        .unwrap_or(1);
     Host {
         cpus,
         slots: slots.min(affordable),

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{agent::Config, cgroup::Controller};
 
+mod bench;
 mod reference;
 mod run;
 mod status;
@@ -29,6 +30,8 @@ enum Command {
     Topology(topology::Args),
     #[command(hide = true)]
     Reference(reference::Args),
+    #[command(hide = true)]
+    Bench(bench::Args),
 }
 
 /// How the probes are set up; shared by `run` and `status`.
@@ -81,6 +84,7 @@ impl Cli {
             Command::Status(args) => status::run(args),
             Command::Topology(args) => topology::run(&args),
             Command::Reference(args) => Ok(reference::run(&args)),
+            Command::Bench(args) => bench::run(&args),
         };
         result.unwrap_or_else(|error| {
             eprintln!("stallscope: {error:#}");

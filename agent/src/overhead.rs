@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::{
-    maps::Map,
+    maps::{Map, MapData},
     sys::{Stats, enable_stats},
 };
 
@@ -162,17 +162,22 @@ pub fn map_bytes(running: &Running) -> u64 {
     maps(running).values().sum()
 }
 
-fn memlock(map: &Map) -> Option<u64> {
-    let (Map::Array(data)
-    | Map::PerCpuArray(data)
-    | Map::HashMap(data)
-    | Map::PerCpuHashMap(data)
-    | Map::LruHashMap(data)
-    | Map::RingBuf(data)) = map
-    else {
-        return None;
-    };
-    let fd = data.fd().as_fd().as_raw_fd();
+/// The data of a map of any type that the probes use.
+pub(crate) fn map_data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::PerCpuArray(data)
+        | Map::HashMap(data)
+        | Map::PerCpuHashMap(data)
+        | Map::LruHashMap(data)
+        | Map::RingBuf(data) => Some(data),
+        _ => None,
+    }
+}
+
+/// Kernel memory of a map, in bytes.
+pub(crate) fn memlock(map: &Map) -> Option<u64> {
+    let fd = map_data(map)?.fd().as_fd().as_raw_fd();
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
     let line = info
         .lines()

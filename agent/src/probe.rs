@@ -6,6 +6,8 @@
 
 mod attach;
 
+pub use attach::Linked;
+
 use anyhow::Context as _;
 use aya::{Btf as ProgramBtf, Ebpf, EbpfLoader};
 use serde::Serialize;
@@ -85,7 +87,9 @@ pub enum Attach {
 }
 
 impl Attach {
-    fn program(self) -> Option<&'static str> {
+    /// The program, if there is one.
+    #[must_use]
+    pub fn program(self) -> Option<&'static str> {
         match self {
             Self::TpBtf(program, _)
             | Self::Fentry(program, _)
@@ -93,6 +97,19 @@ impl Attach {
             | Self::Kprobe(program, _)
             | Self::Kretprobe(program, _) => Some(program),
             Self::File(_) => None,
+        }
+    }
+
+    /// The kernel symbol or file.
+    #[must_use]
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Self::TpBtf(_, symbol)
+            | Self::Fentry(_, symbol)
+            | Self::Fexit(_, symbol)
+            | Self::Kprobe(_, symbol)
+            | Self::Kretprobe(_, symbol)
+            | Self::File(symbol) => symbol,
         }
     }
 }
@@ -280,6 +297,8 @@ pub struct Running {
     pub collector: Box<dyn Collector>,
     /// Its messages, if anybody wants them.
     pub log: Option<KernelLog>,
+    /// Its programs on their hooks.
+    links: Vec<Linked>,
 }
 
 impl Probe {
@@ -321,11 +340,15 @@ impl Probe {
         }
         let mut attached = Attached::default();
         let mut by = Vec::new();
+        let mut links = Vec::new();
         for hook in self.hooks {
             let state = match hook.attach(kernel, &mut ebpf) {
-                Ok((alternative, names)) => {
+                Ok((alternative, names, linked)) => {
+                    links.extend(linked);
                     attached.hooks.push((hook.name, alternative));
+                    let names: Vec<_> = linked.iter().map(|l| l.attach.to_string()).collect();
                     by.extend(names.iter().cloned());
+                    links.extend(linked);
                     State::Attached { by: names }
                 }
                 Err(state) => state,
@@ -343,26 +366,21 @@ impl Probe {
         }
         let collector = (self.open)(&mut ebpf, kernel, &attached).map_err(failed)?;
         let log = KernelLog::open(&mut ebpf);
-        Ok((
-            by,
-            Running {
-                ebpf,
-                collector,
-                log,
-            },
-        ))
+        let running = Running {
+            ebpf,
+            collector,
+            log,
+            links,
+        };
+        Ok((by, running))
     }
 
-    fn load(&self, kernel: &Kernel) -> anyhow::Result<Ebpf> {
-        let object = objects::OBJECTS
-            .iter()
-            .find_map(|(name, object)| (*name == self.name).then_some(*object))
-            .with_context(|| {
-                format!(
-                    "this binary was built without the BPF object `{}`; build it with `cargo xtask build`",
-                    self.name
-                )
-            })?;
+    /// Makes the probe's maps for this host, and gets its programs ready to be loaded.
+    ///
+    /// # Errors
+    /// When the binary carries no such object, or the kernel refuses its maps.
+    pub fn load(&self, kernel: &Kernel) -> anyhow::Result<Ebpf> {
+        let object = object(self.name)?;
         let mut loader = EbpfLoader::new();
         loader
             .btf(Some(&kernel.program_btf))
@@ -376,6 +394,21 @@ impl Probe {
         }
         loader.load(object).context("the kernel refused its maps")
     }
+}
+
+/// A BPF object that this binary carries.
+///
+/// # Errors
+/// When it was built without.
+pub fn object(name: &str) -> anyhow::Result<&'static [u8]> {
+    objects::OBJECTS
+        .iter()
+        .find_map(|(known, object)| (*known == name).then_some(*object))
+        .with_context(|| {
+            format!(
+                "this binary was built without the BPF object `{name}`; build it with `cargo xtask build`"
+            )
+        })
 }
 
 fn missing_field(field: &str) -> String {

@@ -1,5 +1,6 @@
 //! `cargo xtask`: every developer command of Stallscope, one file a verb.
 
+mod bench;
 mod bpf;
 mod build;
 mod check;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Build, run, test and check Stallscope.
+/// Build, run, test, check and measure Stallscope.
 ///
 /// Every verb first finds what this machine lacks, installs only that, and says what and why.
 #[derive(Debug, Parser)]
@@ -35,6 +36,7 @@ Examples:
   cargo xtask build                only build target/release/stallscope
   cargo xtask test                 every test this machine can run
   cargo xtask check --fix          format, lint, check licences, regenerate the reference pages
+  cargo xtask bench --quick        what the agent costs here, beside what it may cost
   cargo xtask build --no-install   name what is missing instead of installing it
 
 Environment:
@@ -47,6 +49,7 @@ enum Verb {
     Run(run::Args),
     Test(test::Args),
     Check(check::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -56,18 +59,28 @@ fn main() -> ExitCode {
     } else {
         setup::Install::Allow
     };
-    let done = workspace::Workspace::load().and_then(|workspace| match &cli.verb {
-        Verb::Build(args) => build::run(&workspace, install, args).map(|_| ()),
-        Verb::Run(args) => run::run(&workspace, install, args),
-        Verb::Test(args) => test::run(&workspace, install, args),
-        Verb::Check(args) => check::run(&workspace, install, args),
-    });
+    let done = match &cli.verb {
+        // Needs neither Cargo nor the sources.
+        Verb::Bench(args) if args.has_agent() => bench::run_given(args),
+        verb => with_workspace(verb, install),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn with_workspace(verb: &Verb, install: setup::Install) -> anyhow::Result<()> {
+    let workspace = workspace::Workspace::load()?;
+    match verb {
+        Verb::Build(args) => build::run(&workspace, install, args).map(|_| ()),
+        Verb::Run(args) => run::run(&workspace, install, args),
+        Verb::Test(args) => test::run(&workspace, install, args),
+        Verb::Check(args) => check::run(&workspace, install, args),
+        Verb::Bench(args) => bench::run(&workspace, install, args),
     }
 }
 

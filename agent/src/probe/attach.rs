@@ -1,28 +1,72 @@
 //! Attaching the alternatives of a hook, and telling "cannot" from "should and does not".
 
-use std::{error::Error as _, io, path::Path};
+use std::{any::Any, error::Error as _, io, path::Path};
 
+use anyhow::Context as _;
 use aya::{
     Ebpf,
     programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError},
 };
 
-use super::{Alternative, Attach, Hook, Kernel, State, missing_field};
+use super::{Alternative, Attach, Hook, Kernel, Running, State, missing_field};
 
 /// `ENOTSUPP`, which the kernel returns though it has no place in user space (`include/linux/errno.h`).
 const ENOTSUPP: i32 = 524;
+
+/// What holds a program on its hook; the program is off it once this is dropped.
+type Link = Box<dyn Any + Send>;
+
+/// A loaded program with its hook.
+pub struct Linked {
+    /// Program and hook.
+    pub attach: Attach,
+    /// The program's name in its object.
+    pub program: &'static str,
+    /// None while it is detached.
+    link: Option<Link>,
+}
+
+impl Running {
+    /// Programs that were attached when the probe was started.
+    pub fn programs(&self) -> impl Iterator<Item = &Linked> {
+        self.links.iter()
+    }
+
+    /// Attaches the programs for which `wanted` holds and detaches the others, without loading
+    /// anything anew. For measuring what the programs cost: nothing is counted while they are off.
+    ///
+    /// # Errors
+    /// When the kernel refuses a hook that it took before.
+    pub fn set_attached(&mut self, wanted: impl Fn(Attach) -> bool) -> anyhow::Result<()> {
+        for linked in &mut self.links {
+            let wanted = wanted(linked.attach);
+            if !wanted {
+                linked.link = None;
+            } else if linked.link.is_none() {
+                let attach = linked.attach;
+                let program = self
+                    .ebpf
+                    .program_mut(linked.program)
+                    .with_context(|| format!("the program `{}` is gone", linked.program))?;
+                let link = attach.link(program);
+                linked.link = Some(link.with_context(|| format!("cannot attach {attach} again"))?);
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Hook {
     pub(super) fn attach(
         &self,
         kernel: &Kernel,
         ebpf: &mut Ebpf,
-    ) -> Result<(usize, Vec<String>), State> {
+    ) -> Result<(usize, Vec<String>, Vec<Linked>), State> {
         let mut reasons = Vec::new();
         let mut failure = None;
         for (i, alternative) in self.alternatives.iter().enumerate() {
             match alternative.attach(kernel, ebpf) {
-                Ok(names) => return Ok((i, names)),
+                Ok((names, links)) => return Ok((i, names, links)),
                 Err(State::Failed { error }) => failure = Some(error),
                 Err(state) => {
                     let reason = state.detail();
@@ -52,7 +96,11 @@ impl Alternative {
         }
     }
 
-    fn attach(&self, kernel: &Kernel, ebpf: &mut Ebpf) -> Result<Vec<String>, State> {
+    fn attach(
+        &self,
+        kernel: &Kernel,
+        ebpf: &mut Ebpf,
+    ) -> Result<(Vec<String>, Vec<Linked>), State> {
         let unsupported = |reason: String| Err(State::Unsupported { reason });
         if let Some(field) = kernel.missing(self.fields) {
             return unsupported(missing_field(field));
@@ -61,7 +109,8 @@ impl Alternative {
             return unsupported(reason);
         }
         let mut names = Vec::new();
-        for attach in self.programs {
+        let mut links: Vec<Linked> = Vec::new();
+        for &attach in self.programs {
             let name = attach.to_string();
             if kernel
                 .disabled
@@ -73,24 +122,38 @@ impl Alternative {
             if let Some(reason) = attach.impossible() {
                 return unsupported(format!("{name}: {reason}"));
             }
-            let Some(program) = attach.program() else {
+            let Some(name_of_program) = attach.program() else {
                 names.push(name);
                 continue;
             };
-            let program = ebpf.program_mut(program).ok_or_else(|| State::Failed {
-                error: format!("the object has no program `{program}`"),
-            })?;
-            if let Err(error) = attach.attach(program, kernel) {
-                for attached in &self.programs[..=names.len()] {
-                    if let Some(program) = attached.program().and_then(|p| ebpf.program_mut(p)) {
-                        unload(program);
-                    }
+            let program = ebpf
+                .program_mut(name_of_program)
+                .ok_or_else(|| State::Failed {
+                    error: format!("the object has no program `{name_of_program}`"),
+                })?;
+            let loaded = attach.load(program, kernel);
+            match loaded.and_then(|()| attach.link(program)) {
+                Ok(link) => {
+                    names.push(name);
+                    links.push(Linked {
+                        attach,
+                        program: name_of_program,
+                        link: Some(link),
+                    });
                 }
-                return Err(attach.verdict(&error));
+                Err(error) => {
+                    drop(links);
+                    for attached in &self.programs[..=names.len()] {
+                        if let Some(program) = attached.program().and_then(|p| ebpf.program_mut(p))
+                        {
+                            unload(program);
+                        }
+                    }
+                    return Err(attach.verdict(&error));
+                }
             }
-            names.push(name);
         }
-        Ok(names)
+        Ok((names, links))
     }
 }
 
@@ -110,30 +173,53 @@ fn unload(program: &mut Program) {
 }
 
 impl Attach {
-    fn attach(self, program: &mut Program, kernel: &Kernel) -> Result<(), ProgramError> {
+    fn load(self, program: &mut Program, kernel: &Kernel) -> Result<(), ProgramError> {
         match self {
             Self::TpBtf(_, tracepoint) => {
                 let program: &mut BtfTracePoint = program.try_into()?;
-                program.load(tracepoint, &kernel.program_btf)?;
-                program.attach().map(drop)
+                program.load(tracepoint, &kernel.program_btf)
             }
             Self::Fentry(_, function) => {
                 let program: &mut FEntry = program.try_into()?;
-                program.load(function, &kernel.program_btf)?;
-                program.attach().map(drop)
+                program.load(function, &kernel.program_btf)
             }
             Self::Fexit(_, function) => {
                 let program: &mut FExit = program.try_into()?;
-                program.load(function, &kernel.program_btf)?;
-                program.attach().map(drop)
+                program.load(function, &kernel.program_btf)
             }
-            Self::Kprobe(_, function) | Self::Kretprobe(_, function) => {
+            Self::Kprobe(..) | Self::Kretprobe(..) => {
                 let program: &mut KProbe = program.try_into()?;
-                program.load()?;
-                program.attach(function, 0).map(drop)
+                program.load()
             }
             Self::File(_) => Ok(()),
         }
+    }
+
+    /// Puts a loaded program on its hook.
+    fn link(self, program: &mut Program) -> Result<Link, ProgramError> {
+        Ok(match self {
+            Self::TpBtf(..) => {
+                let program: &mut BtfTracePoint = program.try_into()?;
+                let id = program.attach()?;
+                Box::new(program.take_link(id)?)
+            }
+            Self::Fentry(..) => {
+                let program: &mut FEntry = program.try_into()?;
+                let id = program.attach()?;
+                Box::new(program.take_link(id)?)
+            }
+            Self::Fexit(..) => {
+                let program: &mut FExit = program.try_into()?;
+                let id = program.attach()?;
+                Box::new(program.take_link(id)?)
+            }
+            Self::Kprobe(_, function) | Self::Kretprobe(_, function) => {
+                let program: &mut KProbe = program.try_into()?;
+                let id = program.attach(function, 0)?;
+                Box::new(program.take_link(id)?)
+            }
+            Self::File(_) => Box::new(()),
+        })
     }
 
     /// Why it cannot work on this kernel, where that is known before trying.
