@@ -346,7 +346,6 @@ impl Probe {
                 Ok((alternative, names, linked)) => {
                     links.extend(linked);
                     attached.hooks.push((hook.name, alternative));
-                    let names: Vec<_> = linked.iter().map(|l| l.attach.to_string()).collect();
                     by.extend(names.iter().cloned());
                     links.extend(linked);
                     State::Attached { by: names }
