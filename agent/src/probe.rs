@@ -347,7 +347,6 @@ impl Probe {
                     links.extend(linked);
                     attached.hooks.push((hook.name, alternative));
                     by.extend(names.iter().cloned());
-                    links.extend(linked);
                     State::Attached { by: names }
                 }
                 Err(state) => state,
