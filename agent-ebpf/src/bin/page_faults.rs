@@ -13,6 +13,10 @@
     clippy::inline_always,
     reason = "on the hot path a call costs as much as the work"
 )]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "aya passes contexts by value"
+)]
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -64,7 +68,7 @@ fn cell<A: Access>(task: Task<A>) -> Option<*mut FaultCell> {
             };
             cell = slot::cell(&CELLS, &RETIRED, slot, cpu)?;
             (*cell).serial = serial;
-            (*cell).node = bpf_get_numa_node_id() as u32 + 1;
+            (*cell).node = bpf_get_numa_node_id().cast_unsigned() as u32 + 1;
         }
         (*cell).events += 1;
     }
