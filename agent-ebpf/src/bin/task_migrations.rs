@@ -6,8 +6,12 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 #![allow(missing_docs, reason = "aya's macros make public functions")]
+#![allow(
+    clippy::inline_always,
+    reason = "on the hot path a call costs as much as the work"
+)]
 
-use core::{arch::asm, mem::offset_of};
+use core::arch::asm;
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
@@ -85,10 +89,10 @@ unsafe fn add_atomically(word: *mut u64, by: u64) {
 /// `cell` is this CPU's.
 #[inline(always)]
 unsafe fn between_nodes(cell: *mut MigrationCell, from: CpuPlace, to: CpuPlace, cpu: u32) {
-    let place = from.node as u32 * kernel::nodes() + to.node as u32;
+    let place = u32::from(from.node) * kernel::nodes() + u32::from(to.node);
     if let Some(distance) = DISTANCES.get(place) {
         // SAFETY: the caller's.
-        unsafe { (*cell).distance += *distance as u64 };
+        unsafe { (*cell).distance += u64::from(*distance) };
     }
     let pair = NodePair {
         // SAFETY: the caller's.
@@ -97,11 +101,11 @@ unsafe fn between_nodes(cell: *mut MigrationCell, from: CpuPlace, to: CpuPlace, 
         to: to.node,
         reserved: 0,
     };
-    let mut count = NODE_PAIRS.get_ptr_mut(&pair);
+    let mut count = NODE_PAIRS.get_ptr_mut(pair);
     if count.is_none() {
         // Another CPU may come first: then its entry is found below.
-        let _ = NODE_PAIRS.insert(&pair, &0, BPF_NOEXIST as u64);
-        count = NODE_PAIRS.get_ptr_mut(&pair);
+        let _ = NODE_PAIRS.insert(pair, 0, u64::from(BPF_NOEXIST));
+        count = NODE_PAIRS.get_ptr_mut(pair);
     }
     match count {
         // SAFETY: an aligned word of the map's value.
@@ -118,6 +122,10 @@ unsafe fn between_nodes(cell: *mut MigrationCell, from: CpuPlace, to: CpuPlace, 
 /// Counts a move. It fires before the task's CPU changes, under its `pi_lock` or the lock of its run
 /// queue with interrupts off, so nothing on this CPU comes in between.
 #[btf_tracepoint(function = "sched_migrate_task")]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "aya passes contexts by value"
+)]
 pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: `sched_migrate_task` passes (p, dest_cpu) on every kernel.
     let task = unsafe { Task::<Typed>::new(ctx.arg(0)) };
@@ -136,21 +144,14 @@ pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     let Some(cell) = CELLS.get_ptr_mut(seat.place(cpu)) else {
         return 0;
     };
-    const {
-        assert!(
-            offset_of!(MigrationCell, boundaries) + 8 * size_of::<u32>()
-                <= size_of::<MigrationCell>()
-        )
-    };
-    // SAFETY: this CPU's cell; the mask tells the verifier that the counter lies in it.
+    // SAFETY: this CPU's cell.
     unsafe {
         if (*cell).serial != seat.serial {
             start_afresh(cell, seat, cpu);
         }
         (*cell).migrations += 1;
-        let counts = (&raw mut (*cell).boundaries).cast::<u32>();
-        let count = counts.add(boundary as usize & 7);
-        *count = (*count).wrapping_add(1);
+        let count = &mut (*cell).boundaries[boundary as usize & 7];
+        *count = count.wrapping_add(1);
         // On a host with one node the verifier knows that this cannot be, and leaves it out.
         if kernel::nodes() > 1 && boundary >= Boundary::Node && from.between_nodes(*to) {
             between_nodes(cell, *from, *to, cpu);
