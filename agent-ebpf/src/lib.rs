@@ -7,10 +7,6 @@
 //! *retired* cell and starts afresh, so nothing counted is lost or given to the wrong cgroup.
 //! Slot 0, which the kernel never hands out, takes what lies beyond the capacity.
 #![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
-#![allow(
-    clippy::inline_always,
-    reason = "on the hot path a call costs as much as the work"
-)]
 
 mod fault;
 pub mod kernel;

@@ -5,6 +5,10 @@
 //! (At the entry the clock is stale, which loses up to 85 % on old kernels.)
 #![no_std]
 #![no_main]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "aya passes contexts by value"
+)]
 #![allow(missing_docs, reason = "aya's macros make public functions")]
 
 use aya_ebpf::{

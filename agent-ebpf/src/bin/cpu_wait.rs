@@ -7,11 +7,11 @@
 //! therefore sum to `run_delay`.
 #![no_std]
 #![no_main]
-#![allow(missing_docs, reason = "aya's macros make public functions")]
 #![allow(
-    clippy::inline_always,
-    reason = "on the hot path a call costs as much as the work"
+    clippy::needless_pass_by_value,
+    reason = "aya passes contexts by value"
 )]
+#![allow(missing_docs, reason = "aya's macros make public functions")]
 
 use core::mem::offset_of;
 
@@ -689,10 +689,6 @@ unsafe fn close_throttle(
 
 /// Attributes wait, and the time of the task that leaves.
 #[btf_tracepoint(function = "sched_switch")]
-#[allow(
-    clippy::needless_pass_by_value,
-    reason = "aya passes contexts by value"
-)]
 pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: `sched_switch` passes (preempt, prev, next) on every kernel.
     let (prev, next) = unsafe {
@@ -719,10 +715,6 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 
 /// Attributes the wait that a task leaves behind when it is moved to another CPU.
 #[btf_tracepoint(function = "sched_migrate_task")]
-#[allow(
-    clippy::needless_pass_by_value,
-    reason = "aya passes contexts by value"
-)]
 pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: `sched_migrate_task` passes (p, dest_cpu) on every kernel.
     let task = unsafe { Task::<Typed>::new(ctx.arg(0)) };

@@ -8,15 +8,11 @@
 //! the helper for a typed current task came with 5.11, so `*_5_10` and the kprobes read by helper.
 #![no_std]
 #![no_main]
-#![allow(missing_docs, reason = "aya's macros make public functions")]
-#![allow(
-    clippy::inline_always,
-    reason = "on the hot path a call costs as much as the work"
-)]
 #![allow(
     clippy::needless_pass_by_value,
     reason = "aya passes contexts by value"
 )]
+#![allow(missing_docs, reason = "aya's macros make public functions")]
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,

@@ -4,6 +4,10 @@
 //! the task waited for a CPU meanwhile, so that nothing is counted here and as run-queue wait too.
 #![no_std]
 #![no_main]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "aya passes contexts by value"
+)]
 #![allow(missing_docs, reason = "aya's macros make public functions")]
 
 use aya_ebpf::{

@@ -4,12 +4,12 @@
 //! task's cgroup, two additions. Only a move between NUMA nodes pays for more.
 #![no_std]
 #![no_main]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "aya passes contexts by value"
+)]
 #![feature(asm_experimental_arch)]
 #![allow(missing_docs, reason = "aya's macros make public functions")]
-#![allow(
-    clippy::inline_always,
-    reason = "on the hot path a call costs as much as the work"
-)]
 
 use core::arch::asm;
 
@@ -122,10 +122,6 @@ unsafe fn between_nodes(cell: *mut MigrationCell, from: CpuPlace, to: CpuPlace, 
 /// Counts a move. It fires before the task's CPU changes, under its `pi_lock` or the lock of its run
 /// queue with interrupts off, so nothing on this CPU comes in between.
 #[btf_tracepoint(function = "sched_migrate_task")]
-#[allow(
-    clippy::needless_pass_by_value,
-    reason = "aya passes contexts by value"
-)]
 pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: `sched_migrate_task` passes (p, dest_cpu) on every kernel.
     let task = unsafe { Task::<Typed>::new(ctx.arg(0)) };
