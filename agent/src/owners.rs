@@ -222,8 +222,11 @@ impl Owners {
         for index in &owners {
             if let Some(owner) = self.entries.remove(index).and_then(|entry| entry.owner) {
                 self.by_label.remove(&owner.cgroup);
-                // A pod's containers share a group; the next of them makes it anew.
-                self.groups.remove(owner.group_key());
+                // A pod's containers share a group, which stays until the last of them is gone.
+                let mut others = self.entries.values().filter_map(|entry| entry.owner.as_ref());
+                if !others.any(|other| other.group_key() == owner.group_key()) {
+                    self.groups.remove(owner.group_key());
+                }
             }
         }
         let mut cgroups: Vec<_> = self
@@ -237,7 +240,11 @@ impl Owners {
         }
         let removed = self.unknown.iter().filter(|(_, asked)| **asked > ASKS);
         cgroups.extend(removed.map(|(id, _)| *id));
-        self.unknown.retain(|_, asked| *asked < 1000);
+        // Those that nobody asks for any more grow old as well.
+        self.unknown.retain(|_, asked| {
+            *asked += ASKS;
+            *asked < 1000
+        });
         (owners, cgroups)
     }
 
