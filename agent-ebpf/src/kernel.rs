@@ -71,6 +71,9 @@ layout! {
     task_last_arrival: "task_struct" "sched_info.last_arrival",
     /// When it was last queued; 0 while not waiting.
     task_last_queued: "task_struct" "sched_info.last_queued",
+    /// Whether this very task is parked because its group is throttled. Since 6.18 tasks are parked
+    /// one by one, as they return to user mode; before, the whole run queue is taken away.
+    task_throttled: "task_struct" "throttled",
     /// The unit of bit fields that holds `in_user_fault`.
     task_in_user_fault: "task_struct" "in_user_fault",
     /// The CPU's run queue.
@@ -439,6 +442,19 @@ mod loads {
     }
 
     impl<A: Access> Task<A> {
+        /// Whether the task is parked because its group is throttled; none where the kernel takes
+        /// whole run queues away instead.
+        #[inline(always)]
+        #[must_use]
+        pub fn parked(self) -> Option<bool> {
+            let offset = offset!(task_throttled);
+            if offset == ABSENT {
+                return None;
+            }
+            // SAFETY: the offset was resolved for this structure.
+            Some(unsafe { A::load::<u8>(self.0, offset) } != 0)
+        }
+
         /// Eight bytes of the task's name from byte `start`, as little-endian words hold them.
         #[inline(always)]
         #[must_use]

@@ -223,7 +223,10 @@ impl Owners {
             if let Some(owner) = self.entries.remove(index).and_then(|entry| entry.owner) {
                 self.by_label.remove(&owner.cgroup);
                 // A pod's containers share a group, which stays until the last of them is gone.
-                let mut others = self.entries.values().filter_map(|entry| entry.owner.as_ref());
+                let mut others = self
+                    .entries
+                    .values()
+                    .filter_map(|entry| entry.owner.as_ref());
                 if !others.any(|other| other.group_key() == owner.group_key()) {
                     self.groups.remove(owner.group_key());
                 }

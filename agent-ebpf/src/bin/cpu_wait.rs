@@ -25,7 +25,7 @@ use aya_log_ebpf::debug;
 use stallscope_ebpf::{
     Cause, Cell as _, DAEMON_NODES, Daemon, DaemonCell, GROUP_UNKNOWN, Occupant, RING_LENGTH, Ring,
     Segment, SlotOwner, THROTTLE_UNKNOWN, TaskEntry, WaitCell,
-    kernel::{self, CfsRq, MAX_RT_PRIO, PF_KTHREAD, TASK_DEAD, Task, Typed},
+    kernel::{self, MAX_RT_PRIO, PF_KTHREAD, TASK_DEAD, Task, Typed},
     slot::{self, Seat},
     wait_bucket,
 };
@@ -327,9 +327,9 @@ unsafe fn count_stay(cell: *mut WaitCell, ns: u64) {
 /// `cell` belongs to the CPU of `cfs_rq`, whose run-queue lock is held.
 #[inline(always)]
 unsafe fn throttled(
+    task: Task<Typed>,
     cell: *const WaitCell,
     entry: *const TaskEntry,
-    cfs_rq: CfsRq<Typed>,
     total: u64,
     from: u64,
     now: u64,
@@ -337,6 +337,25 @@ unsafe fn throttled(
 ) -> Throttled {
     // SAFETY: the caller's.
     unsafe {
+        let none = Throttled {
+            start: from,
+            end: from,
+            earlier: 0,
+        };
+        let remembered = (*entry).throttled_ns;
+        let parks = task.parked();
+        if parks == Some(true) {
+            return Throttled {
+                start: from,
+                end: now,
+                earlier: 0,
+            };
+        }
+        if parks.is_some() && remembered == THROTTLE_UNKNOWN {
+            // It was not parked: it waited for others, whatever befell the rest of its group.
+            return none;
+        }
+        let cfs_rq = task.cfs_rq();
         let grown = total - (*cell).throttled_seen_ns;
         let (mut start, mut end) = ((*cell).throttle_start_ns, (*cell).throttle_end_ns);
         if end == 0 && start != 0 {
@@ -347,9 +366,10 @@ unsafe fn throttled(
             // just now if nobody else had the CPU.
             start = if idle { now - grown } else { from };
             end = start + grown;
-        } else if cfs_rq.throttle_count() != 0 {
+        } else if parks.is_none() && cfs_rq.throttle_count() != 0 {
             (start, end) = (from, now);
         }
+        let length = end - start;
         if start < from {
             start = from;
         }
@@ -359,12 +379,35 @@ unsafe fn throttled(
         if end < start {
             (start, end) = (from, from);
         }
+        if remembered == THROTTLE_UNKNOWN {
+            return Throttled {
+                start,
+                end,
+                earlier: 0,
+            };
+        }
         // A preempted task may have waited through several throttles: the total knows of all of
         // them, and the first began with the wait.
+        let all = total - remembered;
+        if parks.is_some() {
+            if all <= length {
+                return Throttled {
+                    start,
+                    end,
+                    earlier: 0,
+                };
+            }
+            // Unparked after the first, it was queued through the others.
+            let first = from + (all - length);
+            return Throttled {
+                start: from,
+                end: if first < now { first } else { now },
+                earlier: 0,
+            };
+        }
         let mut earlier = 0;
-        let remembered = (*entry).throttled_ns;
-        if remembered != THROTTLE_UNKNOWN && total - remembered > end - start {
-            earlier = total - remembered - (end - start);
+        if all > end - start {
+            earlier = all - (end - start);
             let room = start - from;
             if earlier > room {
                 earlier = room;
@@ -450,7 +493,7 @@ fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, c
         }
         if state & TASK_DEAD != 0 {
             forget(pid);
-        } else if (*cell).throttled_seen_ns != 0 {
+        } else if (*cell).throttled_seen_ns != 0 || prev.parked() == Some(true) {
             remember_throttle(prev, cell, runnable, now);
         }
     }
@@ -504,14 +547,15 @@ unsafe fn remember_throttle(prev: Task<Typed>, cell: *mut WaitCell, runnable: bo
     let cfs_rq = prev.cfs_rq();
     // SAFETY: the caller's.
     unsafe {
-        if cfs_rq.throttle_count() != 0
-            && ((*cell).throttle_end_ns != 0 || (*cell).throttle_start_ns == 0)
-        {
+        let parks = prev.parked();
+        let throttled = parks.unwrap_or_else(|| cfs_rq.throttle_count() != 0);
+        if throttled && ((*cell).throttle_end_ns != 0 || (*cell).throttle_start_ns == 0) {
             (*cell).throttle_start_ns = now;
             (*cell).throttle_end_ns = 0;
         }
         if let Some((entry, _, true)) = task_entry(prev.pid()) {
-            (*entry).throttled_ns = if runnable {
+            let remember = parks.unwrap_or(runnable);
+            (*entry).throttled_ns = if remember {
                 cfs_rq.throttled_time()
             } else {
                 THROTTLE_UNKNOWN
@@ -611,18 +655,17 @@ unsafe fn arrive_throttled(
         now,
         idle,
     } = *arrival;
-    let cfs_rq = next.cfs_rq();
     // SAFETY: the caller's.
     unsafe {
         if queued != 0 && queued < now {
             if next.prio() >= MAX_RT_PRIO {
-                let hole = throttled(cell, entry, cfs_rq, total, queued, now, idle);
+                let hole = throttled(next, cell, entry, total, queued, now, idle);
                 split_around(cpu, cell, place, who, queued, now, hole);
             } else {
                 split(cpu, place, who.0, queued, now);
             }
         }
-        close_throttle(cell, cfs_rq, total, queued, now, idle);
+        close_throttle(cell, total, queued, now, idle);
     }
 }
 
@@ -663,14 +706,7 @@ unsafe fn not_as_left(
 /// # Safety
 /// `cell` is this CPU's, under its run-queue lock.
 #[inline(always)]
-unsafe fn close_throttle(
-    cell: *mut WaitCell,
-    cfs_rq: CfsRq<Typed>,
-    total: u64,
-    queued: u64,
-    now: u64,
-    idle: bool,
-) {
+unsafe fn close_throttle(cell: *mut WaitCell, total: u64, queued: u64, now: u64, idle: bool) {
     // SAFETY: the caller's.
     unsafe {
         let grown = total - (*cell).throttled_seen_ns;
@@ -681,9 +717,7 @@ unsafe fn close_throttle(
         if (*cell).throttle_end_ns != 0 || (*cell).throttle_start_ns == 0 {
             (*cell).throttle_start_ns = if idle { now - grown } else { queued };
         }
-        if cfs_rq.throttle_count() == 0 {
-            (*cell).throttle_end_ns = (*cell).throttle_start_ns + grown;
-        }
+        (*cell).throttle_end_ns = (*cell).throttle_start_ns + grown;
     }
 }
 
@@ -780,7 +814,7 @@ unsafe fn attribute_left(
             && task.prio() >= MAX_RT_PRIO
             && (*there).serial == seat.serial
         {
-            let hole = throttled(there, entry, cfs_rq, total, from, now, false);
+            let hole = throttled(task, there, entry, total, from, now, false);
             split_around(source, cell, place, waiting, from, now, hole);
         } else {
             split(source, place, waiting.0, from, now);
