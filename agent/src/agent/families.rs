@@ -8,11 +8,12 @@ use crate::{
 };
 
 /// The families written here.
-pub static METRICS: [&Metric; 11] = [
+pub static METRICS: [&Metric; 12] = [
     &BUILD_INFO,
     &PROBE_STATUS,
     &HOOK_STATUS,
     &UPTIME,
+    &AGENT_CPU,
     &LOST_EVENTS,
     &SLOTS,
     &SLOTS_GROWN,
@@ -56,6 +57,15 @@ static UPTIME: Metric = Metric {
     labels: &[],
     scope: Scope::Host,
     source: "the agent",
+};
+
+static AGENT_CPU: Metric = Metric {
+    name: "stallscope_agent_cpu_seconds_total",
+    kind: Kind::Counter,
+    help: "CPU time of the agent's own process; process_cpu_seconds_total has it in whole seconds only. What its programs take in the kernel is in stallscope_program_run_seconds_total.",
+    labels: &[],
+    scope: Scope::Host,
+    source: "clock_gettime(2) `CLOCK_PROCESS_CPUTIME_ID`",
 };
 
 static LOST_EVENTS: Metric = Metric {
@@ -156,6 +166,10 @@ impl Agent {
         }
         let uptime = self.started.elapsed().as_secs_f64();
         out.family(&UPTIME).sample(None, &[], Value::Float(uptime));
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let cpu = cpu.tv_sec.cast_unsigned() * 1_000_000_000 + cpu.tv_nsec.cast_unsigned();
+        out.family(&AGENT_CPU)
+            .sample(None, &[], Value::Nanoseconds(cpu));
         let mut family = out.family(&LOST_EVENTS);
         for (probe, running) in self.running() {
             for (reason, count) in running.collector.lost() {
