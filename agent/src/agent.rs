@@ -61,7 +61,7 @@ impl Default for Config {
 
 /// Kernel memory that per-CPU cells may take at most, in bytes: with the tables of fixed size under
 /// 64 MB on 128 CPUs.
-const CELL_BUDGET: u64 = 56 << 20;
+const CELL_BUDGET: u64 = 52 << 20;
 /// Bytes of all cells of one slot on one CPU.
 const CELL_BYTES: u64 = 192 + 64 + 64;
 const MIN_SLOTS: u32 = 1024;
