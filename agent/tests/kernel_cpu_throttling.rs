@@ -147,7 +147,7 @@ fn a_quota_may_come_and_go_and_so_may_its_cgroup() {
 
     limit(&group, Some(10_000));
     let spinner = group.spin(1);
-    sleep(Duration::from_millis(5100));
+    sleep(Duration::from_millis(10_100));
     spinner[0].stop();
     let truth = settle(&group);
     let scrape = Scrape::of(&mut agent);
@@ -156,7 +156,7 @@ fn a_quota_may_come_and_go_and_so_may_its_cgroup() {
 
     // Without a quota the totals stay as they are, and the limit is no more.
     limit(&group, None);
-    sleep(Duration::from_millis(5100));
+    sleep(Duration::from_millis(10_100));
     let scrape = Scrape::of(&mut agent);
     assert_eq!(exported(&scrape, &labels), truth);
     assert_eq!(scrape.series(LIMIT, &labels).count(), 0);

@@ -146,7 +146,7 @@ static THROTTLE_SECONDS: Metric = Metric {
 
 /// How often all limits are read, and with them the totals of those that have one: what a cgroup was
 /// throttled after that and before it is removed is not known.
-const LIMITS_EVERY: Duration = Duration::from_secs(5);
+const LIMITS_EVERY: Duration = Duration::from_secs(10);
 
 /// Places in a row.
 const LIMITED: usize = 0;
