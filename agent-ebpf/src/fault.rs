@@ -62,14 +62,19 @@ impl FaultCell {
 
 impl Cell for FaultCell {
     #[inline(always)]
-    fn new(cgroup: u64) -> Self {
+    fn new(cgroup: u64, serial: u64) -> Self {
         Self {
             cgroup,
             events: 0,
             node: 0,
             counts: [0; FAULT_COUNTS],
-            serial: 0,
+            serial: serial as u32,
         }
+    }
+
+    #[inline(always)]
+    fn is_of(&self, serial: u64) -> bool {
+        self.serial == serial as u32
     }
 
     #[inline(always)]

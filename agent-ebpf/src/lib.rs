@@ -56,10 +56,13 @@ pub struct Host {
 
 /// What one CPU counts for one slot.
 pub trait Cell: Copy {
-    /// A cell that counted nothing, for the cgroup with this kernfs id.
-    fn new(cgroup: u64) -> Self;
+    /// A cell that counted nothing, for the cgroup with this kernfs id, whose css has this serial
+    /// number.
+    fn new(cgroup: u64, serial: u64) -> Self;
     /// The cgroup it counts for; 0 for none.
     fn cgroup(&self) -> u64;
+    /// Whether it counts for the css with this serial number.
+    fn is_of(&self, serial: u64) -> bool;
     /// Adds what `other` counted.
     fn add(&mut self, other: &Self);
 }
@@ -233,10 +236,10 @@ pub struct WaitCell {
 
 impl Cell for WaitCell {
     #[inline(always)]
-    fn new(cgroup: u64) -> Self {
+    fn new(cgroup: u64, serial: u64) -> Self {
         Self {
             cgroup,
-            serial: 0,
+            serial,
             answer: 0,
             on_cpu_ns: 0,
             wait_ns: [0; CAUSES],
@@ -246,6 +249,11 @@ impl Cell for WaitCell {
             wait_buckets: [0; WAIT_BUCKETS],
             preemptions: [0; DAEMONS],
         }
+    }
+
+    #[inline(always)]
+    fn is_of(&self, serial: u64) -> bool {
+        self.serial == serial
     }
 
     #[inline(always)]

@@ -20,14 +20,19 @@ pub struct MigrationCell {
 
 impl Cell for MigrationCell {
     #[inline(always)]
-    fn new(cgroup: u64) -> Self {
+    fn new(cgroup: u64, serial: u64) -> Self {
         Self {
             cgroup,
-            serial: 0,
+            serial,
             migrations: 0,
             distance: 0,
             boundaries: [0; 8],
         }
+    }
+
+    #[inline(always)]
+    fn is_of(&self, serial: u64) -> bool {
+        self.serial == serial
     }
 
     #[inline(always)]

@@ -7,48 +7,6 @@ use crate::{
     kernel::{self, Access, Css, Task},
 };
 
-/// A slot with the cgroup that has it now.
-#[derive(Clone, Copy)]
-pub struct Slot {
-    /// `css.id`, or 0 beyond the capacity.
-    pub index: u32,
-    /// kernfs id; 0 beyond the capacity.
-    pub cgroup: u64,
-}
-
-impl Slot {
-    /// Where the cell of this slot on `cpu` is.
-    #[inline(always)]
-    #[must_use]
-    pub fn place(self, cpu: u32) -> u32 {
-        self.index * kernel::cpus() + cpu
-    }
-}
-
-/// The slot of a css.
-#[inline(always)]
-#[must_use]
-pub fn of_css<A: Access>(css: Css<A>) -> Slot {
-    let index = css.id();
-    if index >= kernel::slots() {
-        return Slot {
-            index: 0,
-            cgroup: 0,
-        };
-    }
-    Slot {
-        index,
-        cgroup: css.cgroup().kn().id(),
-    }
-}
-
-/// The slot of a task.
-#[inline(always)]
-#[must_use]
-pub fn of_task<A: Access>(task: Task<A>) -> Slot {
-    of_css(task.cgroups().css())
-}
-
 /// A slot with the css that has it now: what is needed on the hot path, where following the css to
 /// its cgroup's id would cost three more loads from two more cache lines.
 #[derive(Clone, Copy)]
@@ -88,6 +46,22 @@ impl<A: Access> Seat<A> {
         self.index * kernel::cpus() + cpu
     }
 
+    /// The cell of this slot on `cpu`, which must be this CPU; started afresh if it was another
+    /// cgroup's.
+    #[inline(always)]
+    #[must_use]
+    pub fn cell<T: Cell>(self, cells: &Array<T>, retired: &Array<T>, cpu: u32) -> Option<*mut T> {
+        let cell = cells.get_ptr_mut(self.place(cpu))?;
+        // SAFETY: a pointer into the map's value, written by this CPU alone.
+        unsafe {
+            if !(*cell).is_of(self.serial) {
+                let retired = retired.get_ptr_mut(cpu).unwrap_or(core::ptr::null_mut());
+                start_afresh(cell, retired, self);
+            }
+        }
+        Some(cell)
+    }
+
     /// kernfs id of the cgroup; 0 beyond the capacity.
     #[inline(always)]
     #[must_use]
@@ -108,28 +82,18 @@ pub fn this_cpu() -> u32 {
     unsafe { bpf_get_smp_processor_id() as u32 }
 }
 
-/// The cell of `slot` on `cpu`, whichever cgroup it counts for.
-#[inline(always)]
-#[must_use]
-pub fn peek<T>(cells: &Array<T>, slot: Slot, cpu: u32) -> Option<*mut T> {
-    cells.get_ptr_mut(slot.place(cpu))
-}
-
-/// The cell of `slot` on `cpu`, which must be this CPU, reset if it was another cgroup's.
-#[inline(always)]
-#[must_use]
-pub fn cell<T: Cell>(cells: &Array<T>, retired: &Array<T>, slot: Slot, cpu: u32) -> Option<*mut T> {
-    let cell = peek(cells, slot, cpu)?;
-    // SAFETY: a pointer into the map's value, written by this CPU alone.
+/// Gives a cell to the cgroup that has its slot now, and what it counted to `retired`.
+///
+/// # Safety
+/// `cell` is this CPU's of `seat`; `retired` is this CPU's, or null.
+#[cold]
+#[inline(never)]
+unsafe fn start_afresh<T: Cell, A: Access>(cell: *mut T, retired: *mut T, seat: Seat<A>) {
+    // SAFETY: the caller's.
     unsafe {
-        if (*cell).cgroup() != slot.cgroup {
-            if (*cell).cgroup() != 0
-                && let Some(sum) = retired.get_ptr_mut(cpu)
-            {
-                (*sum).add(&*cell);
-            }
-            *cell = T::new(slot.cgroup);
+        if (*cell).cgroup() != 0 && !retired.is_null() {
+            (*retired).add(&*cell);
         }
+        *cell = T::new(seat.cgroup(), seat.serial);
     }
-    Some(cell)
 }

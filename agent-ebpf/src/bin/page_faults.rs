@@ -27,7 +27,7 @@ use stallscope_ebpf::{
         self, Access, FAULT_FLAG_WRITE, PF_KTHREAD, Page, Probed, TNF_FAULT_LOCAL, Task, Typed,
         VM_SHARED, VmFault,
     },
-    slot::{self, Seat, Slot},
+    slot::{self, Seat},
 };
 
 /// What this CPU counted by slot, at `slot * cpus + cpu`.
@@ -51,19 +51,10 @@ fn cell<A: Access>(task: Task<A>) -> Option<*mut FaultCell> {
     if task.flags() & PF_KTHREAD != 0 {
         return None;
     }
-    let seat = Seat::of_task(task);
-    let cpu = slot::this_cpu();
-    let mut cell = CELLS.get_ptr_mut(seat.place(cpu))?;
-    let serial = seat.serial as u32;
+    let cell = Seat::of_task(task).cell(&CELLS, &RETIRED, slot::this_cpu())?;
     // SAFETY: a pointer into the map's value, written by this CPU alone.
     unsafe {
-        if (*cell).serial != serial || (*cell).node == 0 {
-            let slot = Slot {
-                index: seat.index,
-                cgroup: seat.cgroup(),
-            };
-            cell = slot::cell(&CELLS, &RETIRED, slot, cpu)?;
-            (*cell).serial = serial;
+        if (*cell).node == 0 {
             (*cell).node = bpf_get_numa_node_id().cast_unsigned() as u32 + 1;
         }
         (*cell).events += 1;

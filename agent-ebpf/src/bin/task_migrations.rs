@@ -20,7 +20,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use stallscope_ebpf::{
-    Boundary, Cell as _, CpuPlace, MigrationCell, NodePair,
+    Boundary, CpuPlace, MigrationCell, NodePair,
     kernel::{self, Task, Typed},
     slot::{self, Seat},
 };
@@ -48,27 +48,6 @@ static NODE_PAIRS: HashMap<NodePair, u64> = HashMap::with_max_entries(1, 0);
 /// By CPU: moves between nodes for which the table of pairs had no room.
 #[map]
 static UNPAIRED: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-
-/// Gives a cell to the cgroup that has its slot now.
-///
-/// # Safety
-/// `cell` is this CPU's of `seat`.
-#[cold]
-#[inline(never)]
-unsafe fn start_afresh(cell: *mut MigrationCell, seat: Seat<Typed>, cpu: u32) {
-    // SAFETY: the caller's.
-    unsafe {
-        if (*cell).serial != 0
-            && let Some(retired) = RETIRED.get_ptr_mut(cpu)
-        {
-            (*retired).add(&*cell);
-        }
-        *cell = MigrationCell {
-            serial: seat.serial,
-            ..MigrationCell::new(seat.cgroup())
-        };
-    }
-}
 
 /// Adds to a word that CPUs share. Rust has no atomic addition for this target, and of LLVM's only
 /// the one without a result is known to 5.10: this.
@@ -136,15 +115,11 @@ pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     };
     let boundary = from.boundary(*to);
     let cpu = slot::this_cpu();
-    let seat = Seat::of_task(task);
-    let Some(cell) = CELLS.get_ptr_mut(seat.place(cpu)) else {
+    let Some(cell) = Seat::of_task(task).cell(&CELLS, &RETIRED, cpu) else {
         return 0;
     };
     // SAFETY: this CPU's cell.
     unsafe {
-        if (*cell).serial != seat.serial {
-            start_afresh(cell, seat, cpu);
-        }
         (*cell).migrations += 1;
         let count = &mut (*cell).boundaries[boundary as usize & 7];
         *count = count.wrapping_add(1);

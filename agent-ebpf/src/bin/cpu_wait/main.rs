@@ -13,6 +13,9 @@
 )]
 #![allow(missing_docs, reason = "aya's macros make public functions")]
 
+mod daemons;
+mod throttle;
+
 use core::mem::offset_of;
 
 use aya_ebpf::{
@@ -23,12 +26,15 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use stallscope_ebpf::{
-    Cause, Cell as _, DAEMON_NODES, Daemon, DaemonCell, GROUP_UNKNOWN, Occupant, RING_LENGTH, Ring,
-    Segment, SlotOwner, THROTTLE_UNKNOWN, TaskEntry, WaitCell,
+    Cause, Daemon, DaemonCell, GROUP_UNKNOWN, Occupant, RING_LENGTH, Ring, Segment, SlotOwner,
+    THROTTLE_UNKNOWN, TaskEntry, WaitCell,
     kernel::{self, MAX_RT_PRIO, PF_KTHREAD, TASK_DEAD, Task, Typed},
     slot::{self, Seat},
     wait_bucket,
 };
+
+use daemons::{count_preemption, daemon, daemon_came, daemon_left};
+use throttle::{Arrival, arrive_throttled, remember_throttle, split_around, throttled};
 
 /// What this CPU counted by slot, at `slot * cpus + cpu`.
 #[map]
@@ -47,19 +53,10 @@ static RINGS: Array<Ring> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 static TASKS: Array<TaskEntry> = Array::with_max_entries(1, 0);
 /// By daemon and NUMA node.
 #[map]
-static DAEMONS: Array<DaemonCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub(crate) static DAEMONS: Array<DaemonCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Bits of a [`TaskEntry`] that hold `run_delay`.
 const DELAY_MASK: u64 = (1 << 56) - 1;
-
-/// A time span on one CPU that a group spent throttled, inside a longer wait.
-#[derive(Clone, Copy)]
-struct Throttled {
-    start: u64,
-    end: u64,
-    /// Throttled before `start` too, for so long.
-    earlier: u64,
-}
 
 /// Who a task is to those who wait while it runs. (The idle task is told apart by its pid, 0.)
 ///
@@ -91,78 +88,6 @@ unsafe fn occupant(task: Task<Typed>, seat: Seat<Typed>, cell: *mut WaitCell) ->
         }
         Occupant::user(seat.index, (*cell).answer as u32)
     }
-}
-
-/// This CPU's cell of `seat`, started afresh if it was another cgroup's.
-#[inline(always)]
-fn cell_of(seat: Seat<Typed>, place: u32, cpu: u32) -> Option<*mut WaitCell> {
-    let cell = CELLS.get_ptr_mut(place)?;
-    // SAFETY: a pointer into the map's value, written by this CPU alone.
-    unsafe {
-        if (*cell).serial != seat.serial {
-            start_afresh(cell, seat, cpu);
-        }
-    }
-    Some(cell)
-}
-
-/// Gives a cell to the cgroup that has its slot now.
-///
-/// # Safety
-/// `cell` is this CPU's of `seat`.
-#[cold]
-#[inline(never)]
-unsafe fn start_afresh(cell: *mut WaitCell, seat: Seat<Typed>, cpu: u32) {
-    // SAFETY: the caller's.
-    unsafe {
-        if (*cell).serial != 0
-            && let Some(retired) = RETIRED.get_ptr_mut(cpu)
-        {
-            (*retired).add(&*cell);
-        }
-        *cell = WaitCell {
-            serial: seat.serial,
-            ..WaitCell::new(seat.cgroup())
-        };
-    }
-}
-
-/// The reclaim daemon a kernel thread is, with its NUMA node, by name: `PF_KCOMPACTD` exists only
-/// since 6.12 and khugepaged never had a flag.
-#[inline(always)]
-fn daemon(kthread: Task<Typed>) -> Option<(Daemon, u32)> {
-    const KSWAPD: u64 = u64::from_le_bytes(*b"kswapd\0\0");
-    const KCOMPACT: u64 = u64::from_le_bytes(*b"kcompact");
-    const KHUGEPAG: u64 = u64::from_le_bytes(*b"khugepag");
-    let name = u64::from_le(kthread.comm(0));
-    if name & 0xffff_ffff_ffff == KSWAPD {
-        Some((Daemon::Kswapd, number(u64::from_le(kthread.comm(6)))))
-    } else if name == KCOMPACT {
-        Some((
-            Daemon::Kcompactd,
-            number(u64::from_le(kthread.comm(8)) >> 8),
-        ))
-    } else if name == KHUGEPAG {
-        Some((Daemon::Khugepaged, 0))
-    } else {
-        None
-    }
-}
-
-/// The number that `digits` begins with, at most two of them: [`DAEMON_NODES`] is 64.
-#[inline(always)]
-fn number(digits: u64) -> u32 {
-    let tens = u32::from((digits as u8).wrapping_sub(b'0'));
-    let ones = u32::from(((digits >> 8) as u8).wrapping_sub(b'0'));
-    if ones < 10 { tens * 10 + ones } else { tens }
-}
-
-/// The cell of a daemon.
-#[inline(always)]
-fn daemon_cell((daemon, node): (Daemon, u32)) -> Option<*mut DaemonCell> {
-    let last = DAEMON_NODES as u32 - 1;
-    let node = if node < last { node } else { last };
-    DAEMONS.get_ptr_mut(daemon as u32 * DAEMON_NODES as u32 + node)
 }
 
 /// Cuts the wait `[from, to]` along the ring of CPU `ring` and adds the parts to this CPU's cell of
@@ -209,91 +134,18 @@ pub extern "C" fn split(ring: u32, cell: u32, waiting: u64, from: u64, to: u64) 
     0
 }
 
-/// Cuts the wait `[from, to]`, less what of it was spent throttled.
-///
-/// # Safety
-/// `cell` is this CPU's, at `place`; the run-queue lock of the ring's CPU is held.
-#[inline(always)]
-unsafe fn split_around(
-    ring: u32,
-    cell: *mut WaitCell,
-    place: u32,
-    waiting: Occupant,
-    from: u64,
-    to: u64,
-    hole: Throttled,
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        add(
-            cell,
-            Cause::Throttled as u32,
-            hole.end - hole.start + hole.earlier,
-        );
-        if hole.end < to {
-            split(ring, place, waiting.0, hole.end, to);
-        }
-        let from = from + hole.earlier;
-        if from < hole.start {
-            split(ring, place, waiting.0, from, hole.start);
-        }
-    }
-}
-
 /// Adds `ns` to one cause.
 ///
 /// # Safety
 /// `cell` is this CPU's.
 #[inline(always)]
-unsafe fn add(cell: *mut WaitCell, cause: u32, ns: u64) {
+pub(crate) unsafe fn add(cell: *mut WaitCell, cause: u32, ns: u64) {
     const { assert!(offset_of!(WaitCell, wait_ns) + 16 * size_of::<u64>() <= size_of::<WaitCell>()) };
     // SAFETY: the caller's. No cause is above 9; the mask tells the verifier that the word lies in
     // the cell, which a comparison does not once the compiler has moved it.
     unsafe {
         let sums = (&raw mut (*cell).wait_ns).cast::<u64>();
         *sums.add(cause as usize & 15) += ns;
-    }
-}
-
-/// Counts one preemption, if the kernel thread that comes is a daemon.
-///
-/// # Safety
-/// `cell` is this CPU's.
-#[cold]
-#[inline(never)]
-unsafe fn count_preemption(cell: *mut WaitCell, next: Task<Typed>) {
-    if let Some((daemon, _)) = daemon(next)
-        // SAFETY: the caller's.
-        && let Some(count) = unsafe { (*cell).preemptions.get_mut(daemon as usize) }
-    {
-        *count = count.wrapping_add(1);
-    }
-}
-
-/// A daemon leaves its CPU.
-#[cold]
-#[inline(never)]
-fn daemon_left(prev: Task<Typed>, on_cpu: u64, runnable: bool) {
-    if let Some(cell) = daemon(prev).and_then(daemon_cell) {
-        // SAFETY: a daemon is one thread, so that it is on one CPU at a time.
-        unsafe {
-            (*cell).on_cpu_ns += on_cpu;
-            (*cell).slept = u64::from(!runnable);
-        }
-    }
-}
-
-/// A daemon comes onto a CPU.
-#[cold]
-#[inline(never)]
-fn daemon_came(next: Task<Typed>, wait: u64) {
-    if let Some(cell) = daemon(next).and_then(daemon_cell) {
-        // SAFETY: as above.
-        unsafe {
-            (*cell).wait_ns += wait;
-            (*cell).wakeups += (*cell).slept;
-            (*cell).slept = 0;
-        }
     }
 }
 
@@ -320,110 +172,9 @@ unsafe fn count_stay(cell: *mut WaitCell, ns: u64) {
     }
 }
 
-/// The part of a wait since `from` that the task's group spent throttled, by what `cell` knows of the
-/// run queue and what the task remembers in `entry`.
-///
-/// # Safety
-/// `cell` belongs to the CPU of `cfs_rq`, whose run-queue lock is held.
-#[inline(always)]
-unsafe fn throttled(
-    task: Task<Typed>,
-    cell: *const WaitCell,
-    entry: *const TaskEntry,
-    total: u64,
-    from: u64,
-    now: u64,
-    idle: bool,
-) -> Throttled {
-    // SAFETY: the caller's.
-    unsafe {
-        let none = Throttled {
-            start: from,
-            end: from,
-            earlier: 0,
-        };
-        let remembered = (*entry).throttled_ns;
-        let parks = task.parked();
-        if parks == Some(true) {
-            return Throttled {
-                start: from,
-                end: now,
-                earlier: 0,
-            };
-        }
-        if parks.is_some() && remembered == THROTTLE_UNKNOWN {
-            // It was not parked: it waited for others, whatever befell the rest of its group.
-            return none;
-        }
-        let cfs_rq = task.cfs_rq();
-        let grown = total - (*cell).throttled_seen_ns;
-        let (mut start, mut end) = ((*cell).throttle_start_ns, (*cell).throttle_end_ns);
-        if end == 0 && start != 0 {
-            // Seen beginning. Over once the total has grown, else still going on.
-            end = if grown != 0 { start + grown } else { now };
-        } else if grown != 0 {
-            // Began while none of its tasks was on this CPU: as one of them was queued. It ended
-            // just now if nobody else had the CPU.
-            start = if idle { now - grown } else { from };
-            end = start + grown;
-        } else if parks.is_none() && cfs_rq.throttle_count() != 0 {
-            (start, end) = (from, now);
-        }
-        let length = end - start;
-        if start < from {
-            start = from;
-        }
-        if end > now {
-            end = now;
-        }
-        if end < start {
-            (start, end) = (from, from);
-        }
-        if remembered == THROTTLE_UNKNOWN {
-            return Throttled {
-                start,
-                end,
-                earlier: 0,
-            };
-        }
-        // A preempted task may have waited through several throttles: the total knows of all of
-        // them, and the first began with the wait.
-        let all = total - remembered;
-        if parks.is_some() {
-            if all <= length {
-                return Throttled {
-                    start,
-                    end,
-                    earlier: 0,
-                };
-            }
-            // Unparked after the first, it was queued through the others.
-            let first = from + (all - length);
-            return Throttled {
-                start: from,
-                end: if first < now { first } else { now },
-                earlier: 0,
-            };
-        }
-        let mut earlier = 0;
-        if all > end - start {
-            earlier = all - (end - start);
-            let room = start - from;
-            if earlier > room {
-                earlier = room;
-            }
-        }
-        Throttled {
-            start,
-            end,
-            earlier,
-        }
-    }
-}
-
 /// The entry of a task, and whether it is this task's.
 #[inline(always)]
-fn task_entry(pid: u32) -> Option<(*mut TaskEntry, u64, bool)> {
+pub(crate) fn task_entry(pid: u32) -> Option<(*mut TaskEntry, u64, bool)> {
     let tag = (u64::from(pid >> kernel::task_bits()) + 1) << 56;
     let entry = TASKS.get_ptr_mut(pid & kernel::task_mask())?;
     // SAFETY: a pointer into the map's value.
@@ -509,7 +260,7 @@ unsafe fn came_unseen(prev: Task<Typed>, ring: *mut Ring, cpu: u32) {
     let seat = Seat::of_task(prev);
     let place = seat.place(cpu);
     let arrival = prev.last_arrival();
-    let Some(cell) = cell_of(seat, place, cpu) else {
+    let Some(cell) = seat.cell(&CELLS, &RETIRED, cpu) else {
         return;
     };
     // SAFETY: the caller's.
@@ -537,39 +288,12 @@ unsafe fn came_unseen(prev: Task<Typed>, ring: *mut Ring, cpu: u32) {
     }
 }
 
-/// Notes what the wait that may begin now needs to know of throttling.
-///
-/// # Safety
-/// `cell` is this CPU's, under its run-queue lock.
-#[cold]
-#[inline(never)]
-unsafe fn remember_throttle(prev: Task<Typed>, cell: *mut WaitCell, runnable: bool, now: u64) {
-    let cfs_rq = prev.cfs_rq();
-    // SAFETY: the caller's.
-    unsafe {
-        let parks = prev.parked();
-        let throttled = parks.unwrap_or_else(|| cfs_rq.throttle_count() != 0);
-        if throttled && ((*cell).throttle_end_ns != 0 || (*cell).throttle_start_ns == 0) {
-            (*cell).throttle_start_ns = now;
-            (*cell).throttle_end_ns = 0;
-        }
-        if let Some((entry, _, true)) = task_entry(prev.pid()) {
-            let remember = parks.unwrap_or(runnable);
-            (*entry).throttled_ns = if remember {
-                cfs_rq.throttled_time()
-            } else {
-                THROTTLE_UNKNOWN
-            };
-        }
-    }
-}
-
 /// The task that comes: how long it waited, and for whom.
 #[inline(always)]
 fn arrive(next: Task<Typed>, idle: bool, ring: *mut Ring, cpu: u32, now: u64) {
     let seat = Seat::of_task(next);
     let place = seat.place(cpu);
-    let Some(cell) = cell_of(seat, place, cpu) else {
+    let Some(cell) = seat.cell(&CELLS, &RETIRED, cpu) else {
         return;
     };
     let Some((entry, tag, mine)) = task_entry(next.pid()) else {
@@ -623,52 +347,6 @@ fn arrive(next: Task<Typed>, idle: bool, ring: *mut Ring, cpu: u32, now: u64) {
     }
 }
 
-/// What [`arrive_throttled`] has to know.
-struct Arrival {
-    cpu: u32,
-    place: u32,
-    who: Occupant,
-    total: u64,
-    queued: u64,
-    now: u64,
-    idle: bool,
-}
-
-/// Attributes the wait of a task whose group has been throttled at some time.
-///
-/// # Safety
-/// `cell` is this CPU's, under its run-queue lock; `entry` is the task's.
-#[cold]
-#[inline(never)]
-unsafe fn arrive_throttled(
-    next: Task<Typed>,
-    cell: *mut WaitCell,
-    entry: *const TaskEntry,
-    arrival: &Arrival,
-) {
-    let Arrival {
-        cpu,
-        place,
-        who,
-        total,
-        queued,
-        now,
-        idle,
-    } = *arrival;
-    // SAFETY: the caller's.
-    unsafe {
-        if queued != 0 && queued < now {
-            if next.prio() >= MAX_RT_PRIO {
-                let hole = throttled(next, cell, entry, total, queued, now, idle);
-                split_around(cpu, cell, place, who, queued, now, hole);
-            } else {
-                split(cpu, place, who.0, queued, now);
-            }
-        }
-        close_throttle(cell, total, queued, now, idle);
-    }
-}
-
 /// A task's `run_delay` is not what it was when the task left its CPU: it is seen for the first time,
 /// shares its entry, or waited without any event. `delay` is what it is now, or `known` for a task
 /// that the entry is not about.
@@ -698,26 +376,6 @@ unsafe fn not_as_left(
             add(cell, Cause::Unattributed as u32, unseen);
             count_stay(cell, unseen);
         }
-    }
-}
-
-/// Keeps the last throttle for those of the group that still wait.
-///
-/// # Safety
-/// `cell` is this CPU's, under its run-queue lock.
-#[inline(always)]
-unsafe fn close_throttle(cell: *mut WaitCell, total: u64, queued: u64, now: u64, idle: bool) {
-    // SAFETY: the caller's.
-    unsafe {
-        let grown = total - (*cell).throttled_seen_ns;
-        if grown == 0 {
-            return;
-        }
-        (*cell).throttled_seen_ns = total;
-        if (*cell).throttle_end_ns != 0 || (*cell).throttle_start_ns == 0 {
-            (*cell).throttle_start_ns = if idle { now - grown } else { queued };
-        }
-        (*cell).throttle_end_ns = (*cell).throttle_start_ns + grown;
     }
 }
 
@@ -798,7 +456,7 @@ unsafe fn attribute_left(
     let seat = Seat::of_task(task);
     let cpu = slot::this_cpu();
     let place = seat.place(cpu);
-    let Some(cell) = cell_of(seat, place, cpu) else {
+    let Some(cell) = seat.cell(&CELLS, &RETIRED, cpu) else {
         return;
     };
     let Some(there) = CELLS.get_ptr_mut(seat.place(source)) else {
