@@ -112,7 +112,7 @@ mod tests {
         ] {
             assert_eq!(what as usize, place);
             for remote in [false, true] {
-                let mut cell = FaultCell::new(7);
+                let mut cell = FaultCell::new(7, 1);
                 cell.count(what, remote, 3);
                 let mut expected = [0; FAULT_COUNTS];
                 expected[place + usize::from(remote)] = 3;
@@ -123,9 +123,9 @@ mod tests {
 
     #[test]
     fn adding_wraps_and_leaves_the_node() {
-        let mut sum = FaultCell::new(0);
+        let mut sum = FaultCell::new(0, 0);
         sum.node = 1;
-        let mut part = FaultCell::new(7);
+        let mut part = FaultCell::new(7, 1);
         (part.node, part.events, part.counts[9]) = (2, 5, u32::MAX);
         sum.add(&part);
         sum.add(&part);
