@@ -209,7 +209,7 @@ rustc-web:
   Candidate: 1.96.0+dfsg1-1~deb12u2
   Version table:
      1.96.0+dfsg1-1~deb12u2 500
-        500 http://deb.debian.org/debian-security bookworm-security/main amd64 Packages
+        500 http://mirror.example/debian-security bookworm-security/main amd64 Packages
 libstd-rust-web-dev-bpf:
   Installed: (none)
   Candidate: (none)
