@@ -93,8 +93,6 @@ layout! {
     rq_clock: "rq" "clock",
     /// CPU number.
     rq_cpu: "rq" "cpu",
-    /// The task on this CPU.
-    rq_curr: "rq" "curr",
     /// The group's css of the cpu controller is its first member.
     tg_css: "task_group" "css",
     /// Array of css by controller; the agent adds the chosen controller's place.
@@ -350,7 +348,6 @@ mod loads {
     field!(CfsRq: throttle_count cfs_rq_throttle_count u32; throttled_clock cfs_rq_throttled_clock u64;);
     link!(CfsRq: rq cfs_rq_rq Rq; tg cfs_rq_tg TaskGroup;);
     field!(Rq: clock rq_clock u64; cpu rq_cpu u32;);
-    link!(Rq: curr rq_curr Task;);
     link!(CssSet: css css_set_subsys Css;);
     field!(Css: id css_id u32; serial_nr css_serial_nr u64;);
     link!(Css: cgroup css_cgroup Cgroup;);

@@ -53,7 +53,7 @@ pub fn lost(map: &Array<u64>, reason: u32) {
 /// # Safety
 /// A pointer into a map's value.
 #[inline(always)]
-unsafe fn add(word: *mut u64, more: u64) {
+pub unsafe fn add(word: *mut u64, more: u64) {
     // SAFETY: the caller's; map values are aligned to eight bytes.
     unsafe {
         asm!("lock *(u64 *)({word} + 0) += {more}", word = in(reg) word, more = in(reg) more, options(nostack));

@@ -108,18 +108,6 @@ pub struct StatusReport {
     pub probes: Vec<Status>,
 }
 
-impl StatusReport {
-    /// Whether nothing that should work here fails.
-    #[must_use]
-    pub fn healthy(&self) -> bool {
-        let failed = |state: &State| matches!(state, State::Failed { .. });
-        !self
-            .probes
-            .iter()
-            .any(|probe| failed(&probe.state) || probe.hooks.iter().any(|hook| failed(&hook.state)))
-    }
-}
-
 impl Agent {
     /// Reads the host and puts the probes into the kernel.
     ///
@@ -387,12 +375,6 @@ impl Agent {
         self.instances
             .iter()
             .filter_map(|i| i.running.as_ref().map(|r| (i.probe.name, r)))
-    }
-
-    /// The host as it was read at the start.
-    #[must_use]
-    pub fn topology(&self) -> &Topology {
-        &self.topology
     }
 }
 

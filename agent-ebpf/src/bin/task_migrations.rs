@@ -8,10 +8,7 @@
     clippy::needless_pass_by_value,
     reason = "aya passes contexts by value"
 )]
-#![feature(asm_experimental_arch)]
 #![allow(missing_docs, reason = "aya's macros make public functions")]
-
-use core::arch::asm;
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
@@ -22,6 +19,7 @@ use aya_ebpf::{
 use stallscope_ebpf::{
     Boundary, CpuPlace, MigrationCell, NodePair,
     kernel::{self, Task, Typed},
+    lengths,
     slot::{self, Seat},
 };
 
@@ -49,19 +47,6 @@ static NODE_PAIRS: HashMap<NodePair, u64> = HashMap::with_max_entries(1, 0);
 #[map]
 static UNPAIRED: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Adds to a word that CPUs share. Rust has no atomic addition for this target, and of LLVM's only
-/// the one without a result is known to 5.10: this.
-///
-/// # Safety
-/// `word` is an aligned word of a map's value.
-#[inline(always)]
-unsafe fn add_atomically(word: *mut u64, by: u64) {
-    // SAFETY: the caller's.
-    unsafe {
-        asm!("lock *(u64 *)({word} + 0) += {by}", word = in(reg) word, by = in(reg) by, options(nostack));
-    }
-}
-
 /// Counts one move between nodes.
 ///
 /// # Safety
@@ -88,7 +73,7 @@ unsafe fn between_nodes(cell: *mut MigrationCell, from: CpuPlace, to: CpuPlace, 
     }
     match count {
         // SAFETY: an aligned word of the map's value.
-        Some(count) => unsafe { add_atomically(count, 1) },
+        Some(count) => unsafe { lengths::add(count, 1) },
         None => {
             if let Some(unpaired) = UNPAIRED.get_ptr_mut(cpu) {
                 // SAFETY: this CPU's word.
