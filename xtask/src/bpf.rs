@@ -16,11 +16,11 @@ use crate::workspace::{self, BPF_PACKAGE, Workspace};
 /// The architectures whose kernels the agent runs on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Arch {
-    /// x86-64
-    #[value(name = "x86_64")]
+    /// x86-64; `amd64` will do
+    #[value(name = "x86_64", alias = "amd64")]
     X86_64,
-    /// ARM64
-    #[value(name = "aarch64")]
+    /// ARM64; `arm64` will do
+    #[value(name = "aarch64", alias = "arm64")]
     Aarch64,
 }
 
@@ -38,6 +38,14 @@ impl Arch {
         match self {
             Self::X86_64 => "x86_64",
             Self::Aarch64 => "aarch64",
+        }
+    }
+
+    /// Debian's name of it, which is also that of container images.
+    pub fn debian(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Aarch64 => "arm64",
         }
     }
 
@@ -184,8 +192,18 @@ fn remove_stale(objects: &Path, names: &[String]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::{Arch, copy_changed, remove_stale, rustflags};
+    use clap::ValueEnum as _;
     use std::fs;
     use std::path::Path;
+
+    #[test]
+    fn both_names_of_an_architecture_are_taken() {
+        for arch in Arch::value_variants() {
+            assert_eq!(Arch::from_str(arch.name(), false).as_ref(), Ok(arch));
+            assert_eq!(Arch::from_str(arch.debian(), false).as_ref(), Ok(arch));
+        }
+        assert!(Arch::from_str("riscv64", false).is_err());
+    }
 
     #[test]
     fn flags_name_the_architecture_and_keep_spaces_in_paths() {

@@ -1,11 +1,13 @@
 //! `cargo xtask build`: the BPF objects, then the agent that carries them.
 
+pub mod elf;
+
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
 use crate::bpf::{self, Arch};
-use crate::cross;
+use crate::cross::{self, Linkage};
 use crate::setup::{self, Install};
 use crate::shell;
 use crate::workspace::{AGENT_PACKAGE, Workspace};
@@ -21,13 +23,37 @@ pub struct Args {
     /// Build without optimisation, which is quicker: target/debug/stallscope.
     #[arg(long)]
     debug: bool,
+
+    /// Link the C library into the agent, so that it runs on any Linux of the architecture.
+    #[arg(long = "static")]
+    linked_statically: bool,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask build                   target/release/stallscope
   cargo xtask build --debug           target/debug/stallscope
-  cargo xtask build --arch aarch64    for the other architecture; prints where it is";
+  cargo xtask build --arch aarch64    for the other architecture; prints where it is
+  cargo xtask build --static          one file that needs no C library; prints where it is";
+
+/// Whether the compiler takes its time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Profile {
+    /// Quick to build.
+    Debug,
+    /// Quick to run.
+    Release,
+}
+
+impl Profile {
+    /// The folder in which Cargo leaves what it built.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Release => "release",
+        }
+    }
+}
 
 /// Builds, and returns the path of the agent.
 pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<PathBuf> {
@@ -36,31 +62,86 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<PathB
         Some(arch) => arch,
         None => *host.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?,
     };
-    let foreign = host.ok() != Some(arch);
-    let bpf = setup::bpf(workspace, install)?;
-    let cross = if foreign {
-        Some(cross::prepare(workspace, install, arch)?)
+    let profile = if args.debug {
+        Profile::Debug
     } else {
-        None
+        Profile::Release
     };
-    bpf::build(workspace, &bpf, arch)?;
-
-    println!("==> agent");
-    let mut cargo = workspace.cargo();
-    cargo.args(["build", "--package", AGENT_PACKAGE, "--bin", AGENT_PACKAGE]);
-    let mut folder = workspace.target.clone();
-    if let Some(cross) = cross {
-        folder = cross.apply(workspace, &mut cargo);
-        folder.push(arch.triple());
-    }
-    if args.debug {
-        folder.push("debug");
+    let packages = [AGENT_PACKAGE];
+    let built = if args.linked_statically {
+        static_binaries(workspace, install, arch, &packages, profile)?
     } else {
-        cargo.arg("--release");
-        folder.push("release");
-    }
-    shell::run(&mut cargo).context("the agent did not build")?;
-    let agent = folder.join(AGENT_PACKAGE);
+        let build = Build {
+            arch,
+            profile,
+            linkage: Linkage::Dynamic,
+            packages: &packages,
+        };
+        build.run(workspace, install)?
+    };
+    let agent = built.into_iter().next().context("no agent was built")?;
     println!("built {}", workspace.shown(&agent));
     Ok(agent)
+}
+
+/// Builds the programs of packages, each with one program of its own name, so that they run on any Linux of the
+/// architecture; returns their paths in the order of the packages.
+pub fn static_binaries(
+    workspace: &Workspace,
+    install: Install,
+    arch: Arch,
+    packages: &[&str],
+    profile: Profile,
+) -> Result<Vec<PathBuf>> {
+    let build = Build {
+        arch,
+        profile,
+        linkage: Linkage::Static,
+        packages,
+    };
+    build.run(workspace, install)
+}
+
+/// What to build, and how.
+struct Build<'a> {
+    arch: Arch,
+    profile: Profile,
+    linkage: Linkage,
+    packages: &'a [&'a str],
+}
+
+impl Build<'_> {
+    fn run(&self, workspace: &Workspace, install: Install) -> Result<Vec<PathBuf>> {
+        if self.packages.contains(&AGENT_PACKAGE) {
+            let bpf = setup::bpf(workspace, install)?;
+            bpf::build(workspace, &bpf, self.arch)?;
+        }
+        let cross = cross::prepare(workspace, install, self.arch)?;
+
+        println!("==> {} for {}", self.packages.join(", "), self.arch.name());
+        let mut cargo = workspace.cargo();
+        cargo.arg("build");
+        for package in self.packages {
+            cargo.args(["--package", package, "--bin", package]);
+        }
+        if self.profile == Profile::Release {
+            cargo.arg("--release");
+            if self.linkage == Linkage::Static {
+                // Names of functions stay, for backtraces and profilers; line tables are ten times the code.
+                cargo.env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
+            }
+        }
+        let folder = cross
+            .apply(workspace, &mut cargo, self.linkage)
+            .join(self.profile.folder());
+        shell::run(&mut cargo)
+            .with_context(|| format!("{} did not build", self.packages.join(", ")))?;
+        let built: Vec<PathBuf> = self.packages.iter().map(|name| folder.join(name)).collect();
+        if self.linkage == Linkage::Static {
+            for program in &built {
+                elf::check_static(program, self.arch)?;
+            }
+        }
+        Ok(built)
+    }
 }

@@ -1,4 +1,4 @@
-//! Building the agent for the other architecture: a linker, and a standard library for it.
+//! What Cargo needs to build for an architecture: a linker and a standard library, if it is not this machine's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,15 +10,25 @@ use crate::bpf::Arch;
 use crate::setup::compiler::{self, Compiler};
 use crate::setup::{Install, Missing, Setup, apt};
 use crate::shell;
-use crate::workspace::Workspace;
+use crate::workspace::{self, Workspace};
 
-/// What Cargo is told to build for another architecture.
+/// What Cargo is told to build for an architecture.
 #[derive(Debug)]
 pub struct Cross {
     arch: Arch,
-    linker: &'static str,
+    /// None on a machine of that architecture, whose own linker will do.
+    linker: Option<&'static str>,
     /// A packaged compiler with a foreign sysroot; none when the default compiler has the target itself.
     foreign: Option<Foreign>,
+}
+
+/// How a program comes by the C library.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Linkage {
+    /// From the machine it runs on.
+    Dynamic,
+    /// It carries its own and needs no file but itself.
+    Static,
 }
 
 #[derive(Debug)]
@@ -29,6 +39,13 @@ struct Foreign {
 
 /// Finds or installs it.
 pub fn prepare(workspace: &Workspace, install: Install, arch: Arch) -> Result<Cross> {
+    if Arch::host().ok() == Some(arch) {
+        return Ok(Cross {
+            arch,
+            linker: None,
+            foreign: None,
+        });
+    }
     let mut setup = Setup::new(install);
     let (linker, packages) = linker(arch);
     if shell::which(linker).is_none() {
@@ -45,7 +62,7 @@ pub fn prepare(workspace: &Workspace, install: Install, arch: Arch) -> Result<Cr
     setup.finish()?;
     Ok(Cross {
         arch,
-        linker,
+        linker: Some(linker),
         foreign,
     })
 }
@@ -61,14 +78,6 @@ fn linker(arch: Arch) -> (&'static str, [&'static str; 2]) {
             "aarch64-linux-gnu-gcc",
             ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
         ),
-    }
-}
-
-/// Debian's name of an architecture.
-fn debian(arch: Arch) -> &'static str {
-    match arch {
-        Arch::X86_64 => "amd64",
-        Arch::Aarch64 => "arm64",
     }
 }
 
@@ -89,7 +98,7 @@ impl Setup {
             let sysroot = folder.join("usr");
             if !has_target(&sysroot, arch) {
                 let missing = Missing {
-                    what: format!("{package} {version} for {}", debian(arch)),
+                    what: format!("{package} {version} for {}", arch.debian()),
                     why: WHY,
                     takes: "about a minute",
                     command: format!(
@@ -154,7 +163,7 @@ fn unpack(arch: Arch, package: &str, version: &str, folder: &Path) -> Result<()>
     }
     let apt = || {
         let mut command = Command::new("apt-get");
-        let name = debian(arch);
+        let name = arch.debian();
         command
             .arg("-qq")
             .args(["-o", &format!("APT::Architecture={name}")])
@@ -187,31 +196,136 @@ fn unpack(arch: Arch, package: &str, version: &str, folder: &Path) -> Result<()>
 }
 
 impl Cross {
-    /// Adds it to a `cargo build`; returns the target folder that Cargo then uses.
-    pub fn apply(&self, workspace: &Workspace, cargo: &mut Command) -> PathBuf {
-        let triple = self.arch.triple();
-        let under = triple.replace('-', "_");
-        let upper = under.to_uppercase();
-        cargo
-            .args(["--target", triple])
-            .env(format!("CARGO_TARGET_{upper}_LINKER"), self.linker)
-            .env(format!("CC_{under}"), self.linker)
-            .env(
-                "STALLSCOPE_BPF_DIR",
-                workspace.target.join("bpf").join(self.arch.name()),
-            );
-        let Some(foreign) = &self.foreign else {
+    /// Adds it to a `cargo build`; returns the folder in which Cargo then leaves a folder for each profile.
+    pub fn apply(&self, workspace: &Workspace, cargo: &mut Command, linkage: Linkage) -> PathBuf {
+        if self.linker.is_none() && linkage == Linkage::Dynamic {
             return workspace.target.clone();
+        }
+        let triple = self.arch.triple();
+        cargo.args(["--target", triple]).env(
+            "STALLSCOPE_BPF_DIR",
+            workspace.target.join("bpf").join(self.arch.name()),
+        );
+        if let Some(linker) = self.linker {
+            let under = triple.replace('-', "_");
+            cargo
+                .env(
+                    format!("CARGO_TARGET_{}_LINKER", under.to_uppercase()),
+                    linker,
+                )
+                .env(format!("CC_{under}"), linker);
+        }
+        if let Some(foreign) = &self.foreign {
+            cargo.env("RUSTC", &foreign.compiler.rustc);
+        }
+        let flags = self.flags(workspace, linkage);
+        if !flags.is_empty() {
+            cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+        }
+        let target = self.target(workspace, linkage);
+        cargo.env("CARGO_TARGET_DIR", &target);
+        target.join(triple)
+    }
+
+    /// A folder for each compiler and set of flags: in one they would build everything anew at each change.
+    fn target(&self, workspace: &Workspace, linkage: Linkage) -> PathBuf {
+        match linkage {
+            Linkage::Static => workspace.target.join("static").join(self.arch.name()),
+            Linkage::Dynamic if self.foreign.is_some() => workspace.target.join("cross"),
+            Linkage::Dynamic => workspace.target.clone(),
+        }
+    }
+
+    fn flags(&self, workspace: &Workspace, linkage: Linkage) -> Vec<String> {
+        let mut flags = Vec::new();
+        if let Some(foreign) = &self.foreign {
+            flags.push(format!("--sysroot={}", foreign.sysroot.display()));
+        }
+        if linkage == Linkage::Static {
+            flags.push("-Ctarget-feature=+crt-static".to_owned());
+            // These programs travel: where they were built says nothing elsewhere, and would make them differ.
+            flags.extend(remapped(workspace));
+        }
+        flags
+    }
+}
+
+/// Flags that keep this machine's paths out of panic messages; the last that fits a path counts.
+fn remapped(workspace: &Workspace) -> Vec<String> {
+    let mut folders = vec![
+        (workspace.root.clone(), "/stallscope"),
+        (workspace.target.clone(), "/stallscope/target"),
+    ];
+    folders.extend(workspace::cargo_home().map(|home| (home, "/cargo")));
+    folders
+        .into_iter()
+        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cross, Linkage};
+    use crate::bpf::Arch;
+    use crate::workspace::Workspace;
+    use std::collections::HashMap;
+    use std::path::Path;
+    use std::process::Command;
+
+    fn applied(
+        linker: Option<&'static str>,
+        linkage: Linkage,
+    ) -> (String, HashMap<String, String>) {
+        let workspace = Workspace {
+            root: "/src".into(),
+            target: "/out".into(),
+            bpf_bins: Vec::new(),
         };
-        // A folder of its own: two compilers in one would build everything anew at each change between them.
-        let target = workspace.target.join("cross");
-        cargo
-            .env("RUSTC", &foreign.compiler.rustc)
-            .env("CARGO_TARGET_DIR", &target)
-            .env(
-                "CARGO_ENCODED_RUSTFLAGS",
-                format!("--sysroot={}", foreign.sysroot.display()),
-            );
-        target
+        let cross = Cross {
+            arch: Arch::Aarch64,
+            linker,
+            foreign: None,
+        };
+        let mut cargo = Command::new("cargo");
+        let folder = cross.apply(&workspace, &mut cargo, linkage);
+        let text = |word: &std::ffi::OsStr| word.to_string_lossy().into_owned();
+        let environment = cargo
+            .get_envs()
+            .map(|(name, value)| (text(name), value.map(text).unwrap_or_default()))
+            .collect();
+        (text(folder.as_os_str()), environment)
+    }
+
+    #[test]
+    fn a_build_for_this_machine_is_a_plain_one() {
+        let (folder, environment) = applied(None, Linkage::Dynamic);
+        assert_eq!(Path::new(&folder), Path::new("/out"));
+        assert!(environment.is_empty(), "{environment:?}");
+    }
+
+    #[test]
+    fn static_builds_have_flags_and_a_folder_of_their_own() {
+        let (folder, environment) = applied(None, Linkage::Static);
+        assert_eq!(folder, "/out/static/aarch64/aarch64-unknown-linux-gnu");
+        assert_eq!(environment["CARGO_TARGET_DIR"], "/out/static/aarch64");
+        assert_eq!(environment["STALLSCOPE_BPF_DIR"], "/out/bpf/aarch64");
+        let flags: Vec<&str> = environment["CARGO_ENCODED_RUSTFLAGS"]
+            .split('\u{1f}')
+            .collect();
+        assert!(flags.contains(&"-Ctarget-feature=+crt-static"));
+        assert!(flags.contains(&"--remap-path-prefix=/src=/stallscope"));
+    }
+
+    #[test]
+    fn another_architecture_gets_its_linker() {
+        let (folder, environment) = applied(Some("aarch64-linux-gnu-gcc"), Linkage::Dynamic);
+        assert_eq!(folder, "/out/aarch64-unknown-linux-gnu");
+        let linker = "aarch64-linux-gnu-gcc";
+        assert_eq!(
+            environment["CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER"],
+            linker
+        );
+        assert_eq!(environment["CC_aarch64_unknown_linux_gnu"], linker);
+        assert!(!environment.contains_key("CARGO_ENCODED_RUSTFLAGS"));
     }
 }

@@ -1,0 +1,141 @@
+//! Reading built programs: for which machine they are, and whether they need anything but themselves.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use object::read::elf::{ElfFile64, ProgramHeader as _};
+use object::{Architecture, Endianness, Object as _, elf};
+
+use crate::bpf::Arch;
+
+/// Fails unless the file is a program for that architecture that no dynamic loader has to complete.
+pub fn check_static(path: &Path, arch: Arch) -> Result<()> {
+    let bytes =
+        fs::read(path).with_context(|| format!("could not read the program {}", path.display()))?;
+    check(&bytes, arch).with_context(|| format!("{} cannot be used", path.display()))
+}
+
+fn check(bytes: &[u8], arch: Arch) -> Result<()> {
+    let file: ElfFile64<Endianness> =
+        ElfFile64::parse(bytes).context("it is no 64-bit ELF file")?;
+    let wanted = match arch {
+        Arch::X86_64 => Architecture::X86_64,
+        Arch::Aarch64 => Architecture::Aarch64,
+    };
+    if file.architecture() != wanted {
+        bail!(
+            "it is for {:?}, but should be for {}",
+            file.architecture(),
+            arch.name()
+        );
+    }
+    let endian = file.endian();
+    let headers = file.elf_program_headers();
+    if !headers.iter().any(|h| h.p_type(endian) == elf::PT_LOAD) {
+        bail!("it has nothing to load, so it is no program");
+    }
+    for header in headers {
+        if let Some(loader) = header.interpreter(endian, bytes)? {
+            bail!(
+                "it asks for the dynamic loader {}, but should be linked statically",
+                String::from_utf8_lossy(loader)
+            );
+        }
+        // A static program that may be loaded anywhere has a dynamic section too, without libraries in it.
+        let entries = header.dynamic(endian, bytes)?.unwrap_or_default();
+        if entries
+            .iter()
+            .any(|entry| entry.d_tag.get(endian) == elf::DT_NEEDED)
+        {
+            bail!("it names shared libraries, but should be linked statically");
+        }
+    }
+    Ok(())
+}
+
+/// Programs of 120 bytes: an ELF header and one program header.
+#[cfg(test)]
+pub mod tiny {
+    use object::elf;
+
+    use crate::bpf::Arch;
+
+    /// A static program that would be loaded and could be told apart from others by its last bytes.
+    pub fn program(arch: Arch) -> Vec<u8> {
+        with_header(arch, elf::PT_LOAD)
+    }
+
+    /// A program whose only header is of that type and covers the bytes that follow the headers.
+    pub fn with_header(arch: Arch, kind: u32) -> Vec<u8> {
+        let machine = match arch {
+            Arch::X86_64 => elf::EM_X86_64,
+            Arch::Aarch64 => elf::EM_AARCH64,
+        };
+        let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+        for half in [elf::ET_EXEC, machine] {
+            bytes.extend(half.to_le_bytes());
+        }
+        bytes.extend(1_u32.to_le_bytes());
+        for entry_and_tables in [0_u64, 64, 0] {
+            bytes.extend(entry_and_tables.to_le_bytes());
+        }
+        bytes.extend(0_u32.to_le_bytes());
+        for sizes_and_counts in [64_u16, 56, 1, 64, 0, 0] {
+            bytes.extend(sizes_and_counts.to_le_bytes());
+        }
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend(elf::PF_R.to_le_bytes());
+        for offset_addresses_sizes_and_alignment in [120_u64, 0, 0, 16, 16, 8] {
+            bytes.extend(offset_addresses_sizes_and_alignment.to_le_bytes());
+        }
+        bytes.extend([0; 16]);
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check, tiny};
+    use crate::bpf::Arch;
+    use object::elf;
+
+    fn refused(bytes: &[u8], arch: Arch) -> String {
+        format!("{:#}", check(bytes, arch).unwrap_err())
+    }
+
+    #[test]
+    fn a_static_program_of_the_architecture_is_taken() {
+        for arch in [Arch::X86_64, Arch::Aarch64] {
+            check(&tiny::program(arch), arch).unwrap();
+        }
+        let error = refused(&tiny::program(Arch::X86_64), Arch::Aarch64);
+        assert!(error.contains("should be for aarch64"), "{error}");
+    }
+
+    #[test]
+    fn what_needs_a_loader_or_a_library_is_refused() {
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let error = refused(&own, Arch::host().unwrap());
+        assert!(error.contains("dynamic loader /"), "{error}");
+        let mut needing = tiny::program(Arch::X86_64);
+        // A second header: the section that names libraries.
+        let mut dynamic = tiny::with_header(Arch::X86_64, elf::PT_DYNAMIC)[64..120].to_vec();
+        dynamic[8..16].copy_from_slice(&176_u64.to_le_bytes());
+        needing.splice(120..136, dynamic);
+        needing[56..58].copy_from_slice(&2_u16.to_le_bytes());
+        needing.extend(elf::DT_NEEDED.to_le_bytes());
+        needing.extend(0_u64.to_le_bytes());
+        let error = refused(&needing, Arch::X86_64);
+        assert!(error.contains("names shared libraries"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_program_is_refused() {
+        assert!(refused(b"#!/bin/sh\n", Arch::X86_64).contains("ELF"));
+        let cut = &tiny::program(Arch::X86_64)[..80];
+        assert!(!refused(cut, Arch::X86_64).is_empty());
+        let none = tiny::with_header(Arch::X86_64, elf::PT_NOTE);
+        assert!(refused(&none, Arch::X86_64).contains("nothing to load"));
+    }
+}
