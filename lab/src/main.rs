@@ -1,0 +1,81 @@
+//! `stallscope-lab`: the truths, and the first process of the machines they run in.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use stallscope_lab::{World, init, served::Served, truths};
+
+/// Make stalls happen on purpose and hold what Stallscope exports against the kernel's own truth.
+#[derive(Debug, Parser)]
+#[command(name = "stallscope-lab", version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Bring truths about and judge what the agent says of them
+    #[command(after_help = "Examples:
+  stallscope-lab truths --list
+  stallscope-lab truths --agent target/release/stallscope
+  stallscope-lab truths --agent target/release/stallscope --test adds_up --json")]
+    Truths(Truths),
+}
+
+#[derive(Debug, clap::Args)]
+struct Truths {
+    /// Name every truth and what it shows, and do nothing
+    #[arg(long)]
+    list: bool,
+    /// The agent to judge
+    #[arg(long, value_name = "FILE", required_unless_present = "list")]
+    agent: Option<PathBuf>,
+    /// Only truths whose name contains this; may be given several times
+    #[arg(long = "test", value_name = "NAME")]
+    tests: Vec<String>,
+    /// Print one JSON object a truth besides what is for the reader
+    #[arg(long)]
+    json: bool,
+    /// This machine is the lab's own: settings of the kernel may be changed
+    #[arg(long)]
+    guest: bool,
+    /// The loopback port for the agent to serve on
+    #[arg(long, default_value_t = 9751)]
+    port: u16,
+}
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        init::run();
+    }
+    let Verb::Truths(args) = Cli::parse().verb;
+    match run(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(args: &Truths) -> anyhow::Result<bool> {
+    let Some(program) = args.agent.as_deref().filter(|_| !args.list) else {
+        for truth in truths::all() {
+            println!("{:32} {}", truth.name, truth.about);
+        }
+        return Ok(true);
+    };
+    let chosen = truths::chosen(&args.tests)?;
+    let log = std::env::temp_dir().join(format!("stallscope-lab-{}.log", std::process::id()));
+    let listen = format!("127.0.0.1:{}", args.port);
+    println!("the agent attaches its probes");
+    let agent = Served::start(program, &listen, &log, &[])?;
+    let mut world = World::new(agent, program, args.guest)?;
+    let passed = truths::run(&mut world, &chosen, args.json)?;
+    drop(world);
+    // What it logged is only of interest where it did not start.
+    let _ = std::fs::remove_file(log);
+    Ok(passed)
+}

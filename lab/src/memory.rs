@@ -1,0 +1,224 @@
+//! Memory on a NUMA node of one's choice, and where the kernel says it lies.
+
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    os::fd::{AsRawFd as _, FromRawFd as _, RawFd},
+    ptr::NonNull,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::task::system;
+
+/// Allocate on these nodes and no other (set_mempolicy(2)).
+const MPOL_BIND: libc::c_ulong = 2;
+
+/// Bytes of a page; 4, 16 or 64 KiB.
+#[must_use]
+pub fn page_size() -> usize {
+    rustix::param::page_size()
+}
+
+/// A mapping that nobody has touched; it stays until the process ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Region {
+    start: NonNull<u8>,
+    /// Its length in pages.
+    pub pages: usize,
+}
+
+impl Region {
+    /// Anonymous memory of base pages.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn anonymous(pages: usize) -> Result<Self> {
+        let region = Self::map(pages, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
+        // An error means that there are no huge pages at all.
+        let _ = region.advise(libc::MADV_NOHUGEPAGE);
+        Ok(region)
+    }
+
+    /// Anonymous memory that begins at a multiple of `size` bytes, to become huge pages of that size.
+    ///
+    /// # Errors
+    /// When there is no room or no such pages.
+    pub fn huge(size: usize, count: usize) -> Result<Self> {
+        let pages = size / page_size();
+        let region = Self::map(
+            pages * (count + 1),
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+        )?;
+        let skip = region.start.align_offset(size) / page_size();
+        let region = region.part(skip, pages * count);
+        region.advise(libc::MADV_HUGEPAGE)?;
+        Ok(region)
+    }
+
+    /// Maps a part of a file.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn map(pages: usize, flags: i32, fd: RawFd) -> Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping wherever the kernel likes.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                pages * page_size(),
+                protection,
+                flags,
+                fd,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error())
+                .with_context(|| format!("cannot map {pages} pages"));
+        }
+        let start = NonNull::new(start.cast()).context("nothing is mapped at address 0")?;
+        Ok(Self { start, pages })
+    }
+
+    /// Some of its pages.
+    #[must_use]
+    pub fn part(&self, first: usize, pages: usize) -> Self {
+        assert!(first + pages <= self.pages, "a part lies within the whole");
+        // SAFETY: within the mapping, as was just checked.
+        let start = unsafe { self.start.add(first * page_size()) };
+        Self { start, pages }
+    }
+
+    /// madvise(2).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn advise(&self, advice: i32) -> Result<()> {
+        // SAFETY: our own mapping; the advices used here do not take memory away that is in use.
+        let result =
+            unsafe { libc::madvise(self.start.as_ptr().cast(), self.pages * page_size(), advice) };
+        system(result).context("madvise(2)")
+    }
+
+    /// Writes to each `stride`th page.
+    pub fn write_every(&self, stride: usize) {
+        for page in (0..self.pages).step_by(stride) {
+            // SAFETY: within the mapping.
+            unsafe { self.start.add(page * page_size()).write_volatile(1) }
+        }
+    }
+
+    /// Writes to each page.
+    pub fn write(&self) {
+        self.write_every(1);
+    }
+
+    /// Reads from each page.
+    pub fn read(&self) {
+        for page in 0..self.pages {
+            // SAFETY: within the mapping.
+            unsafe { self.start.add(page * page_size()).read_volatile() };
+        }
+    }
+
+    /// Lets its pages be allocated on one node only (mbind(2)).
+    ///
+    /// # Errors
+    /// When the kernel has no NUMA or no such node.
+    pub fn bind(&self, node: u32) -> Result<()> {
+        let mask: libc::c_ulong = 1 << node;
+        // SAFETY: our own mapping, and a mask of one word, whose length in bits is one less than told.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_mbind,
+                self.start.as_ptr(),
+                self.pages * page_size(),
+                MPOL_BIND,
+                &raw const mask,
+                libc::c_ulong::from(libc::c_ulong::BITS + 1),
+                0,
+            )
+        };
+        ensure!(
+            result == 0,
+            "cannot bind memory to node {node}: {}",
+            io::Error::last_os_error()
+        );
+        Ok(())
+    }
+
+    /// The node of each page, or the negative error number of one that is not there (`move_pages(2)`).
+    ///
+    /// # Errors
+    /// When the kernel has no NUMA.
+    pub fn nodes(&self) -> Result<Vec<i32>> {
+        let pages: Vec<*mut u8> = (0..self.pages)
+            // SAFETY: within the mapping.
+            .map(|page| unsafe { self.start.add(page * page_size()).as_ptr() })
+            .collect();
+        let mut status = vec![0_i32; self.pages];
+        // SAFETY: as many addresses and as much room as is told; no nodes asks and moves nothing.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_move_pages,
+                0,
+                pages.len(),
+                pages.as_ptr(),
+                std::ptr::null::<i32>(),
+                status.as_mut_ptr(),
+                0,
+            )
+        };
+        ensure!(result == 0, "move_pages(2): {}", io::Error::last_os_error());
+        Ok(status)
+    }
+}
+
+/// A file in memory of so many pages, on the node that the policy of the calling thread says.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn memory_file(pages: usize) -> Result<File> {
+    // SAFETY: the name is a string.
+    let fd = unsafe { libc::memfd_create(c"stallscope-lab".as_ptr(), libc::MFD_CLOEXEC) };
+    system(fd).context("cannot make a file in memory")?;
+    // SAFETY: a descriptor of our own.
+    let mut file = unsafe { File::from_raw_fd(fd) };
+    file.write_all(&vec![1; pages * page_size()])
+        .context("cannot fill a file in memory")?;
+    Ok(file)
+}
+
+/// Maps the whole of such a file.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn map_file(file: &File, pages: usize, flags: i32) -> Result<Region> {
+    Region::map(pages, flags, file.as_raw_fd())
+}
+
+/// Lets the calling thread allocate on one node only, or anywhere again (`set_mempolicy(2)`).
+///
+/// # Errors
+/// When the kernel has no NUMA or no such node.
+pub fn allocate_on(node: Option<u32>) -> Result<()> {
+    let mask: libc::c_ulong = node.map_or(0, |node| 1 << node);
+    let mode = node.map_or(0, |_| MPOL_BIND);
+    // SAFETY: a mask of one word, whose length in bits is one less than told.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_set_mempolicy,
+            mode,
+            &raw const mask,
+            libc::c_ulong::from(libc::c_ulong::BITS + 1),
+        )
+    };
+    ensure!(
+        result == 0,
+        "cannot allocate on node {node:?}: {}",
+        io::Error::last_os_error()
+    );
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! The truths: each makes a known number of known things happen and compares what is exported.
+
+mod adds_up;
+mod hooks;
+
+use std::{io::Write as _, time::Instant};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    World,
+    report::{Outcome, Report, Verdict},
+};
+
+/// One of them.
+pub struct Truth {
+    /// Its name on the command line and in tables.
+    pub name: &'static str,
+    /// What it shows, in a line.
+    pub about: &'static str,
+    /// Brings it about.
+    pub run: fn(&mut World, &mut Report) -> Result<()>,
+}
+
+/// Every truth, in the order they run.
+pub fn all() -> impl Iterator<Item = &'static Truth> {
+    [hooks::TRUTHS, adds_up::TRUTHS].into_iter().flatten()
+}
+
+/// Those whose names contain one of these words; all if there are none.
+///
+/// # Errors
+/// When a word fits none.
+pub fn chosen(words: &[String]) -> Result<Vec<&'static Truth>> {
+    for word in words {
+        ensure!(
+            all().any(|truth| truth.name.contains(word.as_str())),
+            "there is no truth `{word}`; there are: {}",
+            all().map(|truth| truth.name).collect::<Vec<_>>().join(", ")
+        );
+    }
+    let fits = |truth: &&Truth| words.is_empty() || words.iter().any(|w| truth.name.contains(w));
+    Ok(all().filter(fits).collect())
+}
+
+/// Runs them; whether none failed.
+///
+/// # Errors
+/// When the results cannot be printed.
+pub fn run(world: &mut World, truths: &[&Truth], json: bool) -> Result<bool> {
+    let mut passed = true;
+    for truth in truths {
+        println!("== {}: {}", truth.name, truth.about);
+        let start = Instant::now();
+        let mut report = Report::default();
+        let done = (truth.run)(world, &mut report);
+        let outcome = judged(world, truth, report, done.err(), start);
+        passed &= outcome.verdict != Verdict::Failed;
+        println!(
+            "== {}: {:?}, {:.0} s{}{}",
+            outcome.test,
+            outcome.verdict,
+            outcome.seconds,
+            if outcome.detail.is_empty() { "" } else { ": " },
+            outcome.detail
+        );
+        if json {
+            println!("{}", serde_json::to_string(&outcome)?);
+        }
+        std::io::stdout().flush()?;
+    }
+    Ok(passed)
+}
+
+fn judged(
+    world: &World,
+    truth: &Truth,
+    report: Report,
+    error: Option<anyhow::Error>,
+    start: Instant,
+) -> Outcome {
+    let mut verdict = report.verdict();
+    let mut detail: Vec<String> = Vec::new();
+    if let Some(error) = error {
+        verdict = Verdict::Failed;
+        detail.push(format!("could not be brought about: {error:#}"));
+    }
+    let wrong = report.checks.iter().filter(|check| !check.agrees);
+    detail.extend(wrong.map(|check| format!("wrong: {}", check.what)));
+    detail.extend(report.left_out);
+    let column = |of: fn(&crate::report::Check) -> &String| -> Vec<String> {
+        report.checks.iter().map(|check| of(check).clone()).collect()
+    };
+    Outcome {
+        kernel: world.kernel.clone(),
+        arch: match std::env::consts::ARCH {
+            "aarch64" => "arm64",
+            "x86_64" => "amd64",
+            other => other,
+        }
+        .to_owned(),
+        cgroup: world.cgroup.to_owned(),
+        test: truth.name.to_owned(),
+        verdict,
+        expected: column(|check| &check.expected),
+        counted: column(|check| &check.counted),
+        checks: column(|check| &check.what),
+        detail: detail.join("; "),
+        seconds: start.elapsed().as_secs_f64(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{all, chosen};
+
+    #[test]
+    fn names_are_unique_and_an_unknown_one_is_refused_with_the_list() {
+        let mut names: Vec<_> = all().map(|truth| truth.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert_eq!(chosen(&[]).unwrap().len(), count);
+        let error = chosen(&["no-such".to_owned()]).err().unwrap().to_string();
+        assert!(error.contains("no-such") && error.contains(names[0]), "{error}");
+    }
+}

@@ -1,0 +1,219 @@
+//! The causes of a group's wait sum to what the kernel says its tasks waited, whatever they did.
+
+mod split;
+
+use std::{thread::sleep, time::Duration};
+
+use anyhow::{Context as _, Result};
+
+use super::Truth;
+use crate::{Group, Report, Task, World, task};
+use split::{Measured, Span};
+
+/// Of what the kernel says; the tasks are stopped when both are read.
+const EXACT: f64 = 1e-4;
+/// Where tasks are changed while they wait.
+const CLOSE: f64 = 5e-3;
+/// The most that may remain without a cause.
+const UNATTRIBUTED: f64 = 5e-3;
+
+pub(super) const TRUTHS: &[Truth] = &[
+    Truth {
+        name: "adds_up_pinned",
+        about: "threads on one CPU beside competitors: the wait is all there, and each part has its occupant",
+        run: pinned,
+    },
+    Truth {
+        name: "adds_up_free",
+        about: "more threads than CPUs, free to move, beside competitors",
+        run: free,
+    },
+    Truth {
+        name: "adds_up_throttled",
+        about: "threads that a CPU quota stops, with and without competitors",
+        run: throttled,
+    },
+    Truth {
+        name: "adds_up_changed",
+        about: "affinity, priority and cgroup changed in mid-wait",
+        run: changed,
+    },
+    Truth {
+        name: "adds_up_policies",
+        about: "real-time, batch and idle tasks among normal ones",
+        run: policies,
+    },
+    Truth {
+        name: "adds_up_together",
+        about: "everything at once",
+        run: together,
+    },
+];
+
+fn seconds(world: &World, guest: u64) -> Duration {
+    // An emulated machine is slower, so that less happens in a second.
+    Duration::from_secs(if world.guest { guest } else { guest / 2 })
+}
+
+fn pinned(world: &mut World, report: &mut Report) -> Result<()> {
+    let (victim, occupant) = (Group::new("victim")?, Group::new("occupant")?);
+    let cpu = *world.cpus().last().context("a CPU")?;
+    // Two of the victim's and one of the occupant's: the groups have equal weight, so each has the
+    // CPU half of the time. While the occupant has it both wait; while one of them has it, the other.
+    let tasks = [victim.spin_on(cpu)?, victim.spin_on(cpu)?];
+    let _occupant = occupant.spin_on(cpu)?;
+    sleep(Duration::from_secs(1));
+    let measured = Span::of(world, &[&victim], &tasks)?.during(|| sleep(seconds(world, 12)))?;
+    measured.judge(report, "", EXACT);
+    report.share("own", 0.23..=0.43, measured.share("own"));
+    report.share("neighbour", 0.52..=0.77, measured.share("neighbour"));
+    report.share("throttled", 0.0..=0.001, measured.share("throttled"));
+    report.share("idle", 0.0..=0.01, measured.share("idle"));
+    Ok(())
+}
+
+fn free(world: &mut World, report: &mut Report) -> Result<()> {
+    let (group, other) = (Group::new("free")?, Group::new("competitor")?);
+    let tasks = group.spin(world.cpus().len() * 5 / 2)?;
+    let _competitors = other.spin(2)?;
+    sleep(Duration::from_secs(1));
+    let measured = Span::of(world, &[&group], &tasks)?.during(|| sleep(seconds(world, 15)))?;
+    measured.judge(report, "", EXACT);
+    report.share("throttled", 0.0..=0.001, measured.share("throttled"));
+    report.share("own", 0.3..=1.0, measured.share("own"));
+    Ok(())
+}
+
+fn throttled(world: &mut World, report: &mut Report) -> Result<()> {
+    let group = Group::new("quota")?;
+    group.limit_cpu(100_000, 100_000)?;
+    let tasks = group.spin(world.cpus().len() * 3 / 2)?;
+    sleep(Duration::from_secs(1));
+    let measured = Span::of(world, &[&group], &tasks)?.during(|| sleep(seconds(world, 12)))?;
+    measured.judge(report, "alone: ", EXACT);
+    report.share("alone: throttled", 0.5..=1.0, measured.share("throttled"));
+    let other = Group::new("competitor")?;
+    let _competitors = other.spin(world.cpus().len() / 2)?;
+    let measured = Span::of(world, &[&group], &tasks)?.during(|| sleep(seconds(world, 12)))?;
+    measured.judge(report, "beside others: ", EXACT);
+    report.share(
+        "beside others: throttled",
+        0.4..=1.0,
+        measured.share("throttled"),
+    );
+    Ok(())
+}
+
+fn changed(world: &mut World, report: &mut Report) -> Result<()> {
+    let groups = [Group::new("one")?, Group::new("two")?];
+    let tasks = groups[0].spin(world.cpus().len() * 2)?;
+    sleep(Duration::from_secs(1));
+    let both = [&groups[0], &groups[1]];
+    let span = Span::of(world, &both, &tasks)?;
+    let measured = span.during(|| change(world, &groups, &tasks, seconds(world, 12)))?;
+    measured.judge(report, "", CLOSE);
+    Ok(())
+}
+
+/// Changes one thing of one task after the other.
+fn change(world: &World, groups: &[Group; 2], tasks: &[Task], time: Duration) {
+    let cpus = world.cpus();
+    let end = std::time::Instant::now() + time;
+    for turn in 0.. {
+        let task = &tasks[turn * 7 % tasks.len()];
+        let done = match turn % 4 {
+            0 => task::pin(task.pid(), &[cpus[turn * 5 % cpus.len()]]),
+            1 => task::nice(task.pid(), i32::try_from(turn * 3 % 20).unwrap_or(0)),
+            2 => groups[turn / 4 % 2].take(task.pid()),
+            _ => task::pin(task.pid(), &cpus),
+        };
+        if let Err(error) = done {
+            println!("    a change was refused: {error:#}");
+        }
+        sleep(Duration::from_millis(11));
+        if std::time::Instant::now() > end {
+            return;
+        }
+    }
+}
+
+fn policies(world: &mut World, report: &mut Report) -> Result<()> {
+    let group = Group::new("policies")?;
+    let tasks = mixed(world, &group, report)?;
+    sleep(Duration::from_secs(1));
+    let measured = Span::of(world, &[&group], &tasks)?.during(|| sleep(seconds(world, 12)))?;
+    measured.judge(report, "", CLOSE);
+    Ok(())
+}
+
+/// Tasks of each policy, as many as make every CPU contended.
+fn mixed(world: &World, group: &Group, report: &mut Report) -> Result<Vec<Task>> {
+    let mut tasks = group.spin(world.cpus().len())?;
+    for policy in [libc::SCHED_BATCH, libc::SCHED_IDLE] {
+        for _ in 0..world.cpus().len() / 2 {
+            tasks.push(group.spawn(move || {
+                task::schedule(0, policy, 0)?;
+                task::spin()
+            })?);
+        }
+    }
+    // v1 gives a group no real-time bandwidth unless told, and the root may have none to give.
+    if !group.unified() {
+        let _ = group.write("cpu.rt_runtime_us", "400000");
+    }
+    let probe = group.spawn(|| task::schedule(0, libc::SCHED_FIFO, 1))?;
+    if let Err(error) = probe.wait() {
+        report.leave_out(format!("real-time tasks are refused here: {error:#}"));
+        return Ok(tasks);
+    }
+    for priority in 1..=3 {
+        tasks.push(group.spawn(move || {
+            task::schedule(0, libc::SCHED_FIFO, priority)?;
+            loop {
+                task::spin_for(Duration::from_millis(7));
+                sleep(Duration::from_millis(13));
+            }
+        })?);
+    }
+    Ok(tasks)
+}
+
+fn together(world: &mut World, report: &mut Report) -> Result<()> {
+    let groups = [Group::new("one")?, Group::new("two")?];
+    groups[1].limit_cpu(150_000, 100_000)?;
+    let mut tasks = mixed(world, &groups[0], report)?;
+    tasks.extend(groups[1].spin(world.cpus().len())?);
+    let other = Group::new("competitor")?;
+    let _competitors = other.spin(2)?;
+    sleep(Duration::from_secs(1));
+    let both = [&groups[0], &groups[1]];
+    let normal = tasks.len() - world.cpus().len();
+    let measured = Span::of(world, &both, &tasks)?
+        .during(|| change(world, &groups, &tasks[normal..], seconds(world, 15)))?;
+    measured.judge(report, "", CLOSE);
+    report.share("throttled", 0.01..=1.0, measured.share("throttled"));
+    Ok(())
+}
+
+impl Measured {
+    /// The sum against the kernel's, and what remained without a cause.
+    fn judge(&self, report: &mut Report, when: &str, tolerance: f64) {
+        report.within(
+            format!("{when}wait in ns"),
+            self.run_delay,
+            self.split,
+            tolerance,
+        );
+        report.share(
+            format!("{when}unattributed"),
+            0.0..=UNATTRIBUTED,
+            self.share("unattributed"),
+        );
+        // The kernel leaves interrupts and what a hypervisor took out of its number.
+        report.share(
+            format!("{when}time on CPUs against the kernel's"),
+            0.99..=1.25,
+            self.on_cpu as f64 / self.kernel_on_cpu.max(1) as f64,
+        );
+    }
+}

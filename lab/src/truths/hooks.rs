@@ -1,0 +1,70 @@
+//! By which means each hook is attached, kernel by kernel.
+
+use anyhow::Result;
+
+use super::Truth;
+use crate::{Report, World};
+
+pub(super) const TRUTHS: &[Truth] = &[Truth {
+    name: "hooks_attach_by_the_best_means",
+    about: "every hook counts, by fentry where it attaches and by kprobe where it does not",
+    run,
+}];
+
+/// Probe, hook, and the kernel functions it may sit on; none for tracepoints, which are the same everywhere.
+const HOOKS: [(&str, &str, &[&str]); 10] = [
+    ("cpu_wait", "switches", &[]),
+    ("cpu_wait", "waits moved to another CPU", &[]),
+    ("task_migrations", "migrations", &[]),
+    ("cpu_throttling", "totals", &[]),
+    ("cpu_throttling", "single throttles", &["unthrottle_cfs_rq"]),
+    (
+        "page_faults",
+        "first touch",
+        &["folio_add_new_anon_rmap", "page_add_new_anon_rmap"],
+    ),
+    (
+        "page_faults",
+        "file mapping",
+        &["set_pte_range", "do_set_pte", "alloc_set_pte"],
+    ),
+    ("page_faults", "hinting", &["task_numa_fault"]),
+    ("reclaim", "direct reclaim", &[]),
+    ("reclaim", "memory cgroup reclaim", &[]),
+];
+
+fn run(world: &mut World, report: &mut Report) -> Result<()> {
+    if !world.guest {
+        report.leave_out("by what a hook attaches is known of the lab's kernels only");
+        return Ok(());
+    }
+    // Trampolines on arm64 came with 6.4; before, fentry programs load and do not attach.
+    let trampolines = cfg!(target_arch = "x86_64") || world.version() >= (6, 4);
+    for (probe, hook, functions) in HOOKS {
+        let (state, by) = world.hook(probe, hook)?;
+        report.check(
+            format!("{probe}: {hook}"),
+            "attached",
+            format!("{state} {by}"),
+            state == "attached",
+        );
+        if functions.is_empty() {
+            continue;
+        }
+        let (means, other) = if trampolines {
+            ("fentry/", "kprobe/")
+        } else {
+            ("kprobe/", "fentry/")
+        };
+        let found = functions
+            .iter()
+            .any(|function| by.contains(&format!("{means}{function}")));
+        report.check(
+            format!("{probe}: {hook} sits on"),
+            format!("{means}{}", functions.join(" or ")),
+            &by,
+            found && !by.contains(other),
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! The machine a truth runs on, as its own kernel describes it, and the agent that is judged.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use stallscope::cgroup::Hierarchy;
+
+use crate::{Scrape, served::Served};
+
+/// A NUMA node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Node {
+    /// The kernel's number.
+    pub id: u32,
+    /// Its online CPUs.
+    pub cpus: Vec<usize>,
+    /// Distances to the nodes, in the order of [`World::nodes`].
+    pub distances: Vec<u64>,
+}
+
+/// What a truth needs to know.
+#[derive(Debug)]
+pub struct World {
+    /// The agent that is judged.
+    pub agent: Served,
+    /// The agent's program, for truths that start one of their own.
+    pub program: std::path::PathBuf,
+    /// The nodes with CPUs, in the order of their numbers.
+    pub nodes: Vec<Node>,
+    /// `uname -r`.
+    pub kernel: String,
+    /// The cgroup hierarchy that is followed: `v1` or `v2`.
+    pub cgroup: &'static str,
+    /// Whether this is a machine of the lab's own, where settings may be changed.
+    pub guest: bool,
+}
+
+impl World {
+    /// Looks at this machine.
+    ///
+    /// # Errors
+    /// When its nodes cannot be read.
+    pub fn new(agent: Served, program: &Path, guest: bool) -> Result<Self> {
+        let hierarchy = Hierarchy::discover("/proc".as_ref(), None)?;
+        let unified = hierarchy.mount().join("cgroup.controllers").exists();
+        Ok(Self {
+            agent,
+            program: program.to_owned(),
+            nodes: nodes(Path::new("/sys/devices/system/node"))?,
+            kernel: kernel_release(),
+            cgroup: if unified { "v2" } else { "v1" },
+            guest,
+        })
+    }
+
+    /// One scrape of the agent.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn scrape(&self) -> Result<Scrape> {
+        self.agent.scrape()
+    }
+
+    /// Every online CPU.
+    #[must_use]
+    pub fn cpus(&self) -> Vec<usize> {
+        self.nodes.iter().flat_map(|n| n.cpus.clone()).collect()
+    }
+
+    /// Major and minor version of the kernel.
+    #[must_use]
+    pub fn version(&self) -> (u32, u32) {
+        let mut numbers = self.kernel.split(|c: char| !c.is_ascii_digit());
+        let mut next = || numbers.next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        (next(), next())
+    }
+
+    /// What the status says of a hook: its state and by what it is attached, or why not.
+    ///
+    /// # Errors
+    /// When there is no such hook.
+    pub fn hook(&self, probe: &str, hook: &str) -> Result<(String, String)> {
+        let status = self.agent.status()?;
+        let list = |value: &Value, key: &str, name: &str| {
+            let found = value.as_array()?.iter().find(|each| each[key] == name)?;
+            Some(found.clone())
+        };
+        let found = list(&status["probes"], "probe", probe)
+            .and_then(|probe| list(&probe["hooks"], "hook", hook))
+            .with_context(|| format!("the status has no hook `{hook}` of the probe {probe}"))?;
+        let text = |key: &str| match &found[key] {
+            Value::String(text) => text.clone(),
+            Value::Null => String::new(),
+            other => other.to_string(),
+        };
+        let detail = ["by", "reason", "error"].map(text).concat();
+        Ok((text("state"), detail))
+    }
+}
+
+/// `uname -r`.
+#[must_use]
+pub fn kernel_release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+fn nodes(folder: &Path) -> Result<Vec<Node>> {
+    let mut nodes = Vec::new();
+    let entries = fs::read_dir(folder)
+        .with_context(|| format!("cannot list the NUMA nodes in {}", folder.display()))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(id) = name.strip_prefix("node").and_then(|id| id.parse().ok()) else {
+            continue;
+        };
+        let read = |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+        let cpus = list(read("cpulist").trim()).with_context(|| format!("{name}/cpulist"))?;
+        let distances = read("distance");
+        let distances = distances.split_whitespace().filter_map(|d| d.parse().ok());
+        if !cpus.is_empty() {
+            nodes.push(Node {
+                id,
+                cpus,
+                distances: distances.collect(),
+            });
+        }
+    }
+    ensure!(!nodes.is_empty(), "no NUMA node has CPUs");
+    nodes.sort_by_key(|node| node.id);
+    Ok(nodes)
+}
+
+/// `0-2,5` (cpuset(7), list format).
+fn list(text: &str) -> Result<Vec<usize>> {
+    let mut all = Vec::new();
+    for part in text.split(',').filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| {
+            text.parse::<usize>()
+                .with_context(|| format!("`{part}` is no range of numbers"))
+        };
+        all.extend(number(first)?..=number(last)?);
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Node, list, nodes};
+    use std::fs;
+
+    #[test]
+    fn nodes_without_cpus_are_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, cpus, distance) in [
+            ("node1", "2-3", "20 10 20"),
+            ("node0", "0,1", "10 20 35"),
+            ("node2", "", "35 20 10"),
+        ] {
+            let node = folder.path().join(name);
+            fs::create_dir(&node).unwrap();
+            fs::write(node.join("cpulist"), format!("{cpus}\n")).unwrap();
+            fs::write(node.join("distance"), distance).unwrap();
+        }
+        fs::create_dir(folder.path().join("power")).unwrap();
+        let expected = [
+            Node {
+                id: 0,
+                cpus: vec![0, 1],
+                distances: vec![10, 20, 35],
+            },
+            Node {
+                id: 1,
+                cpus: vec![2, 3],
+                distances: vec![20, 10, 20],
+            },
+        ];
+        assert_eq!(nodes(folder.path()).unwrap(), expected);
+        assert!(list("1-x").is_err());
+    }
+}
