@@ -5,6 +5,7 @@ mod bpf;
 mod build;
 mod check;
 mod cross;
+mod lab;
 mod run;
 mod setup;
 mod shell;
@@ -50,6 +51,7 @@ enum Verb {
     Test(test::Args),
     Check(check::Args),
     Bench(bench::Args),
+    Lab(lab::Args),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
     let done = match &cli.verb {
         // Needs neither Cargo nor the sources.
         Verb::Bench(args) if args.has_agent() => bench::run_given(args),
+        Verb::Lab(args) => lab::run(install, args),
         verb => with_workspace(verb, install),
     };
     match done {
@@ -81,6 +84,7 @@ fn with_workspace(verb: &Verb, install: setup::Install) -> anyhow::Result<()> {
         Verb::Test(args) => test::run(&workspace, install, args),
         Verb::Check(args) => check::run(&workspace, install, args),
         Verb::Bench(args) => bench::run(&workspace, install, args),
+        Verb::Lab(args) => lab::run(install, args),
     }
 }
 
