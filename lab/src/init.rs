@@ -169,7 +169,14 @@ fn network() -> Result<()> {
     busybox(&["ifconfig", "lo", "127.0.0.1", "up"])?;
     if Path::new("/sys/class/net/eth0").exists() {
         // What QEMU's user network gives its only guest.
-        busybox(&["ifconfig", "eth0", "10.0.2.15", "netmask", "255.255.255.0", "up"])?;
+        busybox(&[
+            "ifconfig",
+            "eth0",
+            "10.0.2.15",
+            "netmask",
+            "255.255.255.0",
+            "up",
+        ])?;
     }
     Ok(())
 }

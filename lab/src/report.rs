@@ -54,7 +54,11 @@ impl Report {
 
     /// A share of a whole, both between 0 and 1.
     pub fn share(&mut self, what: impl Display, expected: std::ops::RangeInclusive<f64>, is: f64) {
-        let limits = format!("{} to {}", percent(*expected.start()), percent(*expected.end()));
+        let limits = format!(
+            "{} to {}",
+            percent(*expected.start()),
+            percent(*expected.end())
+        );
         self.check(what, limits, percent(is), expected.contains(&is));
     }
 

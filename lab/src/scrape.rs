@@ -84,9 +84,7 @@ mod tests {
         );
         assert_eq!(scrape.exact("x_seconds_count", &one).unwrap(), Some(7));
         assert_eq!(
-            scrape
-                .exact("x_seconds_total", &[label("a", "4")])
-                .unwrap(),
+            scrape.exact("x_seconds_total", &[label("a", "4")]).unwrap(),
             None
         );
         let bad = Scrape("x_seconds_total 1e-9\n".to_owned());

@@ -89,7 +89,11 @@ fn judged(
     detail.extend(wrong.map(|check| format!("wrong: {}", check.what)));
     detail.extend(report.left_out);
     let column = |of: fn(&crate::report::Check) -> &String| -> Vec<String> {
-        report.checks.iter().map(|check| of(check).clone()).collect()
+        report
+            .checks
+            .iter()
+            .map(|check| of(check).clone())
+            .collect()
     };
     Outcome {
         kernel: world.kernel.clone(),
@@ -123,6 +127,9 @@ mod tests {
         assert_eq!(names.len(), count);
         assert_eq!(chosen(&[]).unwrap().len(), count);
         let error = chosen(&["no-such".to_owned()]).err().unwrap().to_string();
-        assert!(error.contains("no-such") && error.contains(names[0]), "{error}");
+        assert!(
+            error.contains("no-such") && error.contains(names[0]),
+            "{error}"
+        );
     }
 }

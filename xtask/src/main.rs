@@ -5,6 +5,7 @@ mod bpf;
 mod build;
 mod check;
 mod cross;
+mod lab;
 mod run;
 mod setup;
 mod shell;
@@ -36,6 +37,7 @@ Examples:
   cargo xtask build                only build target/release/stallscope
   cargo xtask test                 every test this machine can run
   cargo xtask check --fix          format, lint, check licences, regenerate the reference pages
+  cargo xtask lab --kernel 6.12    boot real kernels and hold the agent against their truth
   cargo xtask bench --quick        what the agent costs here, beside what it may cost
   cargo xtask build --no-install   name what is missing instead of installing it
 
@@ -50,6 +52,7 @@ enum Verb {
     Test(test::Args),
     Check(check::Args),
     Bench(bench::Args),
+    Lab(lab::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,11 +64,11 @@ fn main() -> ExitCode {
     };
     let done = match &cli.verb {
         // Needs neither Cargo nor the sources.
-        Verb::Bench(args) if args.has_agent() => bench::run_given(args),
+        Verb::Bench(args) if args.has_agent() => bench::run_given(args).map(|()| ExitCode::SUCCESS),
         verb => with_workspace(verb, install),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -73,7 +76,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn with_workspace(verb: &Verb, install: setup::Install) -> anyhow::Result<()> {
+fn with_workspace(verb: &Verb, install: setup::Install) -> anyhow::Result<ExitCode> {
     let workspace = workspace::Workspace::load()?;
     match verb {
         Verb::Build(args) => build::run(&workspace, install, args).map(|_| ()),
@@ -81,7 +84,9 @@ fn with_workspace(verb: &Verb, install: setup::Install) -> anyhow::Result<()> {
         Verb::Test(args) => test::run(&workspace, install, args),
         Verb::Check(args) => check::run(&workspace, install, args),
         Verb::Bench(args) => bench::run(&workspace, install, args),
+        Verb::Lab(args) => return lab::run(&workspace, install, args),
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod apt;
 pub mod compiler;
+pub mod foreign;
 mod linker;
 mod stamp;
 pub mod tools;

@@ -2,9 +2,9 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::io::IsTerminal as _;
+use std::io::{BufRead as _, BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -35,6 +35,26 @@ pub fn stdout(command: &mut Command) -> Result<String> {
     }
     String::from_utf8(output.stdout)
         .with_context(|| format!("`{}` printed something that is not UTF-8", line(command)))
+}
+
+/// Runs a command and hands over each line it prints as it comes.
+pub fn lines(
+    command: &mut Command,
+    mut hear: impl FnMut(&str) -> Result<()>,
+) -> Result<ExitStatus> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("could not start `{}`", line(command)))?;
+    if let Some(output) = child.stdout.take() {
+        for line in BufReader::new(output).split(b'\n') {
+            let line = line.with_context(|| format!("the output of `{}`", self::line(command)))?;
+            hear(&String::from_utf8_lossy(&line))?;
+        }
+    }
+    child
+        .wait()
+        .with_context(|| format!("could not wait for `{}`", line(command)))
 }
 
 /// The command as one would type it, without its environment; Cargo hides behind a long path.

@@ -1,7 +1,6 @@
 //! `cargo xtask test`: every test this machine can run, and what it could not and why.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -235,22 +234,14 @@ fn counted(command: &mut Command) -> Result<Outcome> {
 
 /// Runs tests, passing on what they print and adding up what they report.
 fn watched(command: &mut Command) -> Result<(Count, bool)> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("could not start `{}`", shell::line(command)))?;
     let mut count = Count::default();
-    if let Some(output) = child.stdout.take() {
-        for line in BufReader::new(output).split(b'\n') {
-            let line = line.context("the output of the tests could not be read")?;
-            let line = String::from_utf8_lossy(&line);
-            println!("{line}");
-            if let Some(more) = Count::parse(&line) {
-                count = count.plus(more);
-            }
+    let status = shell::lines(command, |line| {
+        println!("{line}");
+        if let Some(more) = Count::parse(line) {
+            count = count.plus(more);
         }
-    }
-    let status = child.wait().context("the tests could not be waited for")?;
+        Ok(())
+    })?;
     Ok((count, status.success()))
 }
 

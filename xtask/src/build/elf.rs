@@ -16,14 +16,23 @@ pub fn check_static(path: &Path, arch: Arch) -> Result<()> {
     check(&bytes, arch).with_context(|| format!("{} cannot be used", path.display()))
 }
 
+/// Whether these bytes are a program for that architecture; a script is for none.
+pub fn is_for(bytes: &[u8], arch: Arch) -> bool {
+    ElfFile64::<Endianness>::parse(bytes)
+        .is_ok_and(|file| file.architecture() == architecture(arch))
+}
+
+fn architecture(arch: Arch) -> Architecture {
+    match arch {
+        Arch::X86_64 => Architecture::X86_64,
+        Arch::Aarch64 => Architecture::Aarch64,
+    }
+}
+
 fn check(bytes: &[u8], arch: Arch) -> Result<()> {
     let file: ElfFile64<Endianness> =
         ElfFile64::parse(bytes).context("it is no 64-bit ELF file")?;
-    let wanted = match arch {
-        Arch::X86_64 => Architecture::X86_64,
-        Arch::Aarch64 => Architecture::Aarch64,
-    };
-    if file.architecture() != wanted {
+    if file.architecture() != architecture(arch) {
         bail!(
             "it is for {:?}, but should be for {}",
             file.architecture(),

@@ -40,11 +40,7 @@ pub(super) struct Measured {
 
 impl<'a> Span<'a> {
     /// Stops the tasks, which are all that ever run in the groups, and reads.
-    pub(super) fn of(
-        world: &'a World,
-        groups: &'a [&'a Group],
-        tasks: &'a [Task],
-    ) -> Result<Self> {
+    pub(super) fn of(world: &'a World, groups: &'a [&'a Group], tasks: &'a [Task]) -> Result<Self> {
         Ok(Self {
             world,
             groups,

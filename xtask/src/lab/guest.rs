@@ -1,0 +1,289 @@
+//! One virtual machine: how QEMU is started, and what it says.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::kernels::Kernel;
+use super::which;
+use crate::bpf::Arch;
+use crate::setup::{Missing, Setup, apt};
+use crate::shell;
+
+/// Where the agent of a machine with a network is found on this one.
+pub const PORT: u16 = 9750;
+
+/// A machine that says nothing for so long hangs. Attaching is what takes longest without a word.
+const SILENCE: Duration = Duration::from_secs(420);
+
+/// NUMA nodes of a machine, and megabytes of memory of each.
+const NODES: u32 = 4;
+const NODE_MEGABYTES: u32 = 1024;
+
+/// Bytes of the disk, which is only there to be read.
+const DISK: u64 = 2 << 30;
+
+/// Installs the emulator of an architecture if it is missing.
+pub fn emulator(setup: &mut Setup, arch: Arch) -> Result<()> {
+    let (program, package) = programs(arch);
+    if shell::which(program).is_some() {
+        return Ok(());
+    }
+    let packages = [package.to_owned()];
+    let missing = Missing {
+        what: package.to_owned(),
+        why: "the lab's machines are emulated",
+        takes: "about a minute",
+        command: apt::install_line(&packages),
+    };
+    setup.need(missing, || apt::install(&packages)).map(|_| ())
+}
+
+fn programs(arch: Arch) -> (&'static str, &'static str) {
+    match arch {
+        Arch::Aarch64 => ("qemu-system-aarch64", "qemu-system-arm"),
+        Arch::X86_64 => ("qemu-system-x86_64", "qemu-system-x86"),
+    }
+}
+
+/// The drivers that a machine needs.
+pub fn modules(arch: Arch, network: bool) -> &'static [&'static str] {
+    match (arch, network) {
+        (Arch::Aarch64, false) => &["virtio_mmio", "virtio_blk"],
+        (Arch::Aarch64, true) => &["virtio_mmio", "virtio_blk", "virtio_net"],
+        (Arch::X86_64, false) => &["virtio_pci", "virtio_blk"],
+        (Arch::X86_64, true) => &["virtio_pci", "virtio_blk", "virtio_net"],
+    }
+}
+
+/// A file of nothing, which takes no room.
+pub fn disk(folder: &Path) -> Result<PathBuf> {
+    let path = folder.join("disk.raw");
+    File::create(&path)
+        .and_then(|file| file.set_len(DISK))
+        .with_context(|| format!("could not write {}", path.display()))?;
+    Ok(path)
+}
+
+/// A machine.
+pub struct Guest {
+    /// What it boots.
+    pub kernel: &'static Kernel,
+    /// The file of the kernel.
+    pub image: PathBuf,
+    /// What it boots into.
+    pub initramfs: PathBuf,
+    /// Its disk.
+    pub disk: PathBuf,
+    /// Its CPUs.
+    pub cpus: u32,
+    /// What is added to the kernel's command line.
+    pub order: String,
+    /// Whether it has a network, with the agent's port forwarded.
+    pub network: bool,
+}
+
+/// How a machine ended.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Session {
+    /// It switched itself off, with this status.
+    Ended(i32),
+    /// It said nothing for too long and was ended.
+    Hung,
+    /// It broke down; the last lines it said.
+    Crashed(String),
+}
+
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(code) => write!(f, "the machine ended with status {code}"),
+            Self::Hung => write!(
+                f,
+                "the machine said nothing for {} s and was ended",
+                SILENCE.as_secs()
+            ),
+            Self::Crashed(last) => write!(f, "the machine broke down: {last}"),
+        }
+    }
+}
+
+impl Guest {
+    fn command(&self) -> Result<Command> {
+        let mut command = which(programs(self.kernel.arch).0)?;
+        let nodes = NODES.min(self.cpus);
+        match self.kernel.arch {
+            Arch::Aarch64 => command
+                .args(["-M", "virt,gic-version=3"])
+                .args(["-accel", "tcg,thread=multi"])
+                .args(["-cpu", "max,pauth-impdef=on"]),
+            // With a thread a CPU the emulator does not get patched code right, and guests break down.
+            Arch::X86_64 => command
+                .args(["-M", "q35", "-accel", "tcg,thread=single"])
+                .args(["-cpu", "max,-cx16,-la57"]),
+        };
+        command
+            .args(["-smp", &self.cpus.to_string()])
+            .args(["-m", &format!("{}M", nodes * NODE_MEGABYTES)])
+            .args(numa(self.cpus, nodes))
+            .arg("-kernel")
+            .arg(&self.image)
+            .arg("-initrd")
+            .arg(&self.initramfs)
+            .args(["-append", &self.command_line()])
+            .args(["-nographic", "-no-reboot"])
+            .args(self.devices());
+        Ok(command)
+    }
+
+    fn command_line(&self) -> String {
+        let console = match self.kernel.arch {
+            Arch::Aarch64 => "ttyAMA0",
+            Arch::X86_64 => "ttyS0",
+        };
+        format!(
+            "console={console} quiet panic=-1 psi=1 nokaslr {}",
+            self.order
+        )
+    }
+
+    fn devices(&self) -> Vec<String> {
+        let bus = match self.kernel.arch {
+            Arch::Aarch64 => "device",
+            Arch::X86_64 => "pci",
+        };
+        let disk = self.disk.display();
+        let mut words = vec![
+            "-drive".to_owned(),
+            format!("file={disk},format=raw,if=none,id=disk,snapshot=on"),
+            "-device".to_owned(),
+            format!("virtio-blk-{bus},drive=disk"),
+        ];
+        if self.network {
+            words.extend([
+                "-netdev".to_owned(),
+                format!("user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{PORT}-:{PORT}"),
+                "-device".to_owned(),
+                format!("virtio-net-{bus},netdev=net"),
+            ]);
+        } else {
+            words.extend(["-net".to_owned(), "none".to_owned()]);
+        }
+        words
+    }
+
+    /// Gives the machine this terminal.
+    pub fn interactive(&self) -> Result<()> {
+        shell::run(&mut self.command()?)
+    }
+
+    /// Boots it and hears what it says, line by line, until it ends.
+    pub fn run(&self, hear: impl FnMut(&str) -> Result<()>) -> Result<Session> {
+        let mut command = self.command()?;
+        let mut child = Running(
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .spawn()
+                .with_context(|| format!("could not start `{}`", shell::line(&command)))?,
+        );
+        listen(&mut child, hear)
+    }
+}
+
+/// Ended with whoever started it.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Errors mean that it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn listen(child: &mut Running, mut hear: impl FnMut(&str) -> Result<()>) -> Result<Session> {
+    let output = child.0.stdout.take().context("QEMU has an output")?;
+    let (send, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            // Nobody listens any more once the machine has ended.
+            if send.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let mut last: Vec<String> = Vec::new();
+    loop {
+        match lines.recv_timeout(SILENCE) {
+            Ok(line) => {
+                let line = String::from_utf8_lossy(&line);
+                let line = line.trim_end_matches('\r');
+                if let Some(code) = line.strip_prefix("@lab exit ") {
+                    return Ok(Session::Ended(code.trim().parse().unwrap_or(125)));
+                }
+                hear(line)?;
+                last.push(line.to_owned());
+                if last.len() > 12 {
+                    last.remove(0);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => return Ok(Session::Hung),
+            Err(RecvTimeoutError::Disconnected) => return Ok(Session::Crashed(last.join(" | "))),
+        }
+    }
+}
+
+/// CPUs and memory spread over the nodes; neighbours in a ring are near, the others far.
+fn numa(cpus: u32, nodes: u32) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut first = 0;
+    for node in 0..nodes {
+        let count = cpus / nodes + u32::from(node < cpus % nodes);
+        let last = first + count - 1;
+        words.extend([
+            "-object".to_owned(),
+            format!("memory-backend-ram,size={NODE_MEGABYTES}M,id=m{node}"),
+            "-numa".to_owned(),
+            format!("node,nodeid={node},cpus={first}-{last},memdev=m{node}"),
+        ]);
+        first += count;
+    }
+    for from in 0..nodes {
+        for to in from + 1..nodes {
+            let apart = (to - from).min(nodes - (to - from));
+            let distance = if apart == 1 { 20 } else { 35 };
+            words.extend([
+                "-numa".to_owned(),
+                format!("dist,src={from},dst={to},val={distance}"),
+            ]);
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numa;
+
+    #[test]
+    fn every_cpu_has_a_node_and_distances_are_uneven() {
+        let words = numa(8, 4).join(" ");
+        assert!(words.contains("nodeid=3,cpus=6-7,memdev=m3"), "{words}");
+        assert!(words.contains("src=0,dst=3,val=20"), "{words}");
+        assert!(words.contains("src=0,dst=2,val=35"), "{words}");
+        let words = numa(2, 2).join(" ");
+        assert!(words.contains("nodeid=1,cpus=1-1"), "{words}");
+        let words = numa(6, 4).join(" ");
+        assert!(
+            words.contains("nodeid=1,cpus=2-3") && words.contains("nodeid=2,cpus=4-4"),
+            "{words}"
+        );
+    }
+}

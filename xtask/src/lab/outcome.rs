@@ -1,0 +1,102 @@
+//! What came of a truth, as the program that runs them prints it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::kernels::Kernel;
+
+/// What came of a truth.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Every comparison agreed.
+    Passed,
+    /// One did not, or the truth could not be brought about.
+    Failed,
+    /// Nothing could be compared there.
+    Skipped,
+}
+
+/// One object a truth.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Outcome {
+    /// The kernel's release.
+    pub kernel: String,
+    /// `arm64` or `amd64`.
+    pub arch: String,
+    /// The cgroup hierarchy: `v1` or `v2`.
+    pub cgroup: String,
+    /// The truth.
+    pub test: String,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// What was expected, comparison by comparison.
+    pub expected: Vec<String>,
+    /// What was counted.
+    pub counted: Vec<String>,
+    /// What was compared.
+    pub checks: Vec<String>,
+    /// Why it failed, or what was left out.
+    pub detail: String,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl Outcome {
+    /// Reads a line, if it is one.
+    pub fn parse(line: &str) -> Option<Self> {
+        serde_json::from_str(line.strip_prefix("{\"kernel\"").map(|_| line)?).ok()
+    }
+
+    /// For the truth that ran when its machine was lost.
+    pub fn lost(kernel: &Kernel, cgroup: &str, test: &str, why: &str) -> Self {
+        Self {
+            kernel: kernel.series.to_owned(),
+            arch: kernel.arch.debian().to_owned(),
+            cgroup: cgroup.to_owned(),
+            test: test.to_owned(),
+            verdict: Verdict::Failed,
+            expected: Vec::new(),
+            counted: Vec::new(),
+            checks: Vec::new(),
+            detail: why.to_owned(),
+            seconds: 0.0,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} on {} {}, cgroup {}: {}",
+            self.test, self.arch, self.kernel, self.cgroup, self.detail
+        )
+    }
+}
+
+/// The truth that begins with this line.
+pub fn begun(line: &str) -> Option<&str> {
+    let (name, _) = line.strip_prefix("== ")?.split_once(": ")?;
+    Some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Outcome, Verdict, begun};
+
+    #[test]
+    fn results_are_told_from_what_is_for_the_reader() {
+        let line = r#"{"kernel":"6.12.1","arch":"arm64","cgroup":"v2","test":"t","verdict":"failed","expected":["1"],"counted":["2"],"checks":["c"],"detail":"wrong: c","seconds":1.5}"#;
+        let outcome = Outcome::parse(line).unwrap();
+        assert_eq!(outcome.verdict, Verdict::Failed);
+        assert_eq!(
+            outcome.to_string(),
+            "t on arm64 6.12.1, cgroup v2: wrong: c"
+        );
+        assert_eq!(Outcome::parse("    ok: moves"), None);
+        assert_eq!(begun("== hops: each pair"), Some("hops"));
+        assert_eq!(begun("    ok: moves: expected 1"), None);
+    }
+}
