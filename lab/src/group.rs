@@ -105,6 +105,18 @@ impl Group {
         }
     }
 
+    /// How long it was throttled by its own quota, in nanoseconds summed over CPUs (`cpu.stat`).
+    ///
+    /// # Errors
+    /// When the controller is not there.
+    pub fn throttled(&self) -> Result<u64> {
+        if self.unified() {
+            Ok(self.number("cpu.stat", "throttled_usec")? * 1000)
+        } else {
+            self.number("cpu.stat", "throttled_time")
+        }
+    }
+
     /// Lets controllers work in the cgroups below; v1 needs no telling.
     ///
     /// # Errors

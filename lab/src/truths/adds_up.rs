@@ -89,18 +89,27 @@ fn throttled(world: &mut World, report: &mut Report) -> Result<()> {
     group.limit_cpu(100_000, 100_000)?;
     let tasks = group.spin(world.cpus().len() * 3 / 2)?;
     sleep(Duration::from_secs(1));
-    let measured = Span::of(world, &[&group], &tasks)?.during(|| sleep(seconds(world, 12)))?;
-    measured.judge(report, "alone: ", EXACT);
-    report.share("alone: throttled", 0.5..=1.0, measured.share("throttled"));
     let other = Group::new("competitor")?;
-    let _competitors = other.spin(world.cpus().len() / 2)?;
-    let measured = Span::of(world, &[&group], &tasks)?.during(|| sleep(seconds(world, 12)))?;
-    measured.judge(report, "beside others: ", EXACT);
-    report.share(
-        "beside others: throttled",
-        0.4..=1.0,
-        measured.share("throttled"),
-    );
+    for (when, competitors) in [("alone", 0), ("beside others", world.cpus().len() / 2)] {
+        let _competitors = other.spin(competitors)?;
+        let before = group.throttled()?;
+        let measured = Span::of(world, &[&group], &tasks)?.during(|| sleep(seconds(world, 12)))?;
+        let throttled = group.throttled()? - before;
+        measured.judge(report, &format!("{when}: "), EXACT);
+        // Who is throttled waits: at least one thread for each CPU on which the group is, at most all.
+        report.between(
+            format!("{when}: wait for the quota in ns"),
+            throttled / 10 * 9,
+            throttled * tasks.len() as u64,
+            measured.cause("throttled"),
+        );
+        report.check(
+            format!("{when}: the kernel throttled, in ns"),
+            "a second or more",
+            throttled,
+            throttled > 1_000_000_000,
+        );
+    }
     Ok(())
 }
 
@@ -188,10 +197,18 @@ fn together(world: &mut World, report: &mut Report) -> Result<()> {
     sleep(Duration::from_secs(1));
     let both = [&groups[0], &groups[1]];
     let normal = tasks.len() - world.cpus().len();
+    let before = groups[1].throttled()?;
     let measured = Span::of(world, &both, &tasks)?
         .during(|| change(world, &groups, &tasks[normal..], seconds(world, 15)))?;
+    let throttled = groups[1].throttled()? - before;
     measured.judge(report, "", CLOSE);
-    report.share("throttled", 0.01..=1.0, measured.share("throttled"));
+    // Who is moved into the other group while it waits is no longer throttled.
+    report.between(
+        "wait for the quota in ns",
+        throttled / 2,
+        throttled * tasks.len() as u64,
+        measured.cause("throttled"),
+    );
     Ok(())
 }
 

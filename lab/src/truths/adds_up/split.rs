@@ -98,10 +98,14 @@ impl Reading {
 }
 
 impl Measured {
+    /// A cause's part, in nanoseconds.
+    pub(super) fn cause(&self, cause: &str) -> u64 {
+        self.causes.get(cause).copied().unwrap_or(0)
+    }
+
     /// A cause's part of the whole.
     pub(super) fn share(&self, cause: &str) -> f64 {
-        let part = self.causes.get(cause).copied().unwrap_or(0);
-        part as f64 / self.split.max(1) as f64
+        self.cause(cause) as f64 / self.split.max(1) as f64
     }
 }
 
