@@ -130,6 +130,8 @@ pub struct Outcome {
     pub arch: String,
     /// The cgroup hierarchy that was followed: `v1` or `v2`.
     pub cgroup: String,
+    /// Online CPUs.
+    pub cpus: usize,
     /// The truth.
     pub test: String,
     /// What came of it.

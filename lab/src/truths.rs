@@ -1,7 +1,9 @@
 //! The truths: each makes a known number of known things happen and compares what is exported.
 
 mod adds_up;
+mod churn;
 mod hooks;
+mod map_memory;
 
 use std::{io::Write as _, time::Instant};
 
@@ -24,7 +26,14 @@ pub struct Truth {
 
 /// Every truth, in the order they run.
 pub fn all() -> impl Iterator<Item = &'static Truth> {
-    [hooks::TRUTHS, adds_up::TRUTHS].into_iter().flatten()
+    [
+        hooks::TRUTHS,
+        adds_up::TRUTHS,
+        churn::TRUTHS,
+        map_memory::TRUTHS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Those whose names contain one of these words; all if there are none.
@@ -104,6 +113,7 @@ fn judged(
         }
         .to_owned(),
         cgroup: world.cgroup.to_owned(),
+        cpus: world.cpus().len(),
         test: truth.name.to_owned(),
         verdict,
         expected: column(|check| &check.expected),

@@ -5,9 +5,12 @@ mod busybox;
 mod guest;
 mod initramfs;
 pub mod kernels;
+mod mutants;
 mod outcome;
+mod scaling;
 mod table;
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -25,6 +28,9 @@ use guest::{Guest, Session};
 use initramfs::Contents;
 use kernels::{Fetched, Kernel};
 use outcome::{Outcome, Verdict};
+
+/// CPUs of a machine unless told otherwise.
+const CPUS: u32 = 8;
 
 /// The package of the program that brings the truths about.
 const LAB_PACKAGE: &str = "stallscope-lab";
@@ -52,9 +58,9 @@ pub struct Args {
     #[arg(long, value_enum)]
     cgroup: Option<Hierarchy>,
 
-    /// CPUs of the machine, in four NUMA nodes or as many as there are CPUs.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
-    cpus: u32,
+    /// CPUs of the machine, in four NUMA nodes or as many as there are CPUs; several make a machine each.
+    #[arg(long, value_name = "N", num_args = 1.., default_values_t = [CPUS], value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: Vec<u32>,
 
     /// Print one JSON object a truth, and everything else on the error output.
     #[arg(long)]
@@ -76,6 +82,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["test", "json", "table"])]
     exec: Vec<PathBuf>,
 
+    /// Break the probes on purpose, in every way that is listed, and fail unless the truths find each.
+    #[arg(long, conflicts_with_all = ["exec", "shell", "json", "table"])]
+    mutants: bool,
+
     /// Only fetch the kernels, and say where they are.
     #[arg(long, conflicts_with_all = ["exec", "shell", "test", "json", "table"])]
     fetch: bool,
@@ -86,9 +96,12 @@ Examples:
   cargo xtask lab                                    every truth on every kernel
   cargo xtask lab --arch arm64 --kernel 6.12         one machine
   cargo xtask lab --kernel 6.12 --test adds_up       some truths
+  cargo xtask lab --kernel 6.12 --test map_memory --cpus 2 8 16
+                                                     the maps' memory, and the line to 128 CPUs
   cargo xtask lab --kernel host                      the truths on this machine's own kernel
   cargo xtask lab --kernel 6.12 --shell              a four-node ARM64 machine with live metrics
   cargo xtask lab --kernel 7.2 --exec ./check.sh     what a program of yours sees in it
+  cargo xtask lab --kernel 6.12 --mutants --debug    that broken probes are found
   cargo xtask lab --fetch                            only fetch the kernels";
 
 /// The cgroup hierarchy of a machine.
@@ -126,6 +139,9 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<ExitC
     if args.fetch {
         return lab.fetch().map(|()| ExitCode::SUCCESS);
     }
+    if args.mutants {
+        return lab.mutants();
+    }
     if args.shell {
         return lab.shell().map(|()| ExitCode::SUCCESS);
     }
@@ -153,6 +169,14 @@ struct Lab<'a> {
     install: Install,
     args: &'a Args,
     output: File,
+}
+
+/// One machine of the matrix.
+#[derive(Clone, Copy)]
+struct Machine {
+    kernel: &'static Kernel,
+    hierarchy: Hierarchy,
+    cpus: u32,
 }
 
 /// What is put into machines of one architecture.
@@ -242,7 +266,7 @@ impl Lab<'_> {
             image: fetched.image,
             initramfs,
             disk,
-            cpus: self.args.cpus,
+            cpus: self.args.cpus.first().copied().unwrap_or(CPUS),
             order: order.to_owned(),
             network,
         })
@@ -261,7 +285,7 @@ impl Lab<'_> {
         let guest = self.guest(kernel, &parts, "lab.mode=shell", true)?;
         println!(
             "==> Linux {kernel}, {} CPUs in four NUMA nodes; the agent's page will be at http://127.0.0.1:{}\n    `exit` or Ctrl-A X switches it off",
-            self.args.cpus,
+            guest.cpus,
             guest::PORT
         );
         guest.interactive()
@@ -312,6 +336,9 @@ impl Lab<'_> {
                 for kernel in kernels {
                     self.boots(kernel, &parts, &mut outcomes)?;
                 }
+                for line in scaling::of(&outcomes, arch.debian()) {
+                    self.hear(&serde_json::to_string(&line)?, &mut outcomes)?;
+                }
             }
         }
         self.conclude(&outcomes)
@@ -346,40 +373,115 @@ impl Lab<'_> {
         Ok(())
     }
 
+    /// Boots a kernel once for each hierarchy and number of CPUs that is asked for.
     fn boots(
         &self,
         kernel: &'static Kernel,
         parts: &Parts,
         outcomes: &mut Vec<Outcome>,
     ) -> Result<()> {
-        let both = [Hierarchy::V2, Hierarchy::V1];
-        let hierarchies = both
-            .iter()
-            .filter(|h| self.args.cgroup.is_none_or(|only| only == **h));
-        for hierarchy in hierarchies {
-            let version = hierarchy.name();
-            let mut order = format!("lab.mode=truths lab.cgroup={version}");
-            if !self.args.test.is_empty() {
-                order = format!("{order} lab.tests={}", self.args.test.join(","));
+        for hierarchy in [Hierarchy::V2, Hierarchy::V1] {
+            if self.args.cgroup.is_some_and(|only| only != hierarchy) {
+                continue;
             }
-            println!("==> Linux {kernel}, cgroup {version}");
-            let guest = self.guest(kernel, parts, &order, false)?;
-            let mut running = String::from("(boot)");
-            let session = guest.run(|line| {
-                if let Some(name) = outcome::begun(line) {
-                    name.clone_into(&mut running);
-                }
-                self.hear(line, outcomes)
-            })?;
-            let failed = outcomes.iter().any(|o| o.verdict == Verdict::Failed);
-            if !matches!(session, Session::Ended(0))
-                && !(matches!(session, Session::Ended(_)) && failed)
-            {
-                let lost = Outcome::lost(kernel, version, &running, &session.to_string());
-                self.hear(&serde_json::to_string(&lost)?, outcomes)?;
+            for cpus in &self.args.cpus {
+                let machine = Machine {
+                    kernel,
+                    hierarchy,
+                    cpus: *cpus,
+                };
+                self.boot(machine, parts, &self.args.test, outcomes)?;
             }
         }
         Ok(())
+    }
+
+    fn boot(
+        &self,
+        machine: Machine,
+        parts: &Parts,
+        tests: &[String],
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<()> {
+        let Machine {
+            kernel,
+            hierarchy,
+            cpus,
+        } = machine;
+        let version = hierarchy.name();
+        let mut order = format!("lab.mode=truths lab.cgroup={version}");
+        if !tests.is_empty() {
+            order = format!("{order} lab.tests={}", tests.join(","));
+        }
+        println!("==> Linux {kernel}, cgroup {version}, {cpus} CPUs");
+        let mut guest = self.guest(kernel, parts, &order, false)?;
+        guest.cpus = cpus;
+        let mut running = String::from("(boot)");
+        let before = outcomes.len();
+        let session = guest.run(|line| {
+            if let Some(name) = outcome::begun(line) {
+                name.clone_into(&mut running);
+            }
+            self.hear(line, outcomes)
+        })?;
+        let explained = outcomes[before..]
+            .iter()
+            .any(|o| o.verdict == Verdict::Failed);
+        let fine = match session {
+            Session::Ended(0) => true,
+            Session::Ended(_) => explained,
+            Session::Hung | Session::Crashed(_) => false,
+        };
+        if !fine {
+            let lost = Outcome::lost(kernel, (version, cpus), &running, &session.to_string());
+            self.hear(&serde_json::to_string(&lost)?, outcomes)?;
+        }
+        Ok(())
+    }
+
+    /// Breaks the probes in every way that is listed and has the truths find each.
+    fn mutants(&self) -> Result<ExitCode> {
+        let kernel = self.single(Arch::Aarch64)?;
+        let copy = mutants::Copy::make(self.workspace)?;
+        let broken = Lab {
+            workspace: &copy.workspace,
+            install: self.install,
+            args: self.args,
+            output: self.output.try_clone()?,
+        };
+        let fits = |truth: &str| self.args.test.iter().any(|t| truth.contains(t.as_str()));
+        let mut survivors = Vec::new();
+        let mut table =
+            String::from("| what is wrong | truth that has to fail | caught |\n|---|---|---|\n");
+        for mutant in mutants::MUTANTS {
+            if !self.args.test.is_empty() && !fits(mutant.truth) {
+                continue;
+            }
+            println!("==> mutant: {}", mutant.wrong);
+            copy.breaks(mutant)?;
+            let parts = broken.parts(kernel.arch)?;
+            let machine = Machine {
+                kernel,
+                hierarchy: self.args.cgroup.unwrap_or(Hierarchy::V2),
+                cpus: self.args.cpus.first().copied().unwrap_or(CPUS),
+            };
+            let mut outcomes = Vec::new();
+            broken.boot(machine, &parts, &[mutant.truth.to_owned()], &mut outcomes)?;
+            let caught = outcomes
+                .iter()
+                .find(|o| o.test == mutant.truth && o.verdict == Verdict::Failed);
+            let how = caught.map_or("**no**", |o| o.detail.as_str());
+            // Writing to a String cannot fail.
+            let _ = writeln!(table, "| {} | {} | {how} |", mutant.wrong, mutant.truth);
+            if caught.is_none() {
+                survivors.push(mutant.wrong);
+            }
+        }
+        println!("\n{table}");
+        if !survivors.is_empty() {
+            bail!("not caught: {}", survivors.join("; "));
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
     /// A line of those who run the truths: for the reader, or a result.

@@ -16,13 +16,22 @@ use crate::{
 /// servers have no fewer CPUs in one.
 const CPUS_OF_NODE: u32 = 16;
 
-/// Kernel memory of all probes' maps, in bytes, on a host of `cpus` CPUs with all the slots that
+/// What [`map_bound`] found.
+#[derive(Clone, Copy, Debug)]
+pub struct MapBound {
+    /// Kernel memory of all probes' maps, in bytes.
+    pub bytes: u64,
+    /// The cgroups that there is then room for.
+    pub slots: u32,
+}
+
+/// Kernel memory of all probes' maps on a host of `cpus` CPUs with all the slots that
 /// [`Agent`](super::Agent) would ever grow to: by making the maps here in those sizes and asking the
 /// kernel.
 ///
 /// # Errors
 /// When the kernel's types cannot be read or it refuses a map.
-pub fn map_bound(cpus: u32) -> anyhow::Result<u64> {
+pub fn map_bound(cpus: u32) -> anyhow::Result<MapBound> {
     let topology = Topology::read(Path::new("/sys"))?;
     let here = u64::from(topology.possible_cpus());
     let hierarchy = Hierarchy::discover(Path::new("/proc"), None)?;
@@ -41,7 +50,10 @@ pub fn map_bound(cpus: u32) -> anyhow::Result<u64> {
             bytes += per_cpu(map)? * u64::from(cpus).saturating_sub(here);
         }
     }
-    Ok(bytes)
+    Ok(MapBound {
+        bytes,
+        slots: host.slots,
+    })
 }
 
 /// What each CPU adds to a map whose values the kernel itself keeps by CPU, in bytes.

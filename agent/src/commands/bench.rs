@@ -49,7 +49,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.what {
         What::Control => Control::new()?.serve()?,
         What::MapBound { cpus } => {
-            println!("{}", json!({"bytes": agent::map_bound(cpus)?}));
+            let bound = agent::map_bound(cpus)?;
+            println!("{}", json!({"bytes": bound.bytes, "slots": bound.slots}));
         }
     }
     Ok(ExitCode::SUCCESS)

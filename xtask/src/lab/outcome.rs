@@ -27,6 +27,8 @@ pub struct Outcome {
     pub arch: String,
     /// The cgroup hierarchy: `v1` or `v2`.
     pub cgroup: String,
+    /// CPUs of the machine.
+    pub cpus: u32,
     /// The truth.
     pub test: String,
     /// What came of it.
@@ -50,11 +52,13 @@ impl Outcome {
     }
 
     /// For the truth that ran when its machine was lost.
-    pub fn lost(kernel: &Kernel, cgroup: &str, test: &str, why: &str) -> Self {
+    pub fn lost(kernel: &Kernel, machine: (&str, u32), test: &str, why: &str) -> Self {
+        let (cgroup, cpus) = machine;
         Self {
             kernel: kernel.series.to_owned(),
             arch: kernel.arch.debian().to_owned(),
             cgroup: cgroup.to_owned(),
+            cpus,
             test: test.to_owned(),
             verdict: Verdict::Failed,
             expected: Vec::new(),
@@ -88,7 +92,7 @@ mod tests {
 
     #[test]
     fn results_are_told_from_what_is_for_the_reader() {
-        let line = r#"{"kernel":"6.12.1","arch":"arm64","cgroup":"v2","test":"t","verdict":"failed","expected":["1"],"counted":["2"],"checks":["c"],"detail":"wrong: c","seconds":1.5}"#;
+        let line = r#"{"kernel":"6.12.1","arch":"arm64","cgroup":"v2","cpus":8,"test":"t","verdict":"failed","expected":["1"],"counted":["2"],"checks":["c"],"detail":"wrong: c","seconds":1.5}"#;
         let outcome = Outcome::parse(line).unwrap();
         assert_eq!(outcome.verdict, Verdict::Failed);
         assert_eq!(

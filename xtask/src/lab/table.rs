@@ -47,7 +47,16 @@ pub fn of(outcomes: &[Outcome]) -> String {
 fn column(outcome: &Outcome) -> String {
     let mut numbers = outcome.kernel.split(['.', '-', '+']);
     let series: Vec<&str> = numbers.by_ref().take(2).collect();
-    format!("{} {} {}", outcome.arch, series.join("."), outcome.cgroup)
+    let cpus = match outcome.cpus {
+        super::CPUS => String::new(),
+        cpus => format!(", {cpus} CPUs"),
+    };
+    format!(
+        "{} {} {}{cpus}",
+        outcome.arch,
+        series.join("."),
+        outcome.cgroup
+    )
 }
 
 fn word(outcome: &Outcome) -> &'static str {
@@ -66,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_row_for_each_truth_and_a_column_for_each_machine() {
-        let line = r#"{"kernel":"6.12.107+deb13-arm64-16k","arch":"arm64","cgroup":"v2","test":"hops","verdict":"passed","expected":[],"counted":[],"checks":[],"detail":"","seconds":1}"#;
+        let line = r#"{"kernel":"6.12.107+deb13-arm64-16k","arch":"arm64","cgroup":"v2","cpus":8,"test":"hops","verdict":"passed","expected":[],"counted":[],"checks":[],"detail":"","seconds":1}"#;
         let first = Outcome::parse(line).unwrap();
         let mut second = first.clone();
         second.cgroup = "v1".into();

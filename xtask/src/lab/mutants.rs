@@ -1,0 +1,138 @@
+//! Probes broken on purpose: each has to be caught by a truth, or the truth proves nothing.
+
+mod list;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::shell;
+use crate::workspace::Workspace;
+
+pub use list::MUTANTS;
+
+/// One change of the sources that makes a measurement wrong.
+#[derive(Debug)]
+pub struct Mutant {
+    /// What is wrong with it.
+    pub wrong: &'static str,
+    /// The file, from the workspace's folder.
+    pub file: &'static str,
+    /// What is in it once.
+    pub old: &'static str,
+    /// What is put there.
+    pub new: &'static str,
+    /// The truth that has to fail.
+    pub truth: &'static str,
+}
+
+impl Mutant {
+    fn applied(&self, text: &str) -> Result<String> {
+        let found = text.matches(self.old).count();
+        ensure!(
+            found == 1,
+            "`{}`: {} should hold the following once, and holds it {found} times; has it been changed?\n{}",
+            self.wrong,
+            self.file,
+            self.old
+        );
+        Ok(text.replacen(self.old, self.new, 1))
+    }
+}
+
+/// A copy of the sources that may be broken, with a target folder of its own.
+pub struct Copy {
+    from: PathBuf,
+    /// The copy.
+    pub workspace: Workspace,
+}
+
+impl Copy {
+    /// Copies every file that git knows, or that is new and not ignored.
+    pub fn make(original: &Workspace) -> Result<Self> {
+        let root = original.target.join("mutants");
+        let mut git = Command::new("git");
+        git.current_dir(&original.root).args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ]);
+        for file in shell::stdout(&mut git)?.split_terminator('\0') {
+            copy(&original.root.join(file), &root.join(file))?;
+        }
+        let target = root.join("target");
+        fs::create_dir_all(&target)
+            .with_context(|| format!("could not make {}", target.display()))?;
+        let tools = target.join("tools");
+        if !tools.exists() {
+            std::os::unix::fs::symlink(original.tools(), &tools)
+                .with_context(|| format!("could not link {}", tools.display()))?;
+        }
+        Ok(Self {
+            from: original.root.clone(),
+            workspace: Workspace {
+                root,
+                target,
+                bpf_bins: original.bpf_bins.clone(),
+            },
+        })
+    }
+
+    /// Breaks it in one way; what was broken before is whole again.
+    pub fn breaks(&self, mutant: &Mutant) -> Result<()> {
+        for other in MUTANTS {
+            copy(
+                &self.from.join(other.file),
+                &self.workspace.root.join(other.file),
+            )?;
+        }
+        let path = self.workspace.root.join(mutant.file);
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("could not read {}", path.display()))?;
+        fs::write(&path, mutant.applied(&text)?)
+            .with_context(|| format!("could not write {}", path.display()))
+    }
+}
+
+/// Copies only what differs, so that what is the same is not built anew.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let Ok(bytes) = fs::read(from) else {
+        // git knows it, but it was removed.
+        return Ok(());
+    };
+    if fs::read(to).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    let Some(folder) = to.parent() else {
+        bail!("{} has no folder", to.display());
+    };
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(to, bytes))
+        .with_context(|| format!("could not write {}", to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MUTANTS;
+    use std::path::Path;
+
+    #[test]
+    fn every_mutant_still_fits_the_sources() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for mutant in MUTANTS {
+            let text = std::fs::read_to_string(root.join(mutant.file)).unwrap();
+            let broken = mutant.applied(&text).unwrap();
+            assert_ne!(broken, text, "{}", mutant.wrong);
+        }
+    }
+
+    #[test]
+    fn a_change_that_no_longer_fits_is_named() {
+        let error = MUTANTS[0].applied("").unwrap_err().to_string();
+        assert!(error.contains(MUTANTS[0].wrong) && error.contains("0 times"));
+    }
+}
