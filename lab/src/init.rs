@@ -33,6 +33,9 @@ pub fn run() -> ! {
     }
     println!("{MARK} exit {}", done.unwrap_or(125));
     let _ = std::io::stdout().flush();
+    // What the console still has to send would be lost with the power.
+    // SAFETY: waits for a descriptor of our own.
+    unsafe { libc::tcdrain(1) };
     rustix::fs::sync();
     let _ = reboot(RebootCommand::PowerOff);
     loop {

@@ -21,31 +21,37 @@ pub(super) const TRUTHS: &[Truth] = &[
     Truth {
         name: "adds_up_pinned",
         about: "threads on one CPU beside competitors: the wait is all there, and each part has its occupant",
+        both_hierarchies: false,
         run: pinned,
     },
     Truth {
         name: "adds_up_free",
         about: "more threads than CPUs, free to move, beside competitors",
+        both_hierarchies: false,
         run: free,
     },
     Truth {
         name: "adds_up_throttled",
         about: "threads that a CPU quota stops, with and without competitors",
+        both_hierarchies: true,
         run: throttled,
     },
     Truth {
         name: "adds_up_changed",
         about: "affinity, priority and cgroup changed in mid-wait",
+        both_hierarchies: true,
         run: changed,
     },
     Truth {
         name: "adds_up_policies",
         about: "real-time, batch and idle tasks among normal ones",
+        both_hierarchies: false,
         run: policies,
     },
     Truth {
         name: "adds_up_together",
         about: "everything at once",
+        both_hierarchies: true,
         run: together,
     },
 ];

@@ -8,6 +8,7 @@ use crate::{Report, World};
 pub(super) const TRUTHS: &[Truth] = &[Truth {
     name: "hooks_attach_by_the_best_means",
     about: "every hook counts, by fentry where it attaches and by kprobe where it does not",
+    both_hierarchies: true,
     run,
 }];
 

@@ -17,6 +17,7 @@ const BOUND: u64 = 64_000_000;
 pub(super) const TRUTHS: &[Truth] = &[Truth {
     name: "map_memory",
     about: "kernel memory of the maps with as many cgroups as there is room for on 128 CPUs",
+    both_hierarchies: false,
     run,
 }];
 

@@ -225,8 +225,8 @@ fn listen(child: &mut Running, mut hear: impl FnMut(&str) -> Result<()>) -> Resu
             Ok(line) => {
                 let line = String::from_utf8_lossy(&line);
                 let line = line.trim_end_matches('\r');
-                if let Some(code) = line.strip_prefix("@lab exit ") {
-                    return Ok(Session::Ended(code.trim().parse().unwrap_or(125)));
+                if let Some(code) = exit_code(line) {
+                    return Ok(Session::Ended(code));
                 }
                 hear(line)?;
                 last.push(line.to_owned());
@@ -238,6 +238,15 @@ fn listen(child: &mut Running, mut hear: impl FnMut(&str) -> Result<()>) -> Resu
             Err(RecvTimeoutError::Disconnected) => return Ok(Session::Crashed(last.join(" | "))),
         }
     }
+}
+
+/// The status in the last line of a machine; the kernel may say something on the same line.
+fn exit_code(line: &str) -> Option<i32> {
+    let (_, rest) = line.split_once("@lab exit ")?;
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    rest[..end].parse().ok()
 }
 
 /// CPUs and memory spread over the nodes; neighbours in a ring are near, the others far.
@@ -270,7 +279,14 @@ fn numa(cpus: u32, nodes: u32) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::numa;
+    use super::{exit_code, numa};
+
+    #[test]
+    fn the_status_is_read_among_what_the_kernel_says() {
+        assert_eq!(exit_code("@lab exit 1"), Some(1));
+        assert_eq!(exit_code("\u{1b}[0m@lab exit 0[   20.1] reboot"), Some(0));
+        assert_eq!(exit_code("@lab exit "), None);
+    }
 
     #[test]
     fn every_cpu_has_a_node_and_distances_are_uneven() {
