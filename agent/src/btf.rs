@@ -4,9 +4,18 @@
 //! objects (40 to 85 MB measured); this one walks the blob and remembers where each type starts.
 //! Format: `Documentation/bpf/btf.rst`.
 
+mod asked;
+mod prototype;
+mod reduce;
+
+pub use asked::Enumerator;
+pub use prototype::Argument;
+
 use std::{fs, path::Path};
 
 use stallscope_ebpf::Layout;
+
+use crate::cgroup::Controller;
 
 /// Where the kernel shows its BTF.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -184,10 +193,24 @@ impl Btf {
     }
 
     fn find(&self, name: &str, kinds: &[u32]) -> Option<Type> {
-        self.offsets.iter().skip(1).find_map(|&at| {
-            let t = self.type_at(at as usize)?;
-            (kinds.contains(&t.kind) && self.name(t.name) == name.as_bytes()).then_some(t)
+        self.type_by_id(self.find_id(name, kinds)?)
+    }
+
+    /// The first type of this name.
+    fn find_id(&self, name: &str, kinds: &[u32]) -> Option<u32> {
+        (1..self.offsets.len() as u32).find(|&id| {
+            self.type_by_id(id)
+                .is_some_and(|t| kinds.contains(&t.kind) && self.name(t.name) == name.as_bytes())
         })
+    }
+
+    /// What follows the common part of a type, in groups of so many words.
+    fn entries(&self, t: Type, words: usize) -> Vec<Vec<u32>> {
+        let end = t.at + 12 + t.extra().unwrap_or(0);
+        (t.at + 12..end)
+            .step_by(words * 4)
+            .filter_map(|at| (0..words).map(|i| self.word(at + i * 4)).collect())
+            .collect()
     }
 
     /// Follows typedefs and qualifiers.
@@ -233,8 +256,7 @@ impl Btf {
     }
 
     /// Offset in bits of a member such as `sched_info.run_delay` in `struct task_struct`.
-    #[must_use]
-    pub fn bit_offset(&self, structure: &str, path: &str) -> Option<u32> {
+    fn bit_offset(&self, structure: &str, path: &str) -> Option<u32> {
         self.walk(structure, path).map(|(bits, _)| bits)
     }
 
@@ -256,8 +278,7 @@ impl Btf {
     }
 
     /// Number of elements of an array member.
-    #[must_use]
-    pub fn array_length(&self, structure: &str, path: &str) -> Option<u32> {
+    fn array_length(&self, structure: &str, path: &str) -> Option<u32> {
         let array = self.resolve(self.walk(structure, path)?.1)?;
         if array.kind != kind::ARRAY {
             return None;
@@ -267,9 +288,15 @@ impl Btf {
 
     /// The value of an enumerator, whichever enum defines it.
     #[must_use]
-    pub fn enumerator(&self, name: &str) -> Option<u64> {
-        self.offsets.iter().skip(1).find_map(|&at| {
-            let t = self.type_at(at as usize)?;
+    pub fn enumerator(&self, enumerator: Enumerator) -> Option<u64> {
+        self.enumerator_in(enumerator.name())
+            .map(|(_, value)| value)
+    }
+
+    /// An enumerator's value, and the id of the first enum that defines it.
+    fn enumerator_in(&self, name: &str) -> Option<(u32, u64)> {
+        (1..self.offsets.len() as u32).find_map(|id| {
+            let t = self.type_by_id(id)?;
             let size = match t.kind {
                 kind::ENUM => 8,
                 kind::ENUM64 => 12,
@@ -286,31 +313,31 @@ impl Btf {
                 } else {
                     0
                 };
-                Some(high << 32 | low)
+                Some((id, high << 32 | low))
             })
         })
     }
 
-    /// Whether the kernel's BTF describes this function. Old kernels leave static functions out,
-    /// so absence proves nothing.
+    /// Whether the kernel has CPU quotas (`CONFIG_CFS_BANDWIDTH`).
     #[must_use]
-    pub fn has_function(&self, name: &str) -> bool {
-        self.find(name, &[kind::FUNC]).is_some()
+    pub fn has_quotas(&self) -> bool {
+        self.bit_offset(asked::QUOTA.0, asked::QUOTA.1).is_some()
     }
 
-    /// Whether the kernel has this tracepoint.
+    /// The blob that it was read from.
     #[must_use]
-    pub fn has_tracepoint(&self, name: &str) -> bool {
-        self.find(&format!("btf_trace_{name}"), &[kind::TYPEDEF])
-            .is_some()
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.blob
     }
 
-    /// The offsets of all fields that this kernel has. `controller` is the `*_cgrp_id` enumerator of
-    /// the cgroup controller by which tasks are told apart.
+    /// The offsets of all fields that this kernel has. `controller` is the cgroup controller by which
+    /// tasks are told apart.
     #[must_use]
-    pub fn layout(&self, controller: &str) -> Layout {
+    pub fn layout(&self, controller: Controller) -> Layout {
         let mut layout = Layout::NONE;
-        let controller = self.enumerator(controller).map(|id| id as u32 * 8);
+        let controller = self
+            .enumerator(Enumerator::of(controller))
+            .map(|id| id as u32 * 8);
         for (field, structure, paths) in Layout::FIELDS {
             let Some(bits) = paths
                 .split('|')
@@ -345,8 +372,8 @@ impl Btf {
     /// which no BTF states, but which the length of a zonelist gives away.
     #[must_use]
     pub fn page_node_shift(&self) -> Option<u32> {
-        let zonerefs = self.array_length("zonelist", "_zonerefs")?;
-        let zones = self.enumerator("__MAX_NR_ZONES")? as u32;
+        let zonerefs = self.array_length(asked::ZONEREFS.0, asked::ZONEREFS.1)?;
+        let zones = self.enumerator(Enumerator::MAX_NR_ZONES)? as u32;
         let nodes = zonerefs.checked_sub(1)?.checked_div(zones)?;
         // One possible node is CONFIG_NUMA=n: the word holds no node.
         (nodes > 1).then(|| 64 - nodes.next_power_of_two().trailing_zeros())
@@ -408,7 +435,7 @@ mod tests {
             println!("skipped: {KERNEL_BTF} is not there");
             return;
         };
-        let layout = btf.layout("cpu_cgrp_id");
+        let layout = btf.layout(Controller::Cpu);
         for field in [
             "task_run_delay",
             "rq_clock",
@@ -424,7 +451,7 @@ mod tests {
                 .is_none()
         );
         assert!(btf.bit_offset("no_such_struct", "x").is_none());
-        assert!(btf.has_tracepoint("sched_switch"));
-        assert!(!btf.has_tracepoint("no_such_tracepoint"));
+        assert!(btf.tracepoint("sched_switch").is_some());
+        assert!(btf.tracepoint("no_such_tracepoint").is_none());
     }
 }
