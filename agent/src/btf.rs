@@ -11,7 +11,7 @@ mod reduce;
 pub use asked::Enumerator;
 pub use prototype::Argument;
 
-use std::{fs, path::Path};
+use std::{collections::HashMap, fs, path::Path};
 
 use stallscope_ebpf::Layout;
 
@@ -192,6 +192,13 @@ impl Btf {
         rest.split(|&b| b == 0).next().unwrap_or_default()
     }
 
+    /// Whether the string at this offset is `name`.
+    fn is_named(&self, offset: u32, name: &str) -> bool {
+        let start = self.strings + offset as usize;
+        let end = start + name.len();
+        end < self.strings_end && self.blob[start..end] == *name.as_bytes() && self.blob[end] == 0
+    }
+
     fn find(&self, name: &str, kinds: &[u32]) -> Option<Type> {
         self.type_by_id(self.find_id(name, kinds)?)
     }
@@ -200,7 +207,7 @@ impl Btf {
     fn find_id(&self, name: &str, kinds: &[u32]) -> Option<u32> {
         (1..self.offsets.len() as u32).find(|&id| {
             self.type_by_id(id)
-                .is_some_and(|t| kinds.contains(&t.kind) && self.name(t.name) == name.as_bytes())
+                .is_some_and(|t| kinds.contains(&t.kind) && self.is_named(t.name, name))
         })
     }
 
@@ -261,7 +268,10 @@ impl Btf {
     }
 
     fn walk(&self, structure: &str, path: &str) -> Option<(u32, u32)> {
-        let mut t = self.find(structure, &[kind::STRUCT])?;
+        self.walk_in(self.find(structure, &[kind::STRUCT])?, path)
+    }
+
+    fn walk_in(&self, mut t: Type, path: &str) -> Option<(u32, u32)> {
         let (mut total, mut last) = (0, 0);
         for (i, name) in path.split('.').enumerate() {
             if i > 0 {
@@ -304,7 +314,7 @@ impl Btf {
             };
             (0..t.vlen).find_map(|i| {
                 let at = t.at + 12 + i * size;
-                if self.name(self.word(at)?) != name.as_bytes() {
+                if !self.is_named(self.word(at)?, name) {
                     return None;
                 }
                 let low = u64::from(self.word(at + 4)?);
@@ -338,19 +348,21 @@ impl Btf {
         let controller = self
             .enumerator(Enumerator::of(controller))
             .map(|id| id as u32 * 8);
+        let mut found = HashMap::new();
         for (field, structure, paths) in Layout::FIELDS {
-            let Some(bits) = paths
-                .split('|')
-                .find_map(|path| self.bit_offset(structure, path))
+            let Some(t) = *found
+                .entry(*structure)
+                .or_insert_with(|| self.find(structure, &[kind::STRUCT]))
             else {
+                continue;
+            };
+            let Some((bits, _)) = paths.split('|').find_map(|path| self.walk_in(t, path)) else {
                 continue;
             };
             let offset = match *field {
                 "css_set_subsys" | "cgroup_subsys" => controller.map(|place| bits / 8 + place),
                 "task_in_user_fault" => Some(bits / 32 * 4),
-                "page_compound_nr" => self
-                    .find(structure, &[kind::STRUCT])
-                    .map(|page| page.size_or_id + bits / 8),
+                "page_compound_nr" => Some(t.size_or_id + bits / 8),
                 "cfs_rq_throttled" => Some(bits),
                 _ => Some(bits / 8),
             };

@@ -64,7 +64,6 @@ fn main() -> ExitCode {
     let done = match &cli.verb {
         // Needs neither Cargo nor the sources.
         Verb::Bench(args) if args.has_agent() => bench::run_given(args),
-        Verb::Lab(args) => lab::run(install, args),
         verb => with_workspace(verb, install),
     };
     match done {
@@ -84,7 +83,7 @@ fn with_workspace(verb: &Verb, install: setup::Install) -> anyhow::Result<()> {
         Verb::Test(args) => test::run(&workspace, install, args),
         Verb::Check(args) => check::run(&workspace, install, args),
         Verb::Bench(args) => bench::run(&workspace, install, args),
-        Verb::Lab(args) => lab::run(install, args),
+        Verb::Lab(args) => lab::run(&workspace, install, args),
     }
 }
 

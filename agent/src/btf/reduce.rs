@@ -14,24 +14,30 @@ impl Btf {
     pub fn reduced(&self, hooks: impl Iterator<Item = Attach>) -> Vec<u8> {
         let mut reduction = Reduction::of(self);
         let fields = Layout::FIELDS.iter().map(|(_, structure, _)| *structure);
-        for structure in fields.chain(asked::MEMBERS.map(|(structure, _)| structure)) {
+        let members = asked::MEMBERS.map(|(structure, _)| structure);
+        for structure in fields.chain(members).collect::<BTreeSet<_>>() {
             reduction.add(structure, &[kind::STRUCT]);
         }
         for enumerator in Enumerator::all() {
             let defining = self.enumerator_in(enumerator.name());
             reduction.kept.extend(defining.map(|(id, _)| id));
         }
-        for hook in hooks {
-            match hook {
-                Attach::TpBtf(_, symbol) => reduction.add(&trace_type(symbol), &[kind::TYPEDEF]),
-                Attach::Fentry(_, symbol)
-                | Attach::Fexit(_, symbol)
-                | Attach::Kprobe(_, symbol)
-                | Attach::Kretprobe(_, symbol) => reduction.add(symbol, &[kind::FUNC]),
-                Attach::File(_) => {}
-            }
+        for (kind, name) in hooks.filter_map(type_of).collect::<BTreeSet<_>>() {
+            reduction.add(&name, &[kind]);
         }
         reduction.write()
+    }
+}
+
+/// Kind and name of the type that describes a hook; none for a file.
+fn type_of(hook: Attach) -> Option<(u32, String)> {
+    match hook {
+        Attach::TpBtf(_, symbol) => Some((kind::TYPEDEF, trace_type(symbol))),
+        Attach::Fentry(_, symbol)
+        | Attach::Fexit(_, symbol)
+        | Attach::Kprobe(_, symbol)
+        | Attach::Kretprobe(_, symbol) => Some((kind::FUNC, symbol.to_owned())),
+        Attach::File(_) => None,
     }
 }
 
