@@ -11,7 +11,7 @@ use serde::Serialize;
 use stallscope_ebpf::{Host, kernel::ABSENT};
 
 use crate::{
-    btf::{Btf, KERNEL_BTF},
+    btf::{Btf, Enumerator, KERNEL_BTF},
     cgroup::{Controller, Hierarchy, Watch},
     collector::{OwnerRows, Rows},
     exposition::{Encoder, Format},
@@ -386,10 +386,12 @@ fn kernel(
     disabled: Vec<String>,
 ) -> anyhow::Result<Kernel> {
     let btf = Btf::read(std::path::Path::new(KERNEL_BTF))?;
-    let layout = btf.layout(hierarchy.controller().enum_name());
+    let layout = btf.layout(hierarchy.controller());
     host.page_node_shift = btf.page_node_shift().unwrap_or(64);
     host.page_shift = rustix::param::page_size().trailing_zeros();
-    host.page_head_bit = btf.enumerator("PG_head").map_or(ABSENT, |bit| bit as u32);
+    host.page_head_bit = btf
+        .enumerator(Enumerator::PAGE_HEAD)
+        .map_or(ABSENT, |bit| bit as u32);
     host.in_user_fault_bit = btf.in_user_fault_bit().unwrap_or(0);
     Kernel::new(btf, layout, host, hierarchy.clone(), topology, disabled)
 }

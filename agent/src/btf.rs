@@ -4,9 +4,18 @@
 //! objects (40 to 85 MB measured); this one walks the blob and remembers where each type starts.
 //! Format: `Documentation/bpf/btf.rst`.
 
-use std::{fs, path::Path};
+mod asked;
+mod prototype;
+mod reduce;
+
+pub use asked::Enumerator;
+pub use prototype::Argument;
+
+use std::{collections::HashMap, fs, path::Path};
 
 use stallscope_ebpf::Layout;
+
+use crate::cgroup::Controller;
 
 /// Where the kernel shows its BTF.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -183,11 +192,32 @@ impl Btf {
         rest.split(|&b| b == 0).next().unwrap_or_default()
     }
 
+    /// Whether the string at this offset is `name`.
+    fn is_named(&self, offset: u32, name: &str) -> bool {
+        let start = self.strings + offset as usize;
+        let end = start + name.len();
+        end < self.strings_end && self.blob[start..end] == *name.as_bytes() && self.blob[end] == 0
+    }
+
     fn find(&self, name: &str, kinds: &[u32]) -> Option<Type> {
-        self.offsets.iter().skip(1).find_map(|&at| {
-            let t = self.type_at(at as usize)?;
-            (kinds.contains(&t.kind) && self.name(t.name) == name.as_bytes()).then_some(t)
+        self.type_by_id(self.find_id(name, kinds)?)
+    }
+
+    /// The first type of this name.
+    fn find_id(&self, name: &str, kinds: &[u32]) -> Option<u32> {
+        (1..self.offsets.len() as u32).find(|&id| {
+            self.type_by_id(id)
+                .is_some_and(|t| kinds.contains(&t.kind) && self.is_named(t.name, name))
         })
+    }
+
+    /// What follows the common part of a type, in groups of so many words.
+    fn entries(&self, t: Type, words: usize) -> Vec<Vec<u32>> {
+        let end = t.at + 12 + t.extra().unwrap_or(0);
+        (t.at + 12..end)
+            .step_by(words * 4)
+            .filter_map(|at| (0..words).map(|i| self.word(at + i * 4)).collect())
+            .collect()
     }
 
     /// Follows typedefs and qualifiers.
@@ -233,13 +263,15 @@ impl Btf {
     }
 
     /// Offset in bits of a member such as `sched_info.run_delay` in `struct task_struct`.
-    #[must_use]
-    pub fn bit_offset(&self, structure: &str, path: &str) -> Option<u32> {
+    fn bit_offset(&self, structure: &str, path: &str) -> Option<u32> {
         self.walk(structure, path).map(|(bits, _)| bits)
     }
 
     fn walk(&self, structure: &str, path: &str) -> Option<(u32, u32)> {
-        let mut t = self.find(structure, &[kind::STRUCT])?;
+        self.walk_in(self.find(structure, &[kind::STRUCT])?, path)
+    }
+
+    fn walk_in(&self, mut t: Type, path: &str) -> Option<(u32, u32)> {
         let (mut total, mut last) = (0, 0);
         for (i, name) in path.split('.').enumerate() {
             if i > 0 {
@@ -256,8 +288,7 @@ impl Btf {
     }
 
     /// Number of elements of an array member.
-    #[must_use]
-    pub fn array_length(&self, structure: &str, path: &str) -> Option<u32> {
+    fn array_length(&self, structure: &str, path: &str) -> Option<u32> {
         let array = self.resolve(self.walk(structure, path)?.1)?;
         if array.kind != kind::ARRAY {
             return None;
@@ -267,9 +298,15 @@ impl Btf {
 
     /// The value of an enumerator, whichever enum defines it.
     #[must_use]
-    pub fn enumerator(&self, name: &str) -> Option<u64> {
-        self.offsets.iter().skip(1).find_map(|&at| {
-            let t = self.type_at(at as usize)?;
+    pub fn enumerator(&self, enumerator: Enumerator) -> Option<u64> {
+        self.enumerator_in(enumerator.name())
+            .map(|(_, value)| value)
+    }
+
+    /// An enumerator's value, and the id of the first enum that defines it.
+    fn enumerator_in(&self, name: &str) -> Option<(u32, u64)> {
+        (1..self.offsets.len() as u32).find_map(|id| {
+            let t = self.type_by_id(id)?;
             let size = match t.kind {
                 kind::ENUM => 8,
                 kind::ENUM64 => 12,
@@ -277,7 +314,7 @@ impl Btf {
             };
             (0..t.vlen).find_map(|i| {
                 let at = t.at + 12 + i * size;
-                if self.name(self.word(at)?) != name.as_bytes() {
+                if !self.is_named(self.word(at)?, name) {
                     return None;
                 }
                 let low = u64::from(self.word(at + 4)?);
@@ -286,44 +323,46 @@ impl Btf {
                 } else {
                     0
                 };
-                Some(high << 32 | low)
+                Some((id, high << 32 | low))
             })
         })
     }
 
-    /// Whether the kernel's BTF describes this function. Old kernels leave static functions out,
-    /// so absence proves nothing.
+    /// Whether the kernel has CPU quotas (`CONFIG_CFS_BANDWIDTH`).
     #[must_use]
-    pub fn has_function(&self, name: &str) -> bool {
-        self.find(name, &[kind::FUNC]).is_some()
+    pub fn has_quotas(&self) -> bool {
+        self.bit_offset(asked::QUOTA.0, asked::QUOTA.1).is_some()
     }
 
-    /// Whether the kernel has this tracepoint.
+    /// The blob that it was read from.
     #[must_use]
-    pub fn has_tracepoint(&self, name: &str) -> bool {
-        self.find(&format!("btf_trace_{name}"), &[kind::TYPEDEF])
-            .is_some()
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.blob
     }
 
-    /// The offsets of all fields that this kernel has. `controller` is the `*_cgrp_id` enumerator of
-    /// the cgroup controller by which tasks are told apart.
+    /// The offsets of all fields that this kernel has. `controller` is the cgroup controller by which
+    /// tasks are told apart.
     #[must_use]
-    pub fn layout(&self, controller: &str) -> Layout {
+    pub fn layout(&self, controller: Controller) -> Layout {
         let mut layout = Layout::NONE;
-        let controller = self.enumerator(controller).map(|id| id as u32 * 8);
+        let controller = self
+            .enumerator(Enumerator::of(controller))
+            .map(|id| id as u32 * 8);
+        let mut found = HashMap::new();
         for (field, structure, paths) in Layout::FIELDS {
-            let Some(bits) = paths
-                .split('|')
-                .find_map(|path| self.bit_offset(structure, path))
+            let Some(t) = *found
+                .entry(*structure)
+                .or_insert_with(|| self.find(structure, &[kind::STRUCT]))
             else {
+                continue;
+            };
+            let Some((bits, _)) = paths.split('|').find_map(|path| self.walk_in(t, path)) else {
                 continue;
             };
             let offset = match *field {
                 "css_set_subsys" | "cgroup_subsys" => controller.map(|place| bits / 8 + place),
                 "task_in_user_fault" => Some(bits / 32 * 4),
-                "page_compound_nr" => self
-                    .find(structure, &[kind::STRUCT])
-                    .map(|page| page.size_or_id + bits / 8),
+                "page_compound_nr" => Some(t.size_or_id + bits / 8),
                 "cfs_rq_throttled" => Some(bits),
                 _ => Some(bits / 8),
             };
@@ -345,8 +384,8 @@ impl Btf {
     /// which no BTF states, but which the length of a zonelist gives away.
     #[must_use]
     pub fn page_node_shift(&self) -> Option<u32> {
-        let zonerefs = self.array_length("zonelist", "_zonerefs")?;
-        let zones = self.enumerator("__MAX_NR_ZONES")? as u32;
+        let zonerefs = self.array_length(asked::ZONEREFS.0, asked::ZONEREFS.1)?;
+        let zones = self.enumerator(Enumerator::MAX_NR_ZONES)? as u32;
         let nodes = zonerefs.checked_sub(1)?.checked_div(zones)?;
         // One possible node is CONFIG_NUMA=n: the word holds no node.
         (nodes > 1).then(|| 64 - nodes.next_power_of_two().trailing_zeros())
@@ -408,7 +447,7 @@ mod tests {
             println!("skipped: {KERNEL_BTF} is not there");
             return;
         };
-        let layout = btf.layout("cpu_cgrp_id");
+        let layout = btf.layout(Controller::Cpu);
         for field in [
             "task_run_delay",
             "rq_clock",
@@ -424,7 +463,7 @@ mod tests {
                 .is_none()
         );
         assert!(btf.bit_offset("no_such_struct", "x").is_none());
-        assert!(btf.has_tracepoint("sched_switch"));
-        assert!(!btf.has_tracepoint("no_such_tracepoint"));
+        assert!(btf.tracepoint("sched_switch").is_some());
+        assert!(btf.tracepoint("no_such_tracepoint").is_none());
     }
 }

@@ -5,21 +5,20 @@
 //! load fentry programs and refuse to attach them).
 
 mod attach;
+mod kernel;
 
 pub use attach::Linked;
+pub use kernel::Kernel;
 
 use anyhow::Context as _;
-use aya::{Btf as ProgramBtf, Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader};
 use serde::Serialize;
 use stallscope_ebpf::{Host, Layout};
 
 use crate::{
-    btf::Btf,
-    cgroup::Hierarchy,
     collector::Collector,
     kernel_log::{self, KernelLog},
     metric::Metric,
-    topology::{Boundary, CpuPlace, Topology},
 };
 
 /// The BPF objects this binary carries, by probe name.
@@ -124,78 +123,6 @@ impl std::fmt::Display for Attach {
             Self::Kretprobe(_, symbol) => write!(f, "kretprobe/{symbol}"),
             Self::File(name) => f.write_str(name),
         }
-    }
-}
-
-/// What is known of the running kernel before anything is loaded.
-pub struct Kernel {
-    /// Field offsets.
-    pub layout: Layout,
-    /// What the programs need to know of the host.
-    pub host: Host,
-    /// The cgroups that are told apart.
-    pub hierarchy: Hierarchy,
-    /// NUMA node of each possible CPU; 0 where unknown.
-    pub cpu_nodes: Vec<u32>,
-    /// Where each possible CPU is.
-    pub places: Vec<CpuPlace>,
-    /// The boundaries that this host reports, nearest first.
-    pub boundaries: Vec<Boundary>,
-    /// NUMA distances, `nodes * nodes`, row by row; 0 where the firmware tells none.
-    pub distances: Vec<u32>,
-    /// Its type information.
-    pub btf: Btf,
-    /// aya's own view of the same BTF, for attaching.
-    program_btf: ProgramBtf,
-    /// Hooks that are treated as if this kernel refused them.
-    disabled: Vec<String>,
-}
-
-impl Kernel {
-    /// Prepares for loading.
-    ///
-    /// `disabled` names hooks (`kprobe`, `tp_btf/sched_switch`, …) that are treated as if this
-    /// kernel refused them.
-    ///
-    /// # Errors
-    /// When the kernel's type information cannot be had.
-    pub fn new(
-        btf: Btf,
-        layout: Layout,
-        host: Host,
-        hierarchy: Hierarchy,
-        topology: &Topology,
-        disabled: Vec<String>,
-    ) -> anyhow::Result<Self> {
-        let program_btf =
-            ProgramBtf::from_sys_fs().context("cannot parse the kernel's type information")?;
-        let cpu_nodes = (0..host.cpus)
-            .map(|cpu| topology.node_of(cpu).unwrap_or(0))
-            .collect();
-        let distances = (0..host.nodes)
-            .flat_map(|from| (0..host.nodes).map(move |to| (from, to)))
-            .map(|(from, to)| topology.distance(from, to).unwrap_or(0))
-            .collect();
-        let places = topology.places().to_vec();
-        Ok(Self {
-            layout,
-            host,
-            hierarchy,
-            cpu_nodes,
-            places,
-            boundaries: topology.boundaries().collect(),
-            distances,
-            btf,
-            program_btf,
-            disabled,
-        })
-    }
-
-    fn missing<'a>(&self, fields: &[&'a str]) -> Option<&'a str> {
-        fields
-            .iter()
-            .copied()
-            .find(|field| self.layout.get(field).is_none())
     }
 }
 
@@ -329,10 +256,8 @@ impl Probe {
         let failed = |error: anyhow::Error| State::Failed {
             error: format!("{error:#}"),
         };
-        if let Some(field) = kernel.missing(self.fields) {
-            return Err(State::Unsupported {
-                reason: missing_field(field),
-            });
+        if let Some(reason) = self.refusal(kernel) {
+            return Err(State::Unsupported { reason });
         }
         let mut ebpf = self.load(kernel).map_err(failed)?;
         if let Some(prepare) = self.prepare {
@@ -371,6 +296,12 @@ impl Probe {
             links,
         };
         Ok((by, running))
+    }
+
+    /// Why none of its hooks can work on this kernel, where that is known before trying.
+    #[must_use]
+    pub fn refusal(&self, kernel: &Kernel) -> Option<String> {
+        kernel.missing(self.fields).map(missing_field)
     }
 
     /// Makes the probe's maps for this host, and gets its programs ready to be loaded.

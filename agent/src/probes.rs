@@ -1,6 +1,6 @@
 //! What Stallscope measures: one file a probe, and this list.
 
-use crate::probe::Probe;
+use crate::probe::{Attach, Probe};
 
 pub mod cpu_throttling;
 pub mod cpu_wait;
@@ -16,3 +16,13 @@ pub static PROBES: &[&Probe] = &[
     &page_faults::PROBE,
     &reclaim::PROBE,
 ];
+
+/// Every program of every probe, with its hook.
+pub fn attachments() -> impl Iterator<Item = Attach> {
+    PROBES
+        .iter()
+        .flat_map(|probe| probe.hooks)
+        .flat_map(|hook| hook.alternatives)
+        .flat_map(|alternative| alternative.programs)
+        .copied()
+}

@@ -89,6 +89,10 @@ pub struct Args {
     /// Only fetch the kernels, and say where they are.
     #[arg(long, conflicts_with_all = ["exec", "shell", "test", "json", "table"])]
     fetch: bool,
+
+    /// Cut the type information of every kernel down to what the agent asks, for the tests.
+    #[arg(long, conflicts_with_all = ["exec", "shell", "test", "json", "table", "fetch", "kernel", "arch"])]
+    update_btf: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -102,7 +106,8 @@ Examples:
   cargo xtask lab --kernel 6.12 --shell              a four-node ARM64 machine with live metrics
   cargo xtask lab --kernel 7.2 --exec ./check.sh     what a program of yours sees in it
   cargo xtask lab --kernel 6.12 --mutants --debug    that broken probes are found
-  cargo xtask lab --fetch                            only fetch the kernels";
+  cargo xtask lab --fetch                            only fetch the kernels
+  cargo xtask lab --update-btf                       renew what `cargo xtask test` knows of their types";
 
 /// The cgroup hierarchy of a machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -130,6 +135,10 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<ExitC
     } else {
         duplicate_output()?
     };
+    if args.update_btf {
+        return kernels::update_btf(workspace, install, &kernels::cache()?)
+            .map(|()| ExitCode::SUCCESS);
+    }
     let lab = Lab {
         workspace,
         install,

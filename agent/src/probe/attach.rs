@@ -96,16 +96,22 @@ impl Alternative {
         }
     }
 
+    /// Why it does not apply to this kernel, where that is known before trying.
+    #[must_use]
+    pub fn refusal(&self, kernel: &Kernel) -> Option<String> {
+        kernel
+            .missing(self.fields)
+            .map(missing_field)
+            .or_else(|| self.unsupported.and_then(|check| check(kernel)))
+    }
+
     fn attach(
         &self,
         kernel: &Kernel,
         ebpf: &mut Ebpf,
     ) -> Result<(Vec<String>, Vec<Linked>), State> {
         let unsupported = |reason: String| Err(State::Unsupported { reason });
-        if let Some(field) = kernel.missing(self.fields) {
-            return unsupported(missing_field(field));
-        }
-        if let Some(reason) = self.unsupported.and_then(|check| check(kernel)) {
+        if let Some(reason) = self.refusal(kernel) {
             return unsupported(reason);
         }
         let mut names = Vec::new();

@@ -89,7 +89,7 @@ const FIELDS: &[&str] = &[
 ];
 
 fn no_quotas(kernel: &Kernel) -> Option<String> {
-    if kernel.btf.bit_offset("cfs_bandwidth", "quota").is_none() {
+    if !kernel.btf.has_quotas() {
         return Some("this kernel is built without CPU quotas (CONFIG_CFS_BANDWIDTH)".to_owned());
     }
     let file = kernel.hierarchy.mount().join("cgroup.controllers");

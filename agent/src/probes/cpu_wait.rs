@@ -35,6 +35,7 @@ pub static PROBE: Probe = Probe {
         "rq_cpu",
         "css_set_subsys",
         "css_id",
+        "css_serial_nr",
         "css_cgroup",
         "cgroup_kn",
         "kernfs_id",

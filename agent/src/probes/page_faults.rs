@@ -1,10 +1,9 @@
 //! Page faults by locality: new memory, pages of files, and what NUMA balancing samples.
 
-use std::path::Path;
-
 use stallscope_ebpf::{FAULT_COUNTS, FaultCell, FaultCount, Host};
 
 use crate::{
+    btf::Enumerator,
     cgroup::CgroupId,
     collector::{Collector, Columns, OwnerRows, Rows},
     exposition::Encoder,
@@ -243,7 +242,7 @@ fn no_node(kernel: &Kernel) -> Option<String> {
 fn no_typed_task(kernel: &Kernel) -> Option<String> {
     kernel
         .btf
-        .enumerator("BPF_FUNC_get_current_task_btf")
+        .enumerator(Enumerator::GET_CURRENT_TASK_BTF)
         .is_none()
         .then(|| {
             "this kernel has no helper bpf_get_current_task_btf (it came with 5.11)".to_owned()
@@ -257,44 +256,31 @@ fn no_node_or_task(kernel: &Kernel) -> Option<String> {
 /// Why allocations within faults do not tell first touches: NUMA balancing migrates in the same
 /// faults, always to the CPU's own node, and the flags of a huge page's allocation are the same.
 fn no_allocations(kernel: &Kernel) -> Option<String> {
-    let bit = |name| kernel.btf.enumerator(name);
     for (name, expected) in [
-        ("___GFP_MOVABLE_BIT", 3),
-        ("___GFP_NORETRY_BIT", 16),
-        ("___GFP_NOMEMALLOC_BIT", 19),
+        (Enumerator::GFP_MOVABLE_BIT, 3),
+        (Enumerator::GFP_NORETRY_BIT, 16),
+        (Enumerator::GFP_NOMEMALLOC_BIT, 19),
     ] {
         // Only since 6.10 are they in the type information.
-        if bit(name).is_some_and(|bit| bit != expected) {
+        if kernel
+            .btf
+            .enumerator(name)
+            .is_some_and(|bit| bit != expected)
+        {
             return Some(format!(
-                "tp_btf/mm_page_alloc: this kernel has moved {name}"
+                "tp_btf/mm_page_alloc: this kernel has moved {}",
+                name.name()
             ));
         }
     }
-    (kernel.host.nodes > 1 && numa_balancing(Path::new(NUMA_BALANCING)).is_ok()).then(|| {
+    (kernel.host.nodes > 1 && kernel.numa_balancing.is_ok()).then(|| {
         "tp_btf/mm_page_alloc: NUMA balancing is on, whose migrations would count as local first touches"
             .to_owned()
     })
 }
 
-const NUMA_BALANCING: &str = "/proc/sys/kernel/numa_balancing";
-
-fn no_hinting(_: &Kernel) -> Option<String> {
-    numa_balancing(Path::new(NUMA_BALANCING)).err()
-}
-
-/// Whether the kernel samples; if not, why not.
-fn numa_balancing(path: &Path) -> Result<(), String> {
-    match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err("this kernel is built without NUMA balancing (CONFIG_NUMA_BALANCING)".to_owned())
-        }
-        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
-        Ok(text) if text.trim() == "0" => Err(format!(
-            "NUMA balancing was off when the agent started ({} is 0)",
-            path.display()
-        )),
-        Ok(_) => Ok(()),
-    }
+fn no_hinting(kernel: &Kernel) -> Option<String> {
+    kernel.numa_balancing.clone().err()
 }
 
 type Family = (&'static Metric, FaultCount);
@@ -398,17 +384,6 @@ impl Collector for PageFaults {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numa_balancing_is_off_on_or_not_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("numa_balancing");
-        assert!(numa_balancing(&path).unwrap_err().contains("built without"));
-        for (text, on) in [("0\n", false), ("1\n", true), ("2\n", true)] {
-            std::fs::write(&path, text).unwrap();
-            assert_eq!(numa_balancing(&path).is_ok(), on, "{text}");
-        }
-    }
 
     #[test]
     fn a_cell_fills_its_row_in_order() {

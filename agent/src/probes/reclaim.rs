@@ -6,6 +6,7 @@ use stallscope_ebpf::{
 };
 
 use crate::{
+    btf::Enumerator,
     cgroup::CgroupId,
     collector::{Collector, Columns, OwnerRows, Rows},
     exposition::Encoder,
@@ -116,12 +117,12 @@ const fn typed(programs: &'static [Attach]) -> Alternative {
 }
 
 fn no_typed_task(kernel: &Kernel) -> Option<String> {
-    let helper = "BPF_FUNC_get_current_task_btf";
+    let helper = Enumerator::GET_CURRENT_TASK_BTF;
     kernel
         .btf
         .enumerator(helper)
         .is_none()
-        .then(|| format!("this kernel has no {helper} (it came with 5.11)"))
+        .then(|| format!("this kernel has no {} (it came with 5.11)", helper.name()))
 }
 
 static STALL_SECONDS: Metric = Metric {

@@ -1,5 +1,6 @@
 //! The kernels of the lab: Debian's own, fetched once, unpacked and kept; none is ever installed.
 
+mod btf;
 mod image;
 mod modules;
 mod packed;
@@ -17,6 +18,7 @@ use crate::bpf::Arch;
 use crate::setup::foreign::{self, Download, Foreign, Package};
 use crate::setup::{Missing, Setup};
 
+pub use btf::update as update_btf;
 pub use modules::Module;
 use modules::Tree;
 

@@ -36,8 +36,6 @@ pub struct Package {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// Size of its file in bytes.
-    pub bytes: u64,
     /// Packages it depends on, each with the exact version if it asks for one; alternatives one after the other.
     pub depends: Vec<(String, Option<String>)>,
 }
@@ -285,7 +283,6 @@ fn parse_package(stanza: &str) -> Option<Package> {
     Some(Package {
         name: field("Package")?.to_owned(),
         version: field("Version")?.to_owned(),
-        bytes: field("Size")?.parse().ok()?,
         depends: depends.split([',', '|']).map(parse_dependency).collect(),
     })
 }
@@ -345,10 +342,8 @@ Debian|Debian-Security|http://mirror.example/debian-security/
 Package: linux-image-7.2.13+deb14-arm64-16k
 Version: 7.2.13-1
 Depends: dracut | initramfs-tools (>= 0.120+deb8u2) | linux-initramfs-tool, linux-binary-7.2.13+deb14-arm64-16k (= 7.2.13-1)
-Size: 1900
 
 Package: broken
-Version: 1
 ";
         let packages = parse_packages(text);
         assert_eq!(packages.len(), 1, "{packages:?}");
@@ -359,7 +354,6 @@ Version: 1
             Some("7.2.13-1".into()),
         );
         assert_eq!(depends[3], exact);
-        assert_eq!(packages[0].bytes, 1900);
     }
 
     #[test]

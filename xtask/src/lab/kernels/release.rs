@@ -90,7 +90,6 @@ mod tests {
         Package {
             name: format!("linux-image-{name}"),
             version: "1-1".into(),
-            bytes: 1,
             depends: Vec::new(),
         }
     }

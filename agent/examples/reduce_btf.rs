@@ -1,0 +1,26 @@
+//! Cuts kernels' type information down to what the agent asks for.
+//!
+//! `cargo xtask lab --update-btf` runs it on the kernels of the lab; the results are what
+//! `agent/tests/btf_matrix.rs` checks.
+
+use std::{env, fs, path::PathBuf};
+
+use anyhow::{Context as _, bail};
+use stallscope::{btf::Btf, probes};
+
+const USAGE: &str = "usage: reduce_btf FROM TO [FROM TO]…
+example: reduce_btf /sys/kernel/btf/vmlinux /tmp/vmlinux.btf";
+
+fn main() -> anyhow::Result<()> {
+    let files: Vec<PathBuf> = env::args_os().skip(1).map(PathBuf::from).collect();
+    if files.is_empty() || files.len() % 2 != 0 {
+        bail!("{} file names were given\n{USAGE}", files.len());
+    }
+    for pair in files.chunks(2) {
+        let reduced = Btf::read(&pair[0])?.reduced(probes::attachments());
+        fs::write(&pair[1], &reduced)
+            .with_context(|| format!("cannot write {}", pair[1].display()))?;
+        println!("{}: {} bytes", pair[1].display(), reduced.len());
+    }
+    Ok(())
+}

@@ -1,0 +1,280 @@
+//! A kernel's type information cut down to what the agent asks for: megabytes become kilobytes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use stallscope_ebpf::Layout;
+
+use super::{Btf, Enumerator, MAGIC, Type, asked, kind, prototype::trace_type};
+use crate::probe::Attach;
+
+impl Btf {
+    /// Type information of its own that answers all that the agent and these hooks ask as this one
+    /// does. What pointers in structures point to is left out.
+    #[must_use]
+    pub fn reduced(&self, hooks: impl Iterator<Item = Attach>) -> Vec<u8> {
+        let mut reduction = Reduction::of(self);
+        let fields = Layout::FIELDS.iter().map(|(_, structure, _)| *structure);
+        let members = asked::MEMBERS.map(|(structure, _)| structure);
+        for structure in fields.chain(members).collect::<BTreeSet<_>>() {
+            reduction.add(structure, &[kind::STRUCT]);
+        }
+        for enumerator in Enumerator::all() {
+            let defining = self.enumerator_in(enumerator.name());
+            reduction.kept.extend(defining.map(|(id, _)| id));
+        }
+        for (kind, name) in hooks.filter_map(type_of).collect::<BTreeSet<_>>() {
+            reduction.add(&name, &[kind]);
+        }
+        reduction.write()
+    }
+}
+
+/// Kind and name of the type that describes a hook; none for a file.
+fn type_of(hook: Attach) -> Option<(u32, String)> {
+    match hook {
+        Attach::TpBtf(_, symbol) => Some((kind::TYPEDEF, trace_type(symbol))),
+        Attach::Fentry(_, symbol)
+        | Attach::Fexit(_, symbol)
+        | Attach::Kprobe(_, symbol)
+        | Attach::Kretprobe(_, symbol) => Some((kind::FUNC, symbol.to_owned())),
+        Attach::File(_) => None,
+    }
+}
+
+/// The types to keep, by id. A reference to any other becomes one to `void`.
+struct Reduction<'a> {
+    btf: &'a Btf,
+    kept: BTreeSet<u32>,
+    /// Structures of which only the name is kept.
+    named: BTreeSet<u32>,
+}
+
+impl<'a> Reduction<'a> {
+    fn of(btf: &'a Btf) -> Self {
+        Self {
+            btf,
+            kept: BTreeSet::new(),
+            named: BTreeSet::new(),
+        }
+    }
+
+    /// Keeps the first type of this name.
+    fn add(&mut self, name: &str, kinds: &[u32]) {
+        let Some(id) = self.btf.find_id(name, kinds) else {
+            return;
+        };
+        match self.btf.type_by_id(id).map(|t| t.kind) {
+            Some(kind::STRUCT) => self.value(id),
+            _ => self.prototype(id),
+        }
+    }
+
+    /// Keeps a type with all that lies within it.
+    fn value(&mut self, id: u32) {
+        let Some(t) = self.btf.type_by_id(id) else {
+            return;
+        };
+        if !self.kept.insert(id) {
+            return;
+        }
+        match t.kind {
+            kind::STRUCT | kind::UNION => {
+                for member in self.btf.entries(t, 3) {
+                    self.value(member[1]);
+                }
+            }
+            kind::ARRAY => {
+                for &id in self.btf.entries(t, 3).iter().flat_map(|array| &array[..2]) {
+                    self.value(id);
+                }
+            }
+            _ if is_modifier(t.kind) => self.value(t.size_or_id),
+            _ => {}
+        }
+    }
+
+    /// Keeps a function, or what stands for a tracepoint, with its arguments.
+    fn prototype(&mut self, id: u32) {
+        let Some(t) = self.btf.type_by_id(id) else {
+            return;
+        };
+        self.kept.insert(id);
+        if t.kind == kind::FUNC_PROTO {
+            self.argument(t.size_or_id);
+            for argument in self.btf.entries(t, 2) {
+                self.argument(argument[1]);
+            }
+        } else {
+            self.prototype(t.size_or_id);
+        }
+    }
+
+    /// Keeps an argument; of a structure it points to, the name.
+    fn argument(&mut self, id: u32) {
+        let Some(t) = self.btf.type_by_id(id) else {
+            return;
+        };
+        match t.kind {
+            kind::PTR => {
+                self.kept.insert(id);
+                self.target(t.size_or_id);
+            }
+            _ if is_modifier(t.kind) => {
+                self.kept.insert(id);
+                self.argument(t.size_or_id);
+            }
+            _ => self.value(id),
+        }
+    }
+
+    fn target(&mut self, id: u32) {
+        let Some(t) = self.btf.type_by_id(id) else {
+            return;
+        };
+        match t.kind {
+            kind::STRUCT | kind::UNION if !self.btf.name(t.name).is_empty() => {
+                self.named.insert(id);
+            }
+            _ if is_modifier(t.kind) => {
+                self.kept.insert(id);
+                self.target(t.size_or_id);
+            }
+            kind::FWD => {
+                self.kept.insert(id);
+            }
+            _ => {}
+        }
+    }
+
+    fn write(&self) -> Vec<u8> {
+        let ids: BTreeMap<u32, u32> = self.kept.union(&self.named).copied().zip(1..).collect();
+        let mut writer = Writer::new(&ids);
+        for id in ids.keys() {
+            if let Some(t) = self.btf.type_by_id(*id) {
+                writer.put(self.btf, t, !self.kept.contains(id));
+            }
+        }
+        writer.finish()
+    }
+}
+
+/// Whether the type only gives another one a name or a quality.
+fn is_modifier(kind: u32) -> bool {
+    matches!(
+        kind,
+        kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG
+    )
+}
+
+struct Writer<'a> {
+    /// New ids by old ones.
+    ids: &'a BTreeMap<u32, u32>,
+    types: Vec<u8>,
+    strings: Vec<u8>,
+    known: HashMap<Vec<u8>, u32>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(ids: &'a BTreeMap<u32, u32>) -> Self {
+        Self {
+            ids,
+            types: Vec::new(),
+            strings: vec![0],
+            known: HashMap::from([(Vec::new(), 0)]),
+        }
+    }
+
+    fn words(&mut self, words: &[u32]) {
+        self.types
+            .extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+    }
+
+    fn string(&mut self, text: &[u8]) -> u32 {
+        if let Some(&at) = self.known.get(text) {
+            return at;
+        }
+        let at = self.strings.len() as u32;
+        self.strings.extend(text);
+        self.strings.push(0);
+        self.known.insert(text.to_vec(), at);
+        at
+    }
+
+    fn id(&self, old: u32) -> u32 {
+        self.ids.get(&old).copied().unwrap_or(0)
+    }
+
+    fn put(&mut self, btf: &Btf, t: Type, name_only: bool) {
+        let name = self.string(btf.name(t.name));
+        if name_only {
+            let of_union = u32::from(t.kind == kind::UNION) << 31;
+            return self.words(&[name, of_union | kind::FWD << 24, 0]);
+        }
+        let flag = u32::from(t.kind_flag) << 31;
+        let info = |vlen: usize| flag | t.kind << 24 | vlen as u32;
+        match t.kind {
+            kind::STRUCT | kind::UNION => {
+                self.words(&[name, info(t.vlen), t.size_or_id]);
+                for member in btf.entries(t, 3) {
+                    let name = self.string(btf.name(member[0]));
+                    let id = self.id(member[1]);
+                    self.words(&[name, id, member[2]]);
+                }
+            }
+            kind::ENUM | kind::ENUM64 => {
+                let asked = asked_of(btf, t);
+                self.words(&[name, info(asked.len()), t.size_or_id]);
+                for mut enumerator in asked {
+                    enumerator[0] = self.string(btf.name(enumerator[0]));
+                    self.words(&enumerator);
+                }
+            }
+            kind::FUNC_PROTO => {
+                self.words(&[name, info(t.vlen), self.id(t.size_or_id)]);
+                for argument in btf.entries(t, 2) {
+                    let name = self.string(btf.name(argument[0]));
+                    self.words(&[name, self.id(argument[1])]);
+                }
+            }
+            kind::ARRAY => {
+                self.words(&[name, info(t.vlen), t.size_or_id]);
+                for array in btf.entries(t, 3) {
+                    self.words(&[self.id(array[0]), self.id(array[1]), array[2]]);
+                }
+            }
+            // Size and encoding.
+            kind::INT => {
+                self.words(&[name, info(t.vlen), t.size_or_id]);
+                for encoding in btf.entries(t, 1) {
+                    self.words(&encoding);
+                }
+            }
+            kind::FLOAT | kind::FWD => self.words(&[name, info(t.vlen), t.size_or_id]),
+            _ => self.words(&[name, info(t.vlen), self.id(t.size_or_id)]),
+        }
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        let mut blob = MAGIC.to_ne_bytes().to_vec();
+        // Version 1, no flags.
+        blob.extend([1, 0]);
+        let (types, strings) = (self.types.len() as u32, self.strings.len() as u32);
+        for word in [24, 0, types, types, strings] {
+            blob.extend(u32::to_ne_bytes(word));
+        }
+        blob.append(&mut self.types);
+        blob.append(&mut self.strings);
+        blob
+    }
+}
+
+/// The enumerators of an enum that are asked for.
+fn asked_of(btf: &Btf, t: Type) -> Vec<Vec<u32>> {
+    let words = if t.kind == kind::ENUM { 2 } else { 3 };
+    let mut enumerators = btf.entries(t, words);
+    enumerators.retain(|enumerator| {
+        let name = btf.name(enumerator[0]);
+        Enumerator::all().any(|asked| asked.name().as_bytes() == name)
+    });
+    enumerators
+}

@@ -1,0 +1,122 @@
+//! What must be known of a kernel before a probe is put into it.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use aya::{Btf as ProgramBtf, Endianness};
+use stallscope_ebpf::{Host, Layout};
+
+use crate::{
+    btf::Btf,
+    cgroup::Hierarchy,
+    topology::{Boundary, CpuPlace, Topology},
+};
+
+/// What is known of a kernel and its host before anything is loaded.
+pub struct Kernel {
+    /// Field offsets.
+    pub layout: Layout,
+    /// What the programs need to know of the host.
+    pub host: Host,
+    /// The cgroups that are told apart.
+    pub hierarchy: Hierarchy,
+    /// NUMA node of each possible CPU; 0 where unknown.
+    pub cpu_nodes: Vec<u32>,
+    /// Where each possible CPU is.
+    pub places: Vec<CpuPlace>,
+    /// The boundaries that this host reports, nearest first.
+    pub boundaries: Vec<Boundary>,
+    /// NUMA distances, `nodes * nodes`, row by row; 0 where the firmware tells none.
+    pub distances: Vec<u32>,
+    /// Its type information.
+    pub btf: Btf,
+    /// Whether NUMA balancing samples accesses; if not, why not.
+    pub numa_balancing: Result<(), String>,
+    /// aya's own view of the same BTF, for attaching.
+    pub(super) program_btf: ProgramBtf,
+    /// Hooks that are treated as if this kernel refused them.
+    pub(super) disabled: Vec<String>,
+}
+
+impl Kernel {
+    /// Prepares for loading.
+    ///
+    /// `disabled` names hooks (`kprobe`, `tp_btf/sched_switch`, …) that are treated as if this
+    /// kernel refused them.
+    ///
+    /// # Errors
+    /// When aya cannot read the kernel's type information.
+    pub fn new(
+        btf: Btf,
+        layout: Layout,
+        host: Host,
+        hierarchy: Hierarchy,
+        topology: &Topology,
+        disabled: Vec<String>,
+    ) -> anyhow::Result<Self> {
+        let program_btf = ProgramBtf::parse(btf.as_bytes(), Endianness::default())
+            .context("cannot parse the kernel's type information")?;
+        let cpu_nodes = (0..host.cpus)
+            .map(|cpu| topology.node_of(cpu).unwrap_or(0))
+            .collect();
+        let distances = (0..host.nodes)
+            .flat_map(|from| (0..host.nodes).map(move |to| (from, to)))
+            .map(|(from, to)| topology.distance(from, to).unwrap_or(0))
+            .collect();
+        let places = topology.places().to_vec();
+        Ok(Self {
+            layout,
+            host,
+            hierarchy,
+            cpu_nodes,
+            places,
+            boundaries: topology.boundaries().collect(),
+            distances,
+            btf,
+            numa_balancing: numa_balancing(Path::new(NUMA_BALANCING)),
+            program_btf,
+            disabled,
+        })
+    }
+
+    /// The first of these fields that it lacks.
+    pub(super) fn missing<'a>(&self, fields: &[&'a str]) -> Option<&'a str> {
+        fields
+            .iter()
+            .copied()
+            .find(|field| self.layout.get(field).is_none())
+    }
+}
+
+const NUMA_BALANCING: &str = "/proc/sys/kernel/numa_balancing";
+
+/// Whether the kernel samples; if not, why not.
+fn numa_balancing(path: &Path) -> Result<(), String> {
+    match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err("this kernel is built without NUMA balancing (CONFIG_NUMA_BALANCING)".to_owned())
+        }
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+        Ok(text) if text.trim() == "0" => Err(format!(
+            "NUMA balancing was off when the agent started ({} is 0)",
+            path.display()
+        )),
+        Ok(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numa_balancing;
+
+    #[test]
+    fn numa_balancing_is_off_on_or_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("numa_balancing");
+        assert!(numa_balancing(&path).unwrap_err().contains("built without"));
+        for (text, on) in [("0\n", false), ("1\n", true), ("2\n", true)] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(numa_balancing(&path).is_ok(), on, "{text}");
+        }
+    }
+}
