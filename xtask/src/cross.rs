@@ -250,11 +250,12 @@ impl Cross {
     }
 }
 
-/// Flags that keep this machine's paths out of panic messages; the last that fits a path counts.
-fn remapped(workspace: &Workspace) -> Vec<String> {
+/// Flags that keep this machine's paths out of what is built; the last that fits a path counts.
+pub fn remapped(workspace: &Workspace) -> Vec<String> {
+    // Relative to the workspace, where Cargo starts compilers, so that whoever looks for a source still finds it.
     let mut folders = vec![
-        (workspace.root.clone(), "/stallscope"),
-        (workspace.target.clone(), "/stallscope/target"),
+        (workspace.root.clone(), "."),
+        (workspace.target.clone(), "./target"),
     ];
     folders.extend(workspace::cargo_home().map(|home| (home, "/cargo")));
     folders
@@ -313,7 +314,7 @@ mod tests {
             .split('\u{1f}')
             .collect();
         assert!(flags.contains(&"-Ctarget-feature=+crt-static"));
-        assert!(flags.contains(&"--remap-path-prefix=/src=/stallscope"));
+        assert!(flags.contains(&"--remap-path-prefix=/src=."));
     }
 
     #[test]
