@@ -116,7 +116,7 @@ impl Build<'_> {
             let bpf = setup::bpf(workspace, install)?;
             bpf::build(workspace, &bpf, self.arch)?;
         }
-        let cross = cross::prepare(workspace, install, self.arch)?;
+        let cross = cross::prepare(workspace, install, self.arch, self.linkage)?;
 
         println!("==> {} for {}", self.packages.join(", "), self.arch.name());
         let mut cargo = workspace.cargo();
@@ -132,7 +132,7 @@ impl Build<'_> {
             }
         }
         let folder = cross
-            .apply(workspace, &mut cargo, self.linkage)
+            .apply(workspace, &mut cargo)
             .join(self.profile.folder());
         shell::run(&mut cargo)
             .with_context(|| format!("{} did not build", self.packages.join(", ")))?;

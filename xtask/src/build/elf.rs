@@ -13,10 +13,12 @@ use crate::bpf::Arch;
 pub fn check_static(path: &Path, arch: Arch) -> Result<()> {
     let bytes =
         fs::read(path).with_context(|| format!("could not read the program {}", path.display()))?;
-    check(&bytes, arch).with_context(|| format!("{} cannot be used", path.display()))
+    check_static_bytes(&bytes, arch)
+        .with_context(|| format!("{} cannot be used", path.display()))
 }
 
-fn check(bytes: &[u8], arch: Arch) -> Result<()> {
+/// The same for a program that is already read.
+pub fn check_static_bytes(bytes: &[u8], arch: Arch) -> Result<()> {
     let file: ElfFile64<Endianness> =
         ElfFile64::parse(bytes).context("it is no 64-bit ELF file")?;
     let wanted = match arch {
@@ -96,7 +98,7 @@ pub mod tiny {
 
 #[cfg(test)]
 mod tests {
-    use super::{check, tiny};
+    use super::{check_static_bytes as check, tiny};
     use crate::bpf::Arch;
     use object::elf;
 
