@@ -85,6 +85,11 @@ pub fn build(workspace: &Workspace, bpf: &Bpf, arch: Arch) -> Result<()> {
     remove_stale(&objects, &workspace.bpf_bins)
 }
 
+/// What Cargo says about each crate of the kernel side, in JSON lines; quick once it is built.
+pub fn messages(workspace: &Workspace, bpf: &Bpf, arch: Arch) -> Result<String> {
+    shell::stdout(cargo(workspace, bpf, arch, Tool::Build).args(["--message-format", "json"]))
+}
+
 /// Lints every program with the Clippy of the compiler that builds it.
 pub fn clippy(workspace: &Workspace, bpf: &Bpf, arch: Arch) -> Result<()> {
     shell::run(cargo(workspace, bpf, arch, Tool::Clippy).args(["--", "-D", "warnings"]))

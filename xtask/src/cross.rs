@@ -164,6 +164,28 @@ fn standard_package(workspace: &Workspace, arch: Arch) -> Result<Unpacked> {
 }
 
 impl Cross {
+    /// The compiler.
+    pub fn rustc(&self) -> &Path {
+        self.foreign
+            .as_ref()
+            .map_or(Path::new("rustc"), |foreign| &foreign.compiler.rustc)
+    }
+
+    /// The linker, which is also a C compiler.
+    pub fn linker(&self) -> &'static str {
+        self.linker.unwrap_or("cc")
+    }
+
+    /// The package with the standard library, when that is not the compiler's own.
+    pub fn std(&self) -> Option<&Unpacked> {
+        self.foreign.as_ref().map(|foreign| &foreign.std)
+    }
+
+    /// The package with the C library, when that is not the linker's own.
+    pub fn libc(&self) -> Option<&Unpacked> {
+        self.libc.as_ref()
+    }
+
     /// Adds it to a `cargo build`; returns the folder in which Cargo then leaves a folder for each profile.
     pub fn apply(&self, workspace: &Workspace, cargo: &mut Command) -> PathBuf {
         if self.linker.is_none() && self.linkage == Linkage::Dynamic {

@@ -5,6 +5,7 @@ mod bpf;
 mod build;
 mod check;
 mod cross;
+mod dist;
 mod run;
 mod setup;
 mod shell;
@@ -37,6 +38,7 @@ Examples:
   cargo xtask test                 every test this machine can run
   cargo xtask check --fix          format, lint, check licences, regenerate the reference pages
   cargo xtask bench --quick        what the agent costs here, beside what it may cost
+  cargo xtask dist                 a release: static agents, container image, bills of materials
   cargo xtask build --no-install   name what is missing instead of installing it
 
 Environment:
@@ -50,6 +52,7 @@ enum Verb {
     Test(test::Args),
     Check(check::Args),
     Bench(bench::Args),
+    Dist(dist::Args),
 }
 
 fn main() -> ExitCode {
@@ -81,6 +84,7 @@ fn with_workspace(verb: &Verb, install: setup::Install) -> anyhow::Result<()> {
         Verb::Test(args) => test::run(&workspace, install, args),
         Verb::Check(args) => check::run(&workspace, install, args),
         Verb::Bench(args) => bench::run(&workspace, install, args),
+        Verb::Dist(args) => dist::run(&workspace, install, args),
     }
 }
 

@@ -20,7 +20,8 @@ pub struct Unpacked {
     pub version: String,
     /// Where it is unpacked to, as if that were `/`.
     pub folder: PathBuf,
-    arch: Arch,
+    /// Its architecture.
+    pub arch: Arch,
 }
 
 impl Unpacked {

@@ -165,7 +165,10 @@ mod tests {
         let other = Layer::pack(reversed, 7).unwrap();
         assert_eq!(one.bytes, other.bytes);
         assert_ne!(one.bytes, Layer::pack(entries(), 8).unwrap().bytes);
-        assert_eq!(Layer::decompress(&one.bytes).unwrap(), pack(entries(), 7).unwrap());
+        assert_eq!(
+            Layer::decompress(&one.bytes).unwrap(),
+            pack(entries(), 7).unwrap()
+        );
     }
 
     #[test]

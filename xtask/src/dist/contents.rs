@@ -72,7 +72,8 @@ impl Contents {
         kind: &MediaType,
     ) -> Result<T> {
         let bytes = self.part(descriptor, kind)?;
-        serde_json::from_slice(&bytes).with_context(|| format!("{} is no {kind}", descriptor.digest()))
+        serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is no {kind}", descriptor.digest()))
     }
 
     fn agents(&mut self) -> Result<Vec<Agent>> {
@@ -115,12 +116,19 @@ impl Contents {
             || *platform.os() != Os::Linux
             || *configuration.os() != Os::Linux
         {
-            bail!("the image for {} says otherwise in its configuration", arch.debian());
+            bail!(
+                "the image for {} says otherwise in its configuration",
+                arch.debian()
+            );
         }
         let files = self.files_of(&manifest, &configuration)?;
         let bytes = program(&files, &configuration)?;
-        elf::check_static_bytes(&bytes, arch)
-            .with_context(|| format!("the agent in the image for {} cannot be used", arch.debian()))?;
+        elf::check_static_bytes(&bytes, arch).with_context(|| {
+            format!(
+                "the agent in the image for {} cannot be used",
+                arch.debian()
+            )
+        })?;
         Ok(Agent { arch, bytes })
     }
 
@@ -141,7 +149,10 @@ impl Contents {
         for (descriptor, diff) in manifest.layers().iter().zip(diffs) {
             let layer = Layer::decompress(&self.part(descriptor, &MediaType::ImageLayerGzip)?)?;
             if *diff != format!("sha256:{}", sha256(&layer)) {
-                bail!("the layer {} is not the {diff} that the configuration names", descriptor.digest());
+                bail!(
+                    "the layer {} is not the {diff} that the configuration names",
+                    descriptor.digest()
+                );
             }
             files.extend(archive::unpack(&layer)?);
         }
@@ -168,10 +179,7 @@ fn architecture(name: &str) -> Result<Arch> {
 }
 
 /// What a container of the image starts; a licence that is missing is an error too.
-fn program(
-    files: &BTreeMap<String, Entry>,
-    configuration: &ImageConfiguration,
-) -> Result<Vec<u8>> {
+fn program(files: &BTreeMap<String, Entry>, configuration: &ImageConfiguration) -> Result<Vec<u8>> {
     let entrypoint = configuration
         .config()
         .as_ref()
@@ -183,7 +191,10 @@ fn program(
         .get(PROGRAM)
         .with_context(|| format!("the image has no /{PROGRAM}"))?;
     if program.mode != 0o755 {
-        bail!("/{PROGRAM} has the mode {:o}, but should have 755", program.mode);
+        bail!(
+            "/{PROGRAM} has the mode {:o}, but should have 755",
+            program.mode
+        );
     }
     let licence = |path: &&String| path.starts_with(LICENCES) && path.as_str() != LICENCES;
     if !files.keys().any(|path| licence(&path)) {

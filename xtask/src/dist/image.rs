@@ -60,7 +60,10 @@ pub fn pack(
         .build()?;
     let mut images = blobs.json(MediaType::ImageIndex, &images)?;
     images.set_annotations(Some(HashMap::from([
-        (image::ANNOTATION_REF_NAME.to_owned(), release.version.clone()),
+        (
+            image::ANNOTATION_REF_NAME.to_owned(),
+            release.version.clone(),
+        ),
         (
             CONTAINERD_NAME.to_owned(),
             format!("{NAME}:{}", release.version),
@@ -78,14 +81,19 @@ fn licence_files(licences: &BTreeMap<String, Vec<u8>>) -> Vec<Entry> {
     let files = licences
         .iter()
         .map(|(name, bytes)| Entry::file(format!("{LICENCES}{name}"), bytes.clone()));
-    std::iter::once(Entry::folder(LICENCES)).chain(files).collect()
+    std::iter::once(Entry::folder(LICENCES))
+        .chain(files)
+        .collect()
 }
 
 /// What the image says of itself, to registries as annotations and to container engines as labels.
 fn annotations(release: &Release) -> Result<HashMap<String, String>> {
     let known = [
         (image::ANNOTATION_TITLE, Some(PROGRAM.to_owned())),
-        (image::ANNOTATION_DESCRIPTION, Some(release.description.clone())),
+        (
+            image::ANNOTATION_DESCRIPTION,
+            Some(release.description.clone()),
+        ),
         (image::ANNOTATION_VERSION, Some(release.version.clone())),
         (image::ANNOTATION_LICENSES, Some(release.licences.clone())),
         (image::ANNOTATION_REVISION, release.revision.clone()),

@@ -50,7 +50,10 @@ impl Release {
                 .clone()
                 .context("the kernel side's manifest names no licence")?,
             source: agent.repository.clone(),
-            seconds: seconds(epoch.as_deref(), commit.as_ref().map(|commit| commit.seconds))?,
+            seconds: seconds(
+                epoch.as_deref(),
+                commit.as_ref().map(|commit| commit.seconds),
+            )?,
             revision: commit.map(|commit| commit.revision),
         })
     }
@@ -64,8 +67,9 @@ impl Release {
             .ok()
             .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
             .and_then(|date| date.format(&Rfc3339).ok());
-        date.map(Some)
-            .with_context(|| format!("{seconds} seconds since 1970 are no date that can be written"))
+        date.map(Some).with_context(|| {
+            format!("{seconds} seconds since 1970 are no date that can be written")
+        })
     }
 }
 
@@ -138,7 +142,10 @@ mod tests {
     fn changed_sources_are_not_their_commit() {
         let commit = parse_commit("abc 5\n", true).unwrap();
         assert_eq!((commit.revision.as_str(), commit.seconds), ("abc", 5));
-        assert_eq!(parse_commit("abc 5\n", false).unwrap().revision, "abc-dirty");
+        assert_eq!(
+            parse_commit("abc 5\n", false).unwrap().revision,
+            "abc-dirty"
+        );
         assert!(parse_commit("", true).is_none());
     }
 }
