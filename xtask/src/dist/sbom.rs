@@ -221,3 +221,105 @@ fn dependencies(parts: &Parts, libraries: &[Library]) -> Dependencies {
     all.sort_by(|a, b| a.dependency_ref.cmp(&b.dependency_ref));
     Dependencies(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::write;
+    use crate::dist::native::Library;
+    use crate::dist::parts::{Part, Parts, Side};
+    use crate::dist::release::Release;
+    use serde_json::{Value, json};
+    use std::collections::BTreeSet;
+
+    fn part(name: &str, licence: &str, source: Option<&str>, needs: &[&str]) -> Part {
+        let package = json!({
+            "name": name, "version": "1.0.0", "id": name, "source": source, "license": licence,
+            "dependencies": [], "targets": [], "features": {}, "manifest_path": "/x/Cargo.toml",
+            "repository": "https://example.com/x",
+        });
+        Part {
+            package: serde_json::from_value(package).unwrap(),
+            sides: BTreeSet::from([Side::Agent]),
+            needs: needs
+                .iter()
+                .map(|id| cargo_metadata::PackageId {
+                    repr: (*id).to_owned(),
+                })
+                .collect(),
+            checksum: source.map(|_| "ab".repeat(32)),
+        }
+    }
+
+    fn parts(licence: &str) -> Parts {
+        let registry = Some("registry+https://example.com/index");
+        [
+            part("stallscope", "MIT", None, &["other"]),
+            part("other", licence, registry, &[]),
+        ]
+        .into_iter()
+        .map(|part| (part.package.id.clone(), part))
+        .collect()
+    }
+
+    fn libraries() -> [Library; 1] {
+        [Library {
+            name: "glibc",
+            version: None,
+            package: None,
+            licence: "LGPL-2.1-or-later",
+            side: Side::Agent,
+            texts: Vec::new(),
+        }]
+    }
+
+    fn bill(licence: &str) -> Value {
+        let release = Release {
+            seconds: Some(0),
+            ..Release::default()
+        };
+        let bill = write(&release, b"program", &parts(licence), &libraries()).unwrap();
+        serde_json::from_slice(&bill).unwrap()
+    }
+
+    #[test]
+    fn crates_have_their_checksum_licence_and_package_url() {
+        let bill = bill("MIT/Apache-2.0");
+        let subject = &bill["metadata"]["component"];
+        assert_eq!(subject["purl"], "pkg:generic/stallscope@1.0.0");
+        assert_eq!(subject["hashes"][0]["content"], super::sha256(b"program"));
+        let other = &bill["components"][1];
+        assert_eq!(other["purl"], "pkg:cargo/other@1.0.0");
+        assert_eq!(other["hashes"][0]["content"], "ab".repeat(32));
+        assert_eq!(other["licenses"][0]["expression"], "MIT OR Apache-2.0");
+        assert_eq!(other["properties"][0]["value"], "agent");
+    }
+
+    #[test]
+    fn who_uses_whom_is_told_by_references_that_exist() {
+        let bill = bill("MIT");
+        let of_agent = &bill["dependencies"][1];
+        assert_eq!(of_agent["ref"], "stallscope@1.0.0");
+        assert_eq!(of_agent["dependsOn"], json!(["glibc", "other@1.0.0"]));
+        assert_eq!(bill["components"][0]["bom-ref"], "glibc");
+        assert_eq!(bill["components"][0]["version"], Value::Null);
+    }
+
+    #[test]
+    fn equal_agents_have_equal_bills() {
+        assert_eq!(bill("MIT"), bill("MIT"));
+        let release = Release::default();
+        let serial = |program: &[u8]| {
+            let bill = write(&release, program, &parts("MIT"), &libraries()).unwrap();
+            serde_json::from_slice::<Value>(&bill).unwrap()["serialNumber"].clone()
+        };
+        assert_eq!(serial(b"one"), serial(b"one"));
+        assert_ne!(serial(b"one"), serial(b"other"));
+    }
+
+    #[test]
+    fn a_licence_that_is_none_is_refused_by_name() {
+        let parts = parts("free for all");
+        let error = write(&Release::default(), b"", &parts, &libraries()).unwrap_err();
+        assert!(error.to_string().contains("`free for all`"), "{error:#}");
+    }
+}
