@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
+use crate::cross;
 use crate::setup::Bpf;
 use crate::setup::compiler::{self, BPF_TARGET, Route};
 use crate::setup::tools::packaged_clippy;
@@ -84,6 +85,11 @@ pub fn build(workspace: &Workspace, bpf: &Bpf, arch: Arch) -> Result<()> {
     remove_stale(&objects, &workspace.bpf_bins)
 }
 
+/// What Cargo says about each crate of the kernel side, in JSON lines; quick once it is built.
+pub fn messages(workspace: &Workspace, bpf: &Bpf, arch: Arch) -> Result<String> {
+    shell::stdout(cargo(workspace, bpf, arch, Tool::Build).args(["--message-format", "json"]))
+}
+
 /// Lints every program with the Clippy of the compiler that builds it.
 pub fn clippy(workspace: &Workspace, bpf: &Bpf, arch: Arch) -> Result<()> {
     shell::run(cargo(workspace, bpf, arch, Tool::Clippy).args(["--", "-D", "warnings"]))
@@ -133,13 +139,16 @@ fn cargo(workspace: &Workspace, bpf: &Bpf, arch: Arch, tool: Tool) -> Command {
         .args(["--package", BPF_PACKAGE, "--bins", "--release"])
         .args(["--target", BPF_TARGET, "--target-dir"])
         .arg(build_folder(workspace, arch))
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(arch, &bpf.linker));
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            rustflags(workspace, arch, &bpf.linker),
+        );
     workspace.scoped(command)
 }
 
 /// Flags of the kernel side, joined the way Cargo wants them so that a path may contain spaces.
-fn rustflags(arch: Arch, linker: &Path) -> String {
-    [
+fn rustflags(workspace: &Workspace, arch: Arch, linker: &Path) -> String {
+    let mut flags = vec![
         // Which registers hold a program's arguments.
         format!("--cfg=bpf_target_arch=\"{}\"", arch.name()),
         "--check-cfg=cfg(bpf_target_arch,values(\"x86_64\",\"aarch64\"))".to_owned(),
@@ -147,8 +156,10 @@ fn rustflags(arch: Arch, linker: &Path) -> String {
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         format!("-Clinker={}", linker.display()),
-    ]
-    .join("\u{1f}")
+    ];
+    // Type information names source files: an object built elsewhere would differ.
+    flags.extend(cross::remapped(workspace));
+    flags.join("\u{1f}")
 }
 
 /// Copies only what differs, so that an unchanged object does not rebuild the agent.
@@ -191,7 +202,7 @@ fn remove_stale(objects: &Path, names: &[String]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Arch, copy_changed, remove_stale, rustflags};
+    use super::{Arch, Workspace, copy_changed, remove_stale, rustflags};
     use clap::ValueEnum as _;
     use std::fs;
     use std::path::Path;
@@ -207,10 +218,16 @@ mod tests {
 
     #[test]
     fn flags_name_the_architecture_and_keep_spaces_in_paths() {
-        let flags = rustflags(Arch::Aarch64, Path::new("/my tools/bpf-linker"));
+        let workspace = Workspace {
+            root: "/my code".into(),
+            target: "/out".into(),
+            bpf_bins: Vec::new(),
+        };
+        let flags = rustflags(&workspace, Arch::Aarch64, Path::new("/my tools/bpf-linker"));
         let flags: Vec<&str> = flags.split('\u{1f}').collect();
         assert!(flags.contains(&"--cfg=bpf_target_arch=\"aarch64\""));
         assert!(flags.contains(&"-Clinker=/my tools/bpf-linker"));
+        assert!(flags.contains(&"--remap-path-prefix=/my code=."));
     }
 
     #[test]

@@ -3,11 +3,12 @@
 pub mod elf;
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
 use crate::bpf::{self, Arch};
-use crate::cross::{self, Linkage};
+use crate::cross::{self, Cross, Linkage};
 use crate::setup::{self, Install};
 use crate::shell;
 use crate::workspace::{AGENT_PACKAGE, Workspace};
@@ -103,22 +104,47 @@ pub fn static_binaries(
 }
 
 /// What to build, and how.
-struct Build<'a> {
-    arch: Arch,
-    profile: Profile,
-    linkage: Linkage,
-    packages: &'a [&'a str],
+pub struct Build<'a> {
+    /// For which architecture.
+    pub arch: Arch,
+    /// How much the compiler optimises.
+    pub profile: Profile,
+    /// How the programs come by the C library.
+    pub linkage: Linkage,
+    /// Packages with one program of their own name each.
+    pub packages: &'a [&'a str],
 }
 
 impl Build<'_> {
-    fn run(&self, workspace: &Workspace, install: Install) -> Result<Vec<PathBuf>> {
+    /// Builds, and returns the programs' paths in the order of the packages.
+    pub fn run(&self, workspace: &Workspace, install: Install) -> Result<Vec<PathBuf>> {
         if self.packages.contains(&AGENT_PACKAGE) {
             let bpf = setup::bpf(workspace, install)?;
             bpf::build(workspace, &bpf, self.arch)?;
         }
-        let cross = cross::prepare(workspace, install, self.arch)?;
+        let cross = cross::prepare(workspace, install, self.arch, self.linkage)?;
 
         println!("==> {} for {}", self.packages.join(", "), self.arch.name());
+        let (mut cargo, folder) = self.cargo(workspace, &cross);
+        shell::run(&mut cargo)
+            .with_context(|| format!("{} did not build", self.packages.join(", ")))?;
+        let built: Vec<PathBuf> = self.packages.iter().map(|name| folder.join(name)).collect();
+        if self.linkage == Linkage::Static {
+            for program in &built {
+                elf::check_static(program, self.arch)?;
+            }
+        }
+        Ok(built)
+    }
+
+    /// What Cargo says about each crate of it, in JSON lines; quick once it is built.
+    pub fn messages(&self, workspace: &Workspace, cross: &Cross) -> Result<String> {
+        let (mut cargo, _) = self.cargo(workspace, cross);
+        shell::stdout(cargo.args(["--message-format", "json"]))
+    }
+
+    /// The command, and the folder in which it leaves the programs.
+    fn cargo(&self, workspace: &Workspace, cross: &Cross) -> (Command, PathBuf) {
         let mut cargo = workspace.cargo();
         cargo.arg("build");
         for package in self.packages {
@@ -132,16 +158,8 @@ impl Build<'_> {
             }
         }
         let folder = cross
-            .apply(workspace, &mut cargo, self.linkage)
+            .apply(workspace, &mut cargo)
             .join(self.profile.folder());
-        shell::run(&mut cargo)
-            .with_context(|| format!("{} did not build", self.packages.join(", ")))?;
-        let built: Vec<PathBuf> = self.packages.iter().map(|name| folder.join(name)).collect();
-        if self.linkage == Linkage::Static {
-            for program in &built {
-                elf::check_static(program, self.arch)?;
-            }
-        }
-        Ok(built)
+        (cargo, folder)
     }
 }

@@ -1,6 +1,7 @@
 //! What Cargo needs to build for an architecture: a linker and a standard library, if it is not this machine's.
 
-use std::fs;
+mod unpacked;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,15 +12,19 @@ use crate::setup::compiler::{self, Compiler};
 use crate::setup::{Install, Missing, Setup, apt};
 use crate::shell;
 use crate::workspace::{self, Workspace};
+pub use unpacked::Unpacked;
 
 /// What Cargo is told to build for an architecture.
 #[derive(Debug)]
 pub struct Cross {
     arch: Arch,
+    linkage: Linkage,
     /// None on a machine of that architecture, whose own linker will do.
     linker: Option<&'static str>,
     /// A packaged compiler with a foreign sysroot; none when the default compiler has the target itself.
     foreign: Option<Foreign>,
+    /// A newer C library than the one that came with the linker.
+    libc: Option<Unpacked>,
 }
 
 /// How a program comes by the C library.
@@ -35,16 +40,25 @@ pub enum Linkage {
 struct Foreign {
     compiler: Compiler,
     sysroot: PathBuf,
+    std: Unpacked,
 }
 
 /// Finds or installs it.
-pub fn prepare(workspace: &Workspace, install: Install, arch: Arch) -> Result<Cross> {
+pub fn prepare(
+    workspace: &Workspace,
+    install: Install,
+    arch: Arch,
+    linkage: Linkage,
+) -> Result<Cross> {
+    let mut cross = Cross {
+        arch,
+        linkage,
+        linker: None,
+        foreign: None,
+        libc: None,
+    };
     if Arch::host().ok() == Some(arch) {
-        return Ok(Cross {
-            arch,
-            linker: None,
-            foreign: None,
-        });
+        return Ok(cross);
     }
     let mut setup = Setup::new(install);
     let (linker, packages) = linker(arch);
@@ -58,13 +72,13 @@ pub fn prepare(workspace: &Workspace, install: Install, arch: Arch) -> Result<Cr
         };
         setup.need(missing, || apt::install(&packages))?;
     }
-    let foreign = setup.standard_library(workspace, arch)?;
+    cross.linker = Some(linker);
+    cross.foreign = setup.standard_library(workspace, arch)?;
+    if linkage == Linkage::Static {
+        cross.libc = setup.static_libc(workspace, arch)?;
+    }
     setup.finish()?;
-    Ok(Cross {
-        arch,
-        linker: Some(linker),
-        foreign,
-    })
+    Ok(cross)
 }
 
 /// The linker of an architecture, and Debian's packages of it.
@@ -91,24 +105,14 @@ impl Setup {
             return Ok(None);
         }
         if let Some(compiler) = compiler::packaged() {
-            let (package, version) = package()?;
-            let folder = workspace
-                .tools()
-                .join(format!("std-{}-{version}", arch.name()));
-            let sysroot = folder.join("usr");
-            if !has_target(&sysroot, arch) {
-                let missing = Missing {
-                    what: format!("{package} {version} for {}", arch.debian()),
-                    why: WHY,
-                    takes: "about a minute",
-                    command: format!(
-                        "fetched and unpacked to {}, not installed",
-                        workspace.shown(&folder)
-                    ),
-                };
-                self.need(missing, || unpack(arch, package, &version, &folder))?;
-            }
-            return Ok(Some(Foreign { compiler, sysroot }));
+            let std = standard_package(workspace, arch)?;
+            std.fetch(self, workspace, WHY)?;
+            let sysroot = std.folder.join("usr");
+            return Ok(Some(Foreign {
+                compiler,
+                sysroot,
+                std,
+            }));
         }
         let missing = Missing {
             what: format!("the target {}", arch.triple()),
@@ -126,6 +130,19 @@ impl Setup {
         })?;
         Ok(None)
     }
+
+    /// This machine's C library as it is for the other architecture.
+    ///
+    /// The one that comes with the linker is of the day the distribution was released, without the fixes since,
+    /// and a static program keeps the library it was linked with.
+    fn static_libc(&mut self, workspace: &Workspace, arch: Arch) -> Result<Option<Unpacked>> {
+        let Some(libc) = Unpacked::twin(workspace, arch, "libc6-dev") else {
+            return Ok(None);
+        };
+        let why = "a static program carries the C library, which should have the latest fixes";
+        libc.fetch(self, workspace, why)?;
+        Ok(Some(libc))
+    }
 }
 
 fn has_target(sysroot: &Path, arch: Arch) -> bool {
@@ -136,69 +153,42 @@ fn has_target(sysroot: &Path, arch: Arch) -> bool {
         .is_dir()
 }
 
-/// The installed compiler's package of the standard library, and its version: they must be equal to the letter.
-fn package() -> Result<(&'static str, String)> {
-    for package in ["libstd-rust-web-dev", "libstd-rust-dev"] {
-        let mut query = Command::new("dpkg-query");
-        query.args(["-W", "-f", "${Version}", package]);
-        if let Ok(version) = shell::stdout(&mut query)
-            && !version.is_empty()
-        {
-            return Ok((package, version));
-        }
-    }
-    bail!(
-        "the packaged Rust compiler has no libstd-rust-web-dev or libstd-rust-dev beside it; reinstall its package"
-    )
-}
-
-/// Fetches a package of another architecture and unpacks it.
-///
-/// apt is given a state of its own, so that this machine does not gain an architecture.
-fn unpack(arch: Arch, package: &str, version: &str, folder: &Path) -> Result<()> {
-    let state = folder.join("apt");
-    for part in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(state.join(part))
-            .with_context(|| format!("could not make {}", state.display()))?;
-    }
-    let apt = || {
-        let mut command = Command::new("apt-get");
-        let name = arch.debian();
-        command
-            .arg("-qq")
-            .args(["-o", &format!("APT::Architecture={name}")])
-            .args(["-o", &format!("APT::Architectures::={name}")])
-            .args([
-                "-o",
-                &format!("Dir::State::Lists={}", state.join("lists").display()),
-            ])
-            .args(["-o", "Dir::State::status=/dev/null"])
-            // apt's own user may not write here, and apt would warn about doing without it.
-            .args(["-o", "APT::Sandbox::User=root"])
-            .args([
-                "-o",
-                &format!("Dir::Cache={}", state.join("cache").display()),
-            ])
-            .current_dir(folder);
-        command
-    };
-    shell::run(apt().arg("update"))?;
-    shell::run(apt().args(["download", &format!("{package}={version}")]))?;
-    let file = fs::read_dir(folder)?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|e| e == "deb"))
-        .with_context(|| format!("apt left no package in {}", folder.display()))?;
-    shell::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(folder))?;
-    fs::remove_file(&file)
-        .and_then(|()| fs::remove_dir_all(&state))
-        .with_context(|| format!("could not clear {}", folder.display()))
+/// The package of the installed compiler's standard library: the versions must be equal to the letter.
+fn standard_package(workspace: &Workspace, arch: Arch) -> Result<Unpacked> {
+    ["libstd-rust-web-dev", "libstd-rust-dev"]
+        .into_iter()
+        .find_map(|package| Unpacked::twin(workspace, arch, package))
+        .context(
+            "the packaged Rust compiler has no libstd-rust-web-dev or libstd-rust-dev beside it; reinstall its package",
+        )
 }
 
 impl Cross {
+    /// The compiler.
+    pub fn rustc(&self) -> &Path {
+        self.foreign
+            .as_ref()
+            .map_or(Path::new("rustc"), |foreign| &foreign.compiler.rustc)
+    }
+
+    /// The linker, which is also a C compiler.
+    pub fn linker(&self) -> &'static str {
+        self.linker.unwrap_or("cc")
+    }
+
+    /// The package with the standard library, when that is not the compiler's own.
+    pub fn std(&self) -> Option<&Unpacked> {
+        self.foreign.as_ref().map(|foreign| &foreign.std)
+    }
+
+    /// The package with the C library, when that is not the linker's own.
+    pub fn libc(&self) -> Option<&Unpacked> {
+        self.libc.as_ref()
+    }
+
     /// Adds it to a `cargo build`; returns the folder in which Cargo then leaves a folder for each profile.
-    pub fn apply(&self, workspace: &Workspace, cargo: &mut Command, linkage: Linkage) -> PathBuf {
-        if self.linker.is_none() && linkage == Linkage::Dynamic {
+    pub fn apply(&self, workspace: &Workspace, cargo: &mut Command) -> PathBuf {
+        if self.linker.is_none() && self.linkage == Linkage::Dynamic {
             return workspace.target.clone();
         }
         let triple = self.arch.triple();
@@ -218,31 +208,35 @@ impl Cross {
         if let Some(foreign) = &self.foreign {
             cargo.env("RUSTC", &foreign.compiler.rustc);
         }
-        let flags = self.flags(workspace, linkage);
+        let flags = self.flags(workspace);
         if !flags.is_empty() {
             cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
         }
-        let target = self.target(workspace, linkage);
+        let target = self.target(workspace);
         cargo.env("CARGO_TARGET_DIR", &target);
         target.join(triple)
     }
 
     /// A folder for each compiler and set of flags: in one they would build everything anew at each change.
-    fn target(&self, workspace: &Workspace, linkage: Linkage) -> PathBuf {
-        match linkage {
+    fn target(&self, workspace: &Workspace) -> PathBuf {
+        match self.linkage {
             Linkage::Static => workspace.target.join("static").join(self.arch.name()),
             Linkage::Dynamic if self.foreign.is_some() => workspace.target.join("cross"),
             Linkage::Dynamic => workspace.target.clone(),
         }
     }
 
-    fn flags(&self, workspace: &Workspace, linkage: Linkage) -> Vec<String> {
+    fn flags(&self, workspace: &Workspace) -> Vec<String> {
         let mut flags = Vec::new();
         if let Some(foreign) = &self.foreign {
             flags.push(format!("--sysroot={}", foreign.sysroot.display()));
         }
-        if linkage == Linkage::Static {
+        if self.linkage == Linkage::Static {
             flags.push("-Ctarget-feature=+crt-static".to_owned());
+            if let Some(libc) = &self.libc {
+                // The linker looks for start files and libraries there before it looks in its own folders.
+                flags.push(format!("-Clink-arg=-B{}", libc.libraries().display()));
+            }
             // These programs travel: where they were built says nothing elsewhere, and would make them differ.
             flags.extend(remapped(workspace));
         }
@@ -250,11 +244,12 @@ impl Cross {
     }
 }
 
-/// Flags that keep this machine's paths out of panic messages; the last that fits a path counts.
-fn remapped(workspace: &Workspace) -> Vec<String> {
+/// Flags that keep this machine's paths out of what is built; the last that fits a path counts.
+pub fn remapped(workspace: &Workspace) -> Vec<String> {
+    // Relative to the workspace, where Cargo starts compilers, so that whoever looks for a source still finds it.
     let mut folders = vec![
-        (workspace.root.clone(), "/stallscope"),
-        (workspace.target.clone(), "/stallscope/target"),
+        (workspace.root.clone(), "."),
+        (workspace.target.clone(), "./target"),
     ];
     folders.extend(workspace::cargo_home().map(|home| (home, "/cargo")));
     folders
@@ -283,11 +278,13 @@ mod tests {
         };
         let cross = Cross {
             arch: Arch::Aarch64,
+            linkage,
             linker,
             foreign: None,
+            libc: None,
         };
         let mut cargo = Command::new("cargo");
-        let folder = cross.apply(&workspace, &mut cargo, linkage);
+        let folder = cross.apply(&workspace, &mut cargo);
         let text = |word: &std::ffi::OsStr| word.to_string_lossy().into_owned();
         let environment = cargo
             .get_envs()
@@ -313,7 +310,7 @@ mod tests {
             .split('\u{1f}')
             .collect();
         assert!(flags.contains(&"-Ctarget-feature=+crt-static"));
-        assert!(flags.contains(&"--remap-path-prefix=/src=/stallscope"));
+        assert!(flags.contains(&"--remap-path-prefix=/src=."));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod bpf;
 mod build;
 mod check;
 mod cross;
+mod dist;
 mod lab;
 mod run;
 mod setup;
@@ -39,6 +40,7 @@ Examples:
   cargo xtask check --fix          format, lint, check licences, regenerate the reference pages
   cargo xtask lab --kernel 6.12    boot real kernels and hold the agent against their truth
   cargo xtask bench --quick        what the agent costs here, beside what it may cost
+  cargo xtask dist                 a release: static agents, container image, bills of materials
   cargo xtask build --no-install   name what is missing instead of installing it
 
 Environment:
@@ -53,6 +55,7 @@ enum Verb {
     Check(check::Args),
     Bench(bench::Args),
     Lab(lab::Args),
+    Dist(dist::Args),
 }
 
 fn main() -> ExitCode {
@@ -85,6 +88,7 @@ fn with_workspace(verb: &Verb, install: setup::Install) -> anyhow::Result<ExitCo
         Verb::Check(args) => check::run(&workspace, install, args),
         Verb::Bench(args) => bench::run(&workspace, install, args),
         Verb::Lab(args) => return lab::run(&workspace, install, args),
+        Verb::Dist(args) => dist::run(&workspace, install, args),
     }
     .map(|()| ExitCode::SUCCESS)
 }

@@ -13,7 +13,7 @@ use crate::bpf::Arch;
 pub fn check_static(path: &Path, arch: Arch) -> Result<()> {
     let bytes =
         fs::read(path).with_context(|| format!("could not read the program {}", path.display()))?;
-    check(&bytes, arch).with_context(|| format!("{} cannot be used", path.display()))
+    check_static_bytes(&bytes, arch).with_context(|| format!("{} cannot be used", path.display()))
 }
 
 /// Whether these bytes are a program for that architecture; a script is for none.
@@ -29,7 +29,8 @@ fn architecture(arch: Arch) -> Architecture {
     }
 }
 
-fn check(bytes: &[u8], arch: Arch) -> Result<()> {
+/// The same for a program that is already read.
+pub fn check_static_bytes(bytes: &[u8], arch: Arch) -> Result<()> {
     let file: ElfFile64<Endianness> =
         ElfFile64::parse(bytes).context("it is no 64-bit ELF file")?;
     if file.architecture() != architecture(arch) {
@@ -101,11 +102,23 @@ pub mod tiny {
         bytes.extend([0; 16]);
         bytes
     }
+
+    /// A program with a second header, of the section that names libraries.
+    pub fn needing_library(arch: Arch) -> Vec<u8> {
+        let mut bytes = program(arch);
+        let mut dynamic = with_header(arch, elf::PT_DYNAMIC)[64..120].to_vec();
+        dynamic[8..16].copy_from_slice(&176_u64.to_le_bytes());
+        bytes.splice(120..136, dynamic);
+        bytes[56..58].copy_from_slice(&2_u16.to_le_bytes());
+        bytes.extend(elf::DT_NEEDED.to_le_bytes());
+        bytes.extend(0_u64.to_le_bytes());
+        bytes
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{check, tiny};
+    use super::{check_static_bytes as check, tiny};
     use crate::bpf::Arch;
     use object::elf;
 
@@ -127,14 +140,7 @@ mod tests {
         let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let error = refused(&own, Arch::host().unwrap());
         assert!(error.contains("dynamic loader /"), "{error}");
-        let mut needing = tiny::program(Arch::X86_64);
-        // A second header: the section that names libraries.
-        let mut dynamic = tiny::with_header(Arch::X86_64, elf::PT_DYNAMIC)[64..120].to_vec();
-        dynamic[8..16].copy_from_slice(&176_u64.to_le_bytes());
-        needing.splice(120..136, dynamic);
-        needing[56..58].copy_from_slice(&2_u16.to_le_bytes());
-        needing.extend(elf::DT_NEEDED.to_le_bytes());
-        needing.extend(0_u64.to_le_bytes());
+        let needing = tiny::needing_library(Arch::X86_64);
         let error = refused(&needing, Arch::X86_64);
         assert!(error.contains("names shared libraries"), "{error}");
     }

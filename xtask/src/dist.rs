@@ -1,0 +1,257 @@
+//! `cargo xtask dist`: what a release consists of, in `dist/`.
+
+mod archive;
+mod contents;
+mod digest;
+mod image;
+mod licences;
+mod native;
+mod parts;
+mod proof;
+mod release;
+mod sbom;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::bpf::{self, Arch};
+use crate::build::{Build, Profile};
+use crate::cross::{self, Linkage};
+use crate::setup::compiler::BPF_TARGET;
+use crate::setup::{self, Bpf, Install};
+use crate::steps::Steps;
+use crate::workspace::{AGENT_PACKAGE, Workspace};
+use digest::sha256;
+use image::Agent;
+use licences::Licensed;
+use native::Library;
+use parts::{Parts, Side};
+use release::Release;
+
+/// Make a release in dist/: static agents, a container image, bills of materials, licences, checksums.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Only for this architecture; for both when not given.
+    #[arg(long, value_enum)]
+    arch: Option<Arch>,
+
+    /// Take agents built without optimisation, which is quicker, to try this out.
+    #[arg(long)]
+    debug: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask dist                 for x86-64 and arm64
+  cargo xtask dist --arch arm64    for one of them
+  cargo xtask dist --debug         the same without optimisation, in a quarter of the time
+  cd dist && sha256sum -c SHA256SUMS
+
+Environment:
+  SOURCE_DATE_EPOCH    the date of all files in seconds since 1970, instead of the commit's";
+
+/// The name of the image's archive.
+const IMAGE: &str = "stallscope.oci.tar";
+/// The name of the page with others' licences.
+const OTHERS: &str = "stallscope-licences.txt";
+/// The name of the list of checksums.
+const SUMS: &str = "SHA256SUMS";
+/// The workspace's own licences.
+const OWN: [&str; 3] = ["LICENSE-APACHE", "LICENSE-GPL2", "LICENSE-MIT"];
+
+/// Builds, packs, reads everything back, and tries what can be tried here.
+pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
+    let archs = args
+        .arch
+        .map_or_else(|| vec![Arch::X86_64, Arch::Aarch64], |arch| vec![arch]);
+    let mut files = Files::default();
+    let release = make(workspace, install, &archs, args.profile(), &mut files)?;
+    let folder = workspace.root.join("dist");
+    files.write(&folder)?;
+    for (name, bytes) in &files.0 {
+        println!(
+            "{:>10.1} MB  {}",
+            bytes.len() as f64 / 1e6,
+            workspace.shown(&folder.join(name))
+        );
+    }
+    let mut steps = Steps::default();
+    proof::run(&mut steps, &folder, &release, &archs);
+    steps.finish()
+}
+
+impl Args {
+    fn profile(&self) -> Profile {
+        if self.debug {
+            Profile::Debug
+        } else {
+            Profile::Release
+        }
+    }
+}
+
+fn make(
+    workspace: &Workspace,
+    install: Install,
+    archs: &[Arch],
+    profile: Profile,
+    files: &mut Files,
+) -> Result<Release> {
+    let mut agents = Vec::new();
+    let mut licensed = Vec::new();
+    let mut release = Release::default();
+    for arch in archs {
+        let made = one(workspace, install, *arch, profile)?;
+        let name = file_name(*arch);
+        files.add(format!("{name}.cdx.json"), made.bill);
+        files.add(name, made.agent.bytes.clone());
+        agents.push(made.agent);
+        licensed.extend(made.licensed);
+        release = made.release;
+    }
+    let others = licences::page(licensed).into_bytes();
+    let mut texts = BTreeMap::from([(OTHERS.to_owned(), others.clone())]);
+    for name in OWN {
+        let path = workspace.root.join(name);
+        let text = fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
+        texts.insert(name.to_owned(), text);
+    }
+    println!("==> image for {}", names(archs));
+    files.add(IMAGE, image::pack(&release, &agents, &texts)?);
+    files.add(OTHERS, others);
+    Ok(release)
+}
+
+/// The name of the agent of an architecture.
+fn file_name(arch: Arch) -> String {
+    format!("{AGENT_PACKAGE}-linux-{}", arch.debian())
+}
+
+fn names(archs: &[Arch]) -> String {
+    let names: Vec<&str> = archs.iter().map(|arch| arch.debian()).collect();
+    names.join(" and ")
+}
+
+/// What is made for one architecture.
+struct Made {
+    release: Release,
+    agent: Agent,
+    bill: Vec<u8>,
+    licensed: Vec<Licensed>,
+}
+
+fn one(workspace: &Workspace, install: Install, arch: Arch, profile: Profile) -> Result<Made> {
+    let build = Build {
+        arch,
+        profile,
+        linkage: Linkage::Static,
+        packages: &[AGENT_PACKAGE],
+    };
+    let programs = build.run(workspace, install)?;
+    let path = programs.first().context("no agent was built")?;
+    let bytes = fs::read(path).with_context(|| format!("could not read {}", path.display()))?;
+
+    println!("==> bill of materials for {}", arch.debian());
+    let kernel = setup::bpf(workspace, install)?;
+    let cross = cross::prepare(workspace, install, arch, Linkage::Static)?;
+    let metadata = parts::metadata(workspace, arch.triple())?;
+    let mut crates = Parts::new();
+    let messages = build.messages(workspace, &cross)?;
+    parts::add(
+        &mut crates,
+        Side::Agent,
+        arch.triple(),
+        &metadata,
+        &messages,
+    )?;
+    add_kernel_side(&mut crates, workspace, &kernel, arch)?;
+    let libraries = native::libraries(&cross, &kernel, arch)?;
+    let release = Release::find(workspace, &metadata)?;
+    Ok(Made {
+        bill: sbom::write(&release, &bytes, &crates, &libraries)?,
+        agent: Agent { arch, bytes },
+        licensed: licensed(&crates, &libraries)?,
+        release,
+    })
+}
+
+fn add_kernel_side(
+    crates: &mut Parts,
+    workspace: &Workspace,
+    kernel: &Bpf,
+    arch: Arch,
+) -> Result<()> {
+    let metadata = parts::metadata(workspace, BPF_TARGET)?;
+    let messages = bpf::messages(workspace, kernel, arch)?;
+    parts::add(crates, Side::Kernel, BPF_TARGET, &metadata, &messages)
+}
+
+fn licensed(crates: &Parts, libraries: &[Library]) -> Result<Vec<Licensed>> {
+    crates
+        .values()
+        .filter(|part| !part.is_own())
+        .map(Licensed::of_part)
+        .chain(libraries.iter().map(Licensed::of_library))
+        .collect()
+}
+
+/// The files of a release by name.
+#[derive(Debug, Default)]
+struct Files(BTreeMap<String, Vec<u8>>);
+
+impl Files {
+    fn add(&mut self, name: impl Into<String>, bytes: Vec<u8>) {
+        self.0.insert(name.into(), bytes);
+    }
+
+    /// Puts them and their checksums in the place of a former release.
+    fn write(&mut self, folder: &Path) -> Result<()> {
+        let sums = self.sums();
+        self.add(SUMS, sums.into_bytes());
+        fs::create_dir_all(folder)
+            .and_then(|()| clear(folder))
+            .with_context(|| format!("could not clear {}", folder.display()))?;
+        for (name, bytes) in &self.0 {
+            let path = folder.join(name);
+            let program = bytes.starts_with(b"\x7fELF");
+            let mode = fs::Permissions::from_mode(if program { 0o755 } else { 0o644 });
+            fs::write(&path, bytes)
+                .and_then(|()| fs::set_permissions(&path, mode))
+                .with_context(|| format!("could not write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Lines as `sha256sum -c` reads them.
+    fn sums(&self) -> String {
+        let mut sums = String::new();
+        for (name, bytes) in &self.0 {
+            // Writing to a String cannot fail.
+            let _ = writeln!(sums, "{}  {name}", sha256(bytes));
+        }
+        sums
+    }
+}
+
+/// Removes what a former release left, and nothing else.
+fn clear(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(AGENT_PACKAGE) || name == SUMS {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

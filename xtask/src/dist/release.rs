@@ -1,0 +1,151 @@
+//! What a release says of itself: its version, the sources it is made of, and their date.
+
+use std::env;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use cargo_metadata::Metadata;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::shell;
+use crate::workspace::{AGENT_PACKAGE, BPF_PACKAGE, Workspace};
+
+/// A release before it is packed.
+#[derive(Clone, Debug, Default)]
+pub struct Release {
+    /// The agent's version.
+    pub version: String,
+    /// What the agent is, in a line.
+    pub description: String,
+    /// Under which licences the agent and the kernel side inside it may be had, as an SPDX expression.
+    pub licences: String,
+    /// Where the sources are, when the manifest says so.
+    pub source: Option<String>,
+    /// The commit, with `-dirty` behind it when files differ from it; none outside a repository.
+    pub revision: Option<String>,
+    /// The date of the sources in seconds since 1970, which every file of the release gets.
+    pub seconds: Option<u64>,
+}
+
+impl Release {
+    /// Asks Cargo's manifests and git.
+    pub fn find(workspace: &Workspace, metadata: &Metadata) -> Result<Self> {
+        let package = |name: &str| {
+            metadata
+                .workspace_packages()
+                .into_iter()
+                .find(|package| package.name == name)
+                .with_context(|| format!("the workspace has no package `{name}`"))
+        };
+        let agent = package(AGENT_PACKAGE)?;
+        let commit = commit(workspace);
+        let epoch = env::var("SOURCE_DATE_EPOCH").ok();
+        Ok(Self {
+            version: agent.version.to_string(),
+            description: agent.description.clone().unwrap_or_default(),
+            // The agent carries the kernel side, whose licences include the agent's own.
+            licences: package(BPF_PACKAGE)?
+                .license
+                .clone()
+                .context("the kernel side's manifest names no licence")?,
+            source: agent.repository.clone(),
+            seconds: seconds(
+                epoch.as_deref(),
+                commit.as_ref().map(|commit| commit.seconds),
+            )?,
+            revision: commit.map(|commit| commit.revision),
+        })
+    }
+
+    /// The date of the sources as RFC 3339 has it, in UTC.
+    pub fn date(&self) -> Result<Option<String>> {
+        let Some(seconds) = self.seconds else {
+            return Ok(None);
+        };
+        let date = i64::try_from(seconds)
+            .ok()
+            .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+            .and_then(|date| date.format(&Rfc3339).ok());
+        date.map(Some).with_context(|| {
+            format!("{seconds} seconds since 1970 are no date that can be written")
+        })
+    }
+}
+
+/// `SOURCE_DATE_EPOCH` is what builders of distributions set for builds that can be repeated.
+fn seconds(epoch: Option<&str>, commit: Option<u64>) -> Result<Option<u64>> {
+    match epoch.filter(|epoch| !epoch.is_empty()) {
+        None => Ok(commit),
+        Some(epoch) => epoch.parse().map(Some).with_context(|| {
+            format!("SOURCE_DATE_EPOCH is `{epoch}`, but should be seconds since 1970, such as 1767225600")
+        }),
+    }
+}
+
+struct Commit {
+    revision: String,
+    seconds: u64,
+}
+
+/// None where git or its repository is missing: sources from an archive have no commit.
+fn commit(workspace: &Workspace) -> Option<Commit> {
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(&workspace.root).args(arguments);
+        shell::stdout(&mut git).ok()
+    };
+    // Sources unpacked inside another project's repository are none of its commits.
+    let top = git(&["rev-parse", "--show-toplevel"])?;
+    if workspace.root.canonicalize().ok()? != std::path::Path::new(top.trim_end()) {
+        return None;
+    }
+    let clean = git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
+    parse_commit(&git(&["log", "-1", "--format=%H %ct"])?, clean)
+}
+
+fn parse_commit(text: &str, clean: bool) -> Option<Commit> {
+    let (hash, seconds) = text.trim_end().split_once(' ')?;
+    Some(Commit {
+        revision: format!("{hash}{}", if clean { "" } else { "-dirty" }),
+        seconds: seconds.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Release, parse_commit, seconds};
+
+    #[test]
+    fn the_date_is_that_of_the_sources_unless_given() {
+        assert_eq!(seconds(None, Some(7)).unwrap(), Some(7));
+        assert_eq!(seconds(Some("9"), Some(7)).unwrap(), Some(9));
+        assert_eq!(seconds(Some(""), None).unwrap(), None);
+        let error = seconds(Some("today"), Some(7)).unwrap_err().to_string();
+        assert!(error.contains("`today`"), "{error}");
+    }
+
+    #[test]
+    fn dates_are_written_in_utc() {
+        let mut release = Release {
+            seconds: Some(1_767_225_600),
+            ..Release::default()
+        };
+        assert_eq!(release.date().unwrap().unwrap(), "2026-01-01T00:00:00Z");
+        release.seconds = None;
+        assert_eq!(release.date().unwrap(), None);
+        release.seconds = Some(u64::MAX);
+        assert!(release.date().is_err());
+    }
+
+    #[test]
+    fn changed_sources_are_not_their_commit() {
+        let commit = parse_commit("abc 5\n", true).unwrap();
+        assert_eq!((commit.revision.as_str(), commit.seconds), ("abc", 5));
+        assert_eq!(
+            parse_commit("abc 5\n", false).unwrap().revision,
+            "abc-dirty"
+        );
+        assert!(parse_commit("", true).is_none());
+    }
+}
