@@ -2,6 +2,8 @@
 
 mod adds_up;
 mod hooks;
+mod migrations;
+mod page_faults;
 
 use std::{io::Write as _, time::Instant};
 
@@ -24,7 +26,14 @@ pub struct Truth {
 
 /// Every truth, in the order they run.
 pub fn all() -> impl Iterator<Item = &'static Truth> {
-    [hooks::TRUTHS, adds_up::TRUTHS].into_iter().flatten()
+    [
+        hooks::TRUTHS,
+        adds_up::TRUTHS,
+        migrations::TRUTHS,
+        page_faults::TRUTHS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Those whose names contain one of these words; all if there are none.
