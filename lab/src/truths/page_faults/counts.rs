@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result};
 use crate::{Group, World, label, scrape::Scrape};
 
 /// The families of a kind of fault: their names without unit and ending.
-pub(super) const FIRST_TOUCH: &str = "stallscope_first_touch";
-pub(super) const FILE_MAP: &str = "stallscope_file_map";
+const FIRST_TOUCH: &str = "stallscope_first_touch";
+const FILE_MAP: &str = "stallscope_file_map";
 
 /// Local and remote ones.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -33,10 +33,7 @@ impl Both {
         }
     }
 
-    /// The series of a family that carry these labels.
-    ///
-    /// # Errors
-    /// When there are none although `needed`.
+    /// The series of a family that carry these labels; `None` if there are none.
     pub(super) fn read(scrape: &Scrape, family: &str, labels: &[String]) -> Result<Option<Self>> {
         let of = |locality| {
             let labels = [labels, &[label("locality", locality)]].concat();
@@ -81,19 +78,11 @@ impl Counts {
         }
     }
 
-    /// What was counted of a group so far.
-    pub(super) fn of(world: &World, group: &Group, family: &str) -> Result<Self> {
-        let scrape = world.scrape()?;
-        let labels = [label("cgroup", &group.label)];
-        let read = |unit: &str| {
-            let name = format!("{family}_{unit}_total");
-            let both = Both::read(&scrape, &name, &labels)?;
-            both.with_context(|| format!("{name} has no series of {}", group.label))
-        };
-        Ok(Self {
-            faults: read("faults")?,
-            pages: read("pages")?,
-        })
+    /// `None` where the family is not exported.
+    fn read(scrape: &Scrape, family: &str, labels: &[String]) -> Result<Option<Self>> {
+        let of = |unit: &str| Both::read(scrape, &format!("{family}_{unit}_total"), labels);
+        let both = of("faults")?.zip(of("pages")?);
+        Ok(both.map(|(faults, pages)| Self { faults, pages }))
     }
 
     pub(super) fn since(self, before: Self) -> Result<Self> {
@@ -107,5 +96,36 @@ impl Counts {
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} faults, {} pages", self.faults, self.pages)
+    }
+}
+
+/// What was counted of a group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted {
+    pub(super) first_touch: Counts,
+    /// `None` where there is no hook for it.
+    pub(super) file_map: Option<Counts>,
+}
+
+impl Counted {
+    pub(super) fn of(world: &World, group: &Group) -> Result<Self> {
+        let scrape = world.scrape()?;
+        let labels = [label("cgroup", &group.label)];
+        let first_touch = Counts::read(&scrape, FIRST_TOUCH, &labels)?;
+        let first_touch = first_touch
+            .with_context(|| format!("{FIRST_TOUCH} has no series of {}", group.label))?;
+        let file_map = Counts::read(&scrape, FILE_MAP, &labels)?;
+        Ok(Self {
+            first_touch,
+            file_map,
+        })
+    }
+
+    pub(super) fn since(self, before: Self) -> Result<Self> {
+        let file_map = self.file_map.zip(before.file_map);
+        Ok(Self {
+            first_touch: self.first_touch.since(before.first_touch)?,
+            file_map: file_map.map(|(now, then)| now.since(then)).transpose()?,
+        })
     }
 }

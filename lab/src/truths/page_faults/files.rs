@@ -5,14 +5,14 @@ use std::{fs::File, os::fd::AsRawFd as _, os::unix::fs::FileExt as _};
 use anyhow::{Context as _, Result};
 
 use super::{
-    Act, Touched, Toucher,
-    counts::{Both, Counts, FILE_MAP, FIRST_TOUCH},
-    counts_here, unsampled,
+    counts::{Both, Counts},
+    counts_here,
+    process::{Act, Mapping, Process, Touched, sizes},
+    unsampled,
 };
 use crate::{
     Group, Report, World,
     memory::{Region, allocate_on, map_file, memory_file, page_size},
-    primes,
 };
 
 const HOOK: &str = "file mapping";
@@ -27,56 +27,72 @@ pub(super) fn shared_memory(world: &mut World, report: &mut Report) -> Result<()
         return Ok(());
     }
     let _unsampled = unsampled(world)?;
-    let mut sizes = primes(101);
+    let mut sizes = sizes(101);
     for here in &world.nodes {
         let group = Group::new(&format!("shared-{}", here.id))?;
-        let mut regions = Vec::new();
-        let mut files = Vec::new();
+        let mut mappings = Vec::new();
         for there in &world.nodes {
-            let pages = sizes.next().context("there is always one more prime")?;
-            let pages = usize::try_from(pages)?;
+            let pages = sizes.next().context("there is always one more")?;
             allocate_on(Some(there.id))?;
             let file = memory_file(pages);
             allocate_on(None)?;
             let file = file?;
             for act in [Act::Read, Act::Write] {
-                let region = map_file(&file, pages, libc::MAP_SHARED)?;
-                regions.push((region, act, there.id));
+                mappings.push(Mapping {
+                    region: map_file(&file, pages, libc::MAP_SHARED)?,
+                    act,
+                    node: there.id,
+                });
             }
-            files.push(file);
         }
-        let mut process = Toucher::start(&group, here.cpus[0], regions.clone())?;
-        for (region, act, there) in regions {
-            let touched = process.touch(world, &group, FILE_MAP)?;
-            let what = format!(
-                "CPU of node {}, memory of node {there}, {}",
-                here.id,
-                if act == Act::Read { "read" } else { "written" }
+        let what = |mapping: &Mapping| {
+            let Mapping { act, node, .. } = mapping;
+            format!("CPU of node {}, memory of node {node}, {act:?}", here.id)
+        };
+        let mut process = Process::start(world, &group, here, &mappings)?;
+        for mapping in &mappings {
+            let (touched, what) = (process.touch()?, what(mapping));
+            judge_mapped(
+                world,
+                report,
+                &what,
+                &touched,
+                mapping,
+                here.id != mapping.node,
             );
-            judge(world, report, &what, &touched, &region, here.id != there);
-            if act == Act::Write {
-                let pages = region.pages as u64;
+            let new = touched.counted.first_touch;
+            report.equal(format!("{what}: new memory"), Counts::default(), new);
+            if mapping.act == Act::Write {
+                let pages = mapping.pages();
                 report.equal(format!("{what}: ru_minflt"), pages, touched.faults);
             }
+        }
+        for (nth, mapping) in mappings.iter().enumerate() {
+            let what = format!("{}: pages there", what(mapping));
+            report.equal(what, mapping.pages(), process.placed(nth)?);
         }
     }
     Ok(())
 }
 
-/// The faults are the process's, and the pages all there are.
-fn judge(
+/// Where mappings are counted: the faults are the process's, and the pages all there are.
+pub(super) fn judge_mapped(
     world: &World,
     report: &mut Report,
     what: &str,
     touched: &Touched,
-    region: &Region,
+    mapping: &Mapping,
     remote: bool,
 ) {
-    let pages = region.pages as u64;
+    let Some(counted) = touched.counted.file_map else {
+        if world.guest {
+            report.check(what, "counted", "not exported", false);
+        }
+        return;
+    };
     let faults = Both::all(touched.faults, remote);
-    report.equal(format!("{what}: faults"), faults, touched.counted.faults);
-    report.equal(format!("{what}: pages there"), pages, touched.placed);
-    let counted = touched.counted.pages;
+    report.equal(format!("{what}: faults"), faults, counted.faults);
+    let (pages, counted) = (mapping.pages(), counted.pages);
     let what = format!("{what}: pages");
     if world.version() >= (5, 12) {
         report.equal(what, Both::all(pages, remote), counted);
@@ -87,11 +103,8 @@ fn judge(
     let most = pages + around() - 1;
     let agrees =
         (pages..=most).contains(&counted.sum()) && counted == Both::all(counted.sum(), remote);
-    let expected = format!(
-        "{pages} to {most}, {}",
-        ["local", "remote"][usize::from(remote)]
-    );
-    report.check(what, expected, counted, agrees);
+    let side = if remote { "remote" } else { "local" };
+    report.check(what, format!("{pages} to {most} {side}"), counted, agrees);
 }
 
 const DISK: &str = "/dev/vda";
@@ -111,18 +124,36 @@ pub(super) fn disk(world: &mut World, report: &mut Report) -> Result<()> {
     for (there, pages) in [here, far].into_iter().zip(DISK_PAGES) {
         let group = Group::new(&format!("disk-{}", there.id))?;
         cache_on(&file, there.id, pages)?;
-        let region = Region::map(pages, libc::MAP_PRIVATE, file.as_raw_fd())?;
-        let regions = vec![(region, Act::Read, there.id)];
-        let mut process = Toucher::start(&group, here.cpus[0], regions)?;
-        let anonymous = Counts::of(world, &group, FIRST_TOUCH)?;
-        let touched = process.touch(world, &group, FILE_MAP)?;
+        let mapping = Mapping {
+            region: Region::map(pages, libc::MAP_PRIVATE, file.as_raw_fd())?,
+            act: Act::Read,
+            node: there.id,
+        };
+        let mut process = Process::start(world, &group, here, &[mapping])?;
+        let touched = process.touch()?;
         let what = format!("CPU of node {}, page cache of node {}", here.id, there.id);
-        judge(world, report, &what, &touched, &region, here.id != there.id);
-        let least = (pages as u64).div_ceil(around());
-        let most = least + 1;
-        report.between(format!("{what}: ru_minflt"), least, most, touched.faults);
-        let grown = Counts::of(world, &group, FIRST_TOUCH)?.since(anonymous)?;
-        report.equal(format!("{what}: new memory"), Counts::default(), grown);
+        judge_mapped(
+            world,
+            report,
+            &what,
+            &touched,
+            &mapping,
+            here.id != there.id,
+        );
+        let least = mapping.pages().div_ceil(around());
+        report.between(
+            format!("{what}: ru_minflt"),
+            least,
+            least + 1,
+            touched.faults,
+        );
+        let new = touched.counted.first_touch;
+        report.equal(format!("{what}: new memory"), Counts::default(), new);
+        report.equal(
+            format!("{what}: pages there"),
+            mapping.pages(),
+            process.placed(0)?,
+        );
     }
     Ok(())
 }

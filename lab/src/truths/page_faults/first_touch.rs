@@ -2,16 +2,18 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::{
-    Act, Toucher,
-    counts::{Counts, FILE_MAP, FIRST_TOUCH},
-    counts_here, unsampled,
+    counts::Counts,
+    counts_here,
+    files::judge_mapped,
+    process::{Act, Mapping, Process, sizes},
+    unsampled,
 };
 use crate::{
     Group, Report, World,
-    memory::{Region, allocate_on, map_file, memory_file, page_size},
+    memory::{Region, allocate_on, map_file, memory_file},
     primes,
     world::Node,
 };
@@ -38,25 +40,30 @@ pub(super) fn base_pages(world: &mut World, report: &mut Report) -> Result<()> {
     }
     say_what_is_missing(world, report);
     let _unsampled = unsampled(world)?;
-    let mut sizes = primes(53);
+    let mut sizes = sizes(53);
     for here in &world.nodes {
         let group = Group::new(&format!("touch-{}", here.id))?;
-        let mut regions = Vec::new();
+        let mut mappings = Vec::new();
         for there in &world.nodes {
-            let pages = sizes.next().context("there is always one more prime")?;
-            let region = Region::anonymous(usize::try_from(pages)?)?;
+            let region = Region::anonymous(sizes.next().context("there is always one more")?)?;
             bind(world, &region, there)?;
-            regions.push((region, Act::Write, there.id));
+            mappings.push(Mapping {
+                region,
+                act: Act::Write,
+                node: there.id,
+            });
         }
-        let mut process = Toucher::start(&group, here.cpus[0], regions.clone())?;
-        for (region, _, there) in regions {
-            let pages = region.pages as u64;
-            let touched = process.touch(world, &group, FIRST_TOUCH)?;
-            let what = format!("CPU of node {}, memory of node {there}", here.id);
-            let expected = Counts::all(pages, pages, here.id != there);
-            report.equal(&what, expected, touched.counted);
-            report.equal(format!("{what}: ru_minflt"), pages, touched.faults);
-            report.equal(format!("{what}: pages there"), pages, touched.placed);
+        let what = |there: u32| format!("CPU of node {}, memory of node {there}", here.id);
+        let mut process = Process::start(world, &group, here, &mappings)?;
+        for mapping in &mappings {
+            let pages = mapping.pages();
+            let expected = Counts::all(pages, pages, here.id != mapping.node);
+            let touched = process.touch()?;
+            touched.judge_first_touch(report, &what(mapping.node), expected);
+        }
+        for (nth, mapping) in mappings.iter().enumerate() {
+            let what = format!("{}: pages there", what(mapping.node));
+            report.equal(what, mapping.pages(), process.placed(nth)?);
         }
     }
     Ok(())
@@ -84,33 +91,31 @@ pub(super) fn huge_pages(world: &mut World, report: &mut Report) -> Result<()> {
     let _unsampled = unsampled(world)?;
     let group = Group::new("huge")?;
     let here = world.nodes.last().context("a node")?;
-    let mut counts = primes(2);
-    let mut regions = Vec::new();
-    for there in &world.nodes {
-        let count = counts.next().context("there is always one more prime")?;
+    let mut mappings = Vec::new();
+    for (count, there) in primes(2).zip(&world.nodes) {
         let region = Region::huge(size, usize::try_from(count)?)?;
         bind(world, &region, there)?;
-        regions.push((region, Act::Write, there.id, count));
+        mappings.push(Mapping {
+            region,
+            act: Act::Write,
+            node: there.id,
+        });
     }
-    let acts = regions.iter().map(|(r, act, node, _)| (*r, *act, *node));
-    let mut process = Toucher::start(&group, here.cpus[0], acts.collect())?;
-    for (region, _, there, count) in regions {
-        let touched = process.touch(world, &group, FIRST_TOUCH)?;
-        let what = format!(
-            "{count} huge pages of node {there}, CPU of node {}",
-            here.id
-        );
-        // Where none was free the process had more faults, and all its pages all the same.
-        let pages = (size / page_size()) as u64 * count;
-        let expected = Counts::all(touched.faults, pages, here.id != there);
-        report.equal(&what, expected, touched.counted);
-        report.equal(format!("{what}: pages there"), pages, touched.placed);
-        if touched.faults == count || world.guest {
-            report.equal(format!("{what}: ru_minflt"), count, touched.faults);
-        } else {
-            report.leave_out(format!("{what}: not all were free"));
+    let mut process = Process::start(world, &group, here, &mappings)?;
+    let what = |there: u32| format!("huge pages of node {there}, CPU of node {}", here.id);
+    for (mapping, count) in mappings.iter().zip(primes(2)) {
+        let touched = process.touch()?;
+        // Where none was free the process has more faults, and all its pages all the same.
+        let faults = if world.guest { count } else { touched.faults };
+        let expected = Counts::all(faults, mapping.pages(), here.id != mapping.node);
+        touched.judge_first_touch(report, &what(mapping.node), expected);
+        if faults != count {
+            report.leave_out(format!("{}: not all were free", what(mapping.node)));
         }
-        assert_eq!(region.pages as u64, pages);
+    }
+    for (nth, mapping) in mappings.iter().enumerate() {
+        let what = format!("{}: pages there", what(mapping.node));
+        report.equal(what, mapping.pages(), process.placed(nth)?);
     }
     Ok(())
 }
@@ -135,66 +140,77 @@ pub(super) fn copies(world: &mut World, report: &mut Report) -> Result<()> {
         return Ok(());
     }
     say_what_is_missing(world, report);
-    let files = counts_here(world, report, "file mapping")?;
+    counts_here(world, report, "file mapping")?;
     let _unsampled = unsampled(world)?;
     let group = Group::new("copies")?;
-    let mut sizes = primes(61);
-    for [cpu, old, new] in ways(world) {
-        let mut size = || -> Result<usize> {
-            let size = sizes.next().context("there is always one more prime")?;
-            Ok(usize::try_from(size)?)
+    let mut sizes = sizes(61);
+    for way in ways(world) {
+        let sizes = [(); 2].map(|()| sizes.next());
+        let [Some(inherited), Some(file)] = sizes else {
+            bail!("there are always more primes");
         };
-        let (parents, files_pages) = (size()?, size()?);
-        let several = world.nodes.len() > 1;
-        allocate_on(several.then_some(old.id))?;
-        let inherited = Region::anonymous(parents)?;
-        // Ours before the fork: the child's writes copy them.
-        inherited.write();
-        let file = memory_file(files_pages)?;
-        let private = map_file(&file, files_pages, libc::MAP_PRIVATE)?;
-        let read_first = map_file(&file, files_pages, libc::MAP_PRIVATE)?;
-        // The policy is inherited, and pages are copied to where it says.
-        allocate_on(several.then_some(new.id))?;
-        let regions = vec![
-            (inherited, Act::Write, new.id),
-            (private, Act::Write, new.id),
-            (read_first, Act::Read, old.id),
-            (read_first, Act::Write, new.id),
-        ];
-        let process = Toucher::start(&group, cpu.cpus[0], regions);
-        allocate_on(None)?;
-        let mut process = process?;
-        let way = format!("CPU of node {}, copy from {} to {}", cpu.id, old.id, new.id);
-        let remote = cpu.id != new.id;
-        for (what, pages) in [
-            ("inherited memory", parents as u64),
-            ("private file", files_pages as u64),
-        ] {
-            let what = format!("{way}, {what}");
-            let mapped = Counts::of(world, &group, FILE_MAP);
-            let touched = process.touch(world, &group, FIRST_TOUCH)?;
+        copy(world, report, &group, way, inherited, file)?;
+    }
+    Ok(())
+}
+
+/// Lets a process copy `inherited` pages of ours and `file` pages of a file, twice.
+fn copy(
+    world: &World,
+    report: &mut Report,
+    group: &Group,
+    [cpu, old, new]: [&Node; 3],
+    inherited: usize,
+    file: usize,
+) -> Result<()> {
+    let several = world.nodes.len() > 1;
+    allocate_on(several.then_some(old.id))?;
+    let memory = Region::anonymous(inherited)?;
+    // Ours before the fork: the child's writes copy them.
+    memory.write();
+    let pages = memory_file(file)?;
+    let private = map_file(&pages, file, libc::MAP_PRIVATE)?;
+    let read_first = map_file(&pages, file, libc::MAP_PRIVATE)?;
+    let mappings = [
+        (memory, Act::Write, new),
+        (private, Act::Write, new),
+        (read_first, Act::Read, old),
+        (read_first, Act::Write, new),
+    ];
+    let mappings = mappings.map(|(region, act, node)| Mapping {
+        region,
+        act,
+        node: node.id,
+    });
+    // The policy is inherited, and pages are copied to where it says.
+    allocate_on(several.then_some(new.id))?;
+    let process = Process::start(world, group, cpu, &mappings);
+    allocate_on(None)?;
+    let mut process = process?;
+    let way = format!("CPU of node {}, copy from {} to {}", cpu.id, old.id, new.id);
+    let steps = [
+        "inherited memory",
+        "private file",
+        "private file is read",
+        "private file that was read",
+    ];
+    for (mapping, step) in mappings.iter().zip(steps) {
+        let what = format!("{way}, {step}");
+        let touched = process.touch()?;
+        let pages = mapping.pages();
+        let remote = cpu.id != mapping.node;
+        if mapping.act == Act::Write {
             let expected = Counts::all(pages, pages, remote);
-            report.equal(&what, expected, touched.counted);
-            report.equal(format!("{what}: ru_minflt"), pages, touched.faults);
-            report.equal(format!("{what}: pages there"), pages, touched.placed);
-            if files {
-                let grown = Counts::of(world, &group, FILE_MAP)?.since(mapped?)?;
-                report.equal(format!("{what}: mapped"), Counts::default(), grown);
-            }
+            touched.judge_first_touch(report, &what, expected);
+        } else {
+            let counted = touched.counted.first_touch;
+            report.equal(&what, Counts::default(), counted);
+            judge_mapped(world, report, &what, &touched, mapping, remote);
         }
-        let what = format!("{way}, private file read before");
-        let touched = process.touch(world, &group, FIRST_TOUCH)?;
-        report.equal(
-            format!("{what}: reading"),
-            Counts::default(),
-            touched.counted,
-        );
-        let pages = files_pages as u64;
-        report.equal(format!("{what}: pages there"), pages, touched.placed);
-        let touched = process.touch(world, &group, FIRST_TOUCH)?;
-        let expected = Counts::all(pages, pages, remote);
-        report.equal(format!("{what}: writing"), expected, touched.counted);
-        report.equal(format!("{what}: copies there"), pages, touched.placed);
+    }
+    for nth in [0, 1, 3] {
+        let what = format!("{way}, {}: pages there", steps[nth]);
+        report.equal(what, mappings[nth].pages(), process.placed(nth)?);
     }
     Ok(())
 }
