@@ -5,7 +5,7 @@ mod exported;
 mod levels;
 mod moves;
 
-use std::{io::Write as _, thread::sleep, time::Duration};
+use std::{thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -42,40 +42,37 @@ pub(super) const TRUTHS: &[Truth] = &[
     },
 ];
 
-/// Starts a process that is on `cpu` when it enters the group, so that its way there is not counted.
-fn start_on(group: &Group, cpu: usize, work: impl FnOnce() -> Result<()>) -> Result<Task> {
-    let procs = group.entrance()?;
-    task::fork(move || {
-        task::pin(0, &[cpu])?;
-        (&procs).write_all(b"0")?;
-        work()
-    })
-}
+/// The steps of a process that makes moves.
+const GO_TO_START: u8 = 0;
+const MOVE: u8 = 1;
 
-/// Makes each move by a task of its own, which is born where it begins: so each direction has a
-/// number of its own.
-fn make(group: &Group, moves: &Moves) -> Result<()> {
+/// Makes the moves and judges what was counted. Each is made by a task of its own, which is born
+/// where it begins: so each direction has a number of its own.
+fn judged(world: &World, report: &mut Report, group: &Group, moves: &Moves) -> Result<()> {
+    let mut parents = Vec::new();
     for start in moves.starts() {
         let from_here: Vec<_> = moves.from(start).collect();
-        let parent = start_on(group, start, move || {
-            for (to, count) in from_here {
-                for _ in 0..count {
-                    task::fork(move || task::pin(0, &[to]))?.wait()?;
+        let mut parent = Worker::start(group, move |step| {
+            if step == GO_TO_START {
+                task::pin(0, &[start])?;
+                return Ok(0);
+            }
+            for (to, count) in &from_here {
+                for _ in 0..*count {
+                    task::fork(|| task::pin(0, &[*to]))?.wait()?;
                 }
             }
-            Ok(())
+            Ok(0)
         })?;
-        parent.wait()?;
+        parent.step(GO_TO_START)?;
+        parents.push(parent);
     }
-    Ok(())
-}
-
-/// Makes the moves and judges what was counted.
-fn judged(world: &World, report: &mut Report, group: &Group, moves: &Moves) -> Result<()> {
     let before = Exported::of(world, group)?;
-    make(group, moves)?;
+    for parent in &mut parents {
+        parent.step(MOVE)?;
+    }
     let counted = Exported::of(world, group)?.since(&before)?;
-    counted.judge(report, world, "", moves)
+    counted.judge(report, world, moves)
 }
 
 fn between_nodes(world: &mut World, report: &mut Report) -> Result<()> {
@@ -146,7 +143,9 @@ const WAITS: usize = 97;
 fn waiting(world: &mut World, report: &mut Report) -> Result<()> {
     let group = Group::new("waiting")?;
     let cpus = far_apart(world)?;
-    let victim = start_on(&group, cpus[0], || {
+    let start = cpus[0];
+    let victim = group.spawn(move || {
+        task::pin(0, &[start])?;
         task::nice(0, 19)?;
         task::spin()
     })?;
@@ -176,7 +175,7 @@ fn waiting(world: &mut World, report: &mut Report) -> Result<()> {
     }
     drop(hogs);
     let counted = Exported::of(world, &group)?.since(&before)?;
-    counted.judge(report, world, "", &moves)?;
+    counted.judge(report, world, &moves)?;
     judge_kernel(report, &[(kernel, victim.migrations())], counted.total());
     report.between("moves made while it waited", 20, WAITS as u64, waited);
     Ok(())
@@ -220,7 +219,7 @@ fn asleep(world: &mut World, report: &mut Report) -> Result<()> {
         here = there;
     }
     let counted = Exported::of(world, &group)?.since(&before)?;
-    counted.judge(report, world, "", &moves)?;
+    counted.judge(report, world, &moves)?;
     judge_kernel(
         report,
         &[(kernel, worker.task().migrations())],
@@ -245,7 +244,7 @@ fn balanced(world: &mut World, report: &mut Report) -> Result<()> {
     let before = Exported::of(world, &group)?;
     let kernel: Vec<_> = tasks.iter().map(Task::migrations).collect();
     tasks.resume_all();
-    for turn in 0..331 {
+    for turn in 0..211 {
         let task = &tasks[turn * 7 % tasks.len()];
         let cpu = cpus[turn * 5 % cpus.len()];
         let place = if turn % 3 == 0 { &[cpu][..] } else { &cpus[..] };

@@ -72,20 +72,14 @@ impl Exported {
     }
 
     /// Every number against what was done.
-    pub(super) fn judge(
-        &self,
-        report: &mut Report,
-        world: &World,
-        when: &str,
-        moves: &Moves,
-    ) -> Result<()> {
+    pub(super) fn judge(&self, report: &mut Report, world: &World, moves: &Moves) -> Result<()> {
         let levels = Levels::read(world);
         let expected = moves.by_boundary(&levels);
         for word in WORDS.into_iter().chain(["none"]) {
             let expected = expected.get(word).copied().unwrap_or(0);
             let counted = self.boundaries.get(word).copied().unwrap_or(0);
             if expected != 0 || counted != 0 {
-                report.equal(format!("{when}moves, boundary {word}"), expected, counted);
+                report.equal(format!("moves, boundary {word}"), expected, counted);
             }
         }
         let expected = moves.between_nodes(world)?;
@@ -93,16 +87,12 @@ impl Exported {
             let expected = expected.get(&(from, to)).copied().unwrap_or(0);
             let counted = self.pairs.get(&(from, to)).copied().unwrap_or(0);
             if expected != 0 || counted != 0 {
-                let what = format!("{when}moves from node {from} to {to}");
+                let what = format!("moves from node {from} to {to}");
                 report.equal(what, expected, counted);
             }
         }
         let sum = expected.values().sum();
-        report.equal(
-            format!("{when}moves between nodes in all"),
-            sum,
-            self.all_pairs,
-        );
+        report.equal("moves between nodes in all", sum, self.all_pairs);
         self.judge_distance(report, world, distance(world, &expected)?);
         self.judge_levels(report, &levels);
         Ok(())
