@@ -8,10 +8,13 @@ mod hinting;
 mod process;
 mod sampled;
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::Truth;
 use crate::{Report, Setting, World};
+use sampled::BALANCING;
 
 pub(super) const TRUTHS: &[Truth] = &[
     Truth {
@@ -68,7 +71,6 @@ fn counts_here(world: &World, report: &mut Report, hook: &str) -> Result<bool> {
 
 /// NUMA balancing off for a while: its samples are faults as well, and it moves pages.
 fn unsampled(world: &World) -> Result<Option<Setting>> {
-    let path = "/proc/sys/kernel/numa_balancing";
-    let there = world.guest && std::path::Path::new(path).exists();
-    there.then(|| Setting::put(path, "0")).transpose()
+    let there = world.guest && Path::new(BALANCING).exists();
+    there.then(|| Setting::put(BALANCING, "0")).transpose()
 }

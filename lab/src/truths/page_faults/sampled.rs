@@ -7,6 +7,9 @@ use anyhow::{Context as _, Result};
 use super::counts::Both;
 use crate::{Group, Report, Setting, World, label};
 
+/// 0 while the kernel samples nothing.
+pub(super) const BALANCING: &str = "/proc/sys/kernel/numa_balancing";
+
 const FAMILY: &str = "stallscope_numa_hinting_faults_total";
 
 /// The kernel's own counts of all hinting faults of the machine.
@@ -34,7 +37,12 @@ pub(super) struct Moment {
 }
 
 impl Moment {
+    /// Asks while nothing new is sampled: the agent's own memory is sampled too, and a scrape would
+    /// change what it shows.
     pub(super) fn now(world: &World, group: &Group) -> Result<Self> {
+        let _still = Setting::put(BALANCING, "0")?;
+        // What was to be sampled of the agent is touched, and so sampled, now.
+        world.scrape()?;
         let before = kernel()?;
         let scrape = world.scrape()?;
         let after = kernel()?;
@@ -88,7 +96,7 @@ pub(super) fn fast() -> Result<Vec<Setting>> {
     } else {
         older
     };
-    let mut settings = vec![Setting::put("/proc/sys/kernel/numa_balancing", "1")?];
+    let mut settings = vec![Setting::put(BALANCING, "1")?];
     for (name, value) in [
         ("scan_delay_ms", "10"),
         ("scan_period_min_ms", "100"),
