@@ -8,6 +8,7 @@ pub mod memory;
 pub mod report;
 pub mod scrape;
 pub mod served;
+pub mod setting;
 pub mod task;
 pub mod truths;
 pub mod worker;
@@ -18,6 +19,12 @@ mod group;
 pub use group::Group;
 pub use report::Report;
 pub use scrape::{Scrape, label};
+pub use setting::Setting;
 pub use task::{Task, Tasks};
 pub use worker::Worker;
 pub use world::World;
+
+/// The prime numbers from `least` on: numbers of events that do not come about by chance.
+pub fn primes(least: u64) -> impl Iterator<Item = u64> {
+    (least..).filter(|n| *n > 1 && (2..*n).take_while(|d| d * d <= *n).all(|d| n % d != 0))
+}

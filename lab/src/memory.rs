@@ -28,6 +28,10 @@ pub struct Region {
     pub pages: usize,
 }
 
+// SAFETY: an address and a length, which every thread of the process may know; its bytes are only
+// ever read and written one at a time and volatile, and mean nothing.
+unsafe impl Send for Region {}
+
 impl Region {
     /// Anonymous memory of base pages.
     ///

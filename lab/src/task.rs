@@ -171,6 +171,21 @@ impl Task {
             .sum()
     }
 
+    /// Its moves to another CPU so far, those of its threads included (`se.nr_migrations` in
+    /// `/proc/PID/task/*/sched`); `None` where the kernel does not show them.
+    #[must_use]
+    pub fn migrations(&self) -> Option<u64> {
+        let threads = self.threads();
+        let counts = threads.iter().map(|tid| {
+            let text = fs::read_to_string(format!("/proc/{}/task/{tid}/sched", self.0)).ok()?;
+            text.lines().find_map(|line| {
+                let (_, value) = line.strip_prefix("se.nr_migrations")?.split_once(':')?;
+                value.trim().parse::<u64>().ok()
+            })
+        });
+        counts.sum()
+    }
+
     /// A number of its `/proc/PID/status`, such as `nonvoluntary_ctxt_switches`.
     ///
     /// # Errors

@@ -4,6 +4,8 @@ mod adds_up;
 mod churn;
 mod hooks;
 mod map_memory;
+mod migrations;
+mod page_faults;
 
 use std::{io::Write as _, time::Instant};
 
@@ -33,6 +35,8 @@ pub fn all() -> impl Iterator<Item = &'static Truth> {
         adds_up::TRUTHS,
         churn::TRUTHS,
         map_memory::TRUTHS,
+        migrations::TRUTHS,
+        page_faults::TRUTHS,
     ]
     .into_iter()
     .flatten()

@@ -1,0 +1,76 @@
+//! Moves that are made, by CPUs, and what they have to add up to.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+
+use super::levels::Levels;
+use crate::World;
+
+/// How often a task goes from one CPU to another.
+#[derive(Debug, Default)]
+pub(super) struct Moves(BTreeMap<(usize, usize), u64>);
+
+impl Moves {
+    pub(super) fn add(&mut self, way: (usize, usize), count: u64) {
+        *self.0.entry(way).or_default() += count;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The CPUs that any begins on.
+    pub(super) fn starts(&self) -> Vec<usize> {
+        let mut starts: Vec<_> = self.0.keys().map(|(from, _)| *from).collect();
+        starts.dedup();
+        starts
+    }
+
+    /// Where those of one CPU go.
+    pub(super) fn from(&self, start: usize) -> impl Iterator<Item = (usize, u64)> {
+        let here = self.0.iter().filter(move |((from, _), _)| *from == start);
+        here.map(|((_, to), count)| (*to, *count))
+    }
+
+    /// By the word of the farthest boundary.
+    pub(super) fn by_boundary(&self, levels: &Levels) -> BTreeMap<&'static str, u64> {
+        let mut sums = BTreeMap::new();
+        for ((from, to), count) in &self.0 {
+            *sums.entry(levels.boundary(*from, *to)).or_default() += count;
+        }
+        sums
+    }
+
+    /// By the nodes, of moves to another one.
+    pub(super) fn between_nodes(&self, world: &World) -> Result<BTreeMap<(u32, u32), u64>> {
+        let mut sums = BTreeMap::new();
+        for ((from, to), count) in &self.0 {
+            let (from, to) = (node_of(world, *from)?, node_of(world, *to)?);
+            if from != to {
+                *sums.entry((from, to)).or_default() += count;
+            }
+        }
+        Ok(sums)
+    }
+}
+
+/// The node of a CPU.
+fn node_of(world: &World, cpu: usize) -> Result<u32> {
+    let node = world.nodes.iter().find(|node| node.cpus.contains(&cpu));
+    Ok(node.with_context(|| format!("CPU {cpu} is in no node"))?.id)
+}
+
+/// The sum of the distances that moves between nodes go.
+pub(super) fn distance(world: &World, pairs: &BTreeMap<(u32, u32), u64>) -> Result<u64> {
+    let place = |id: u32| world.nodes.iter().position(|node| node.id == id);
+    pairs
+        .iter()
+        .map(|((from, to), count)| {
+            let way = place(*from).zip(place(*to));
+            let distance = way.and_then(|(from, to)| world.nodes[from].distances.get(to));
+            let distance = distance.with_context(|| format!("no distance from {from} to {to}"))?;
+            Ok(distance * count)
+        })
+        .sum()
+}

@@ -1,0 +1,76 @@
+//! Page faults, made page by page on nodes of one's choice: each is counted once, with the locality
+//! that the kernel says its page has.
+
+mod counts;
+mod files;
+mod first_touch;
+mod hinting;
+mod process;
+mod sampled;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::Truth;
+use crate::{Report, Setting, World};
+use sampled::BALANCING;
+
+pub(super) const TRUTHS: &[Truth] = &[
+    Truth {
+        name: "page_faults_first_touch",
+        about: "first writes to base pages, from a CPU of each node to memory of each node",
+        run: first_touch::base_pages,
+    },
+    Truth {
+        name: "page_faults_huge",
+        about: "first writes to huge pages of each node: one fault, all its pages",
+        run: first_touch::huge_pages,
+    },
+    Truth {
+        name: "page_faults_copies",
+        about: "copies on write, by where the copy lies and not what was copied",
+        run: first_touch::copies,
+    },
+    Truth {
+        name: "page_faults_shared",
+        about: "shared memory of each node, read and written from a CPU of each node",
+        run: files::shared_memory,
+    },
+    Truth {
+        name: "page_faults_disk",
+        about: "pages of a disk in the page cache, of which one fault maps several",
+        run: files::disk,
+    },
+    Truth {
+        name: "page_faults_hinting",
+        about: "NUMA balancing samples a thread whose memory is on another node",
+        run: hinting::one_thread,
+    },
+    Truth {
+        name: "page_faults_hinting_shared",
+        about: "NUMA balancing samples threads on two nodes that share memory",
+        run: hinting::two_threads,
+    },
+    Truth {
+        name: "page_faults_hinting_huge",
+        about: "NUMA balancing samples huge pages: one fault is one, whatever it moves",
+        run: hinting::huge_pages,
+    },
+];
+
+/// Whether a hook counts here. Only on a machine of one's own it may be missing.
+fn counts_here(world: &World, report: &mut Report, hook: &str) -> Result<bool> {
+    let (state, detail) = world.hook("page_faults", hook)?;
+    if state == "unsupported" && !world.guest {
+        report.leave_out(format!("{hook}: {detail}"));
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// NUMA balancing off for a while: its samples are faults as well, and it moves pages.
+fn unsampled(world: &World) -> Result<Option<Setting>> {
+    let there = world.guest && Path::new(BALANCING).exists();
+    there.then(|| Setting::put(BALANCING, "0")).transpose()
+}
