@@ -251,6 +251,21 @@ pub fn signal(pid: libc::pid_t, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// The kernel thread of this name, if there is one.
+#[must_use]
+pub fn kthread(name: &str) -> Option<libc::pid_t> {
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let comm = fs::read_to_string(entry.path().join("comm")).ok()?;
+        (comm.trim() == name).then_some(pid)
+    })
+}
+
+/// Stops the calling process until it is told to go on, or ended.
+pub fn stop_self() {
+    signal(std::process::id().cast_signed(), libc::SIGSTOP);
+}
+
 /// Lets a thread, 0 for the calling one, run on these CPUs only. The calling one runs on one of them
 /// when this returns.
 ///

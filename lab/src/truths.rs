@@ -1,7 +1,10 @@
 //! The truths: each makes a known number of known things happen and compares what is exported.
 
 mod adds_up;
+mod daemons;
 mod hooks;
+mod reclaim;
+mod throttling;
 
 use std::{io::Write as _, time::Instant};
 
@@ -24,7 +27,15 @@ pub struct Truth {
 
 /// Every truth, in the order they run.
 pub fn all() -> impl Iterator<Item = &'static Truth> {
-    [hooks::TRUTHS, adds_up::TRUTHS].into_iter().flatten()
+    [
+        hooks::TRUTHS,
+        adds_up::TRUTHS,
+        throttling::TRUTHS,
+        daemons::TRUTHS,
+        reclaim::TRUTHS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Those whose names contain one of these words; all if there are none.
