@@ -408,8 +408,9 @@ pub struct DaemonCell {
     pub on_cpu_ns: u64,
     /// Its own wait on run queues, in nanoseconds.
     pub wait_ns: u64,
-    /// Whether it left its CPU to sleep when it was last switched out.
-    pub slept: u64,
+    /// Whether it was to go on when it was last switched out. One that was not seen yet sleeps, as
+    /// daemons mostly do.
+    pub runnable: u64,
 }
 
 /// NUMA nodes a [`DaemonCell`] exists for; daemons of higher nodes are counted in the last.

@@ -162,7 +162,7 @@ impl Group {
     /// # Errors
     /// When one cannot be forked.
     pub fn spin(&self, count: usize) -> Result<Vec<Task>> {
-        (0..count).map(|_| self.spawn(|| task::spin())).collect()
+        (0..count).map(|_| self.spawn(task::spin)).collect()
     }
 
     /// Starts a process that only counts, on one CPU.

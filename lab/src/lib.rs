@@ -4,12 +4,15 @@
 //! several NUMA nodes and other kernels. It is no part of what is installed on a node.
 
 pub mod init;
+pub mod lengths;
 pub mod memory;
 pub mod report;
 pub mod scrape;
 pub mod served;
 pub mod setting;
+pub mod split;
 pub mod task;
+pub mod trace;
 pub mod truths;
 pub mod worker;
 pub mod world;

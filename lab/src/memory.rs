@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::task::system;
 
-/// Allocate on these nodes and no other (set_mempolicy(2)).
+/// Allocate on these nodes and no other (`set_mempolicy(2)`).
 const MPOL_BIND: libc::c_ulong = 2;
 
 /// Bytes of a page; 4, 16 or 64 KiB.
@@ -87,6 +87,9 @@ impl Region {
     }
 
     /// Some of its pages.
+    ///
+    /// # Panics
+    /// When it has not as many.
     #[must_use]
     pub fn part(&self, first: usize, pages: usize) -> Self {
         assert!(first + pages <= self.pages, "a part lies within the whole");

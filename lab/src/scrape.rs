@@ -51,10 +51,20 @@ impl Scrape {
         }
         Ok(sum)
     }
+
+    /// What the sum of those series grew by since another scrape.
+    ///
+    /// # Errors
+    /// When it fell, or a value is not a number in that form.
+    pub fn grown(&self, since: &Self, family: &str, labels: &[String]) -> Result<u64> {
+        let (then, now) = (since.sum(family, labels)?, self.sum(family, labels)?);
+        now.checked_sub(then)
+            .with_context(|| format!("{family} with {labels:?} fell from {then} to {now}"))
+    }
 }
 
 /// `1.5` seconds in nanoseconds.
-fn nanos(value: &str) -> Option<u64> {
+pub(crate) fn nanos(value: &str) -> Option<u64> {
     let (whole, part) = value.split_once('.').unwrap_or((value, ""));
     let part = format!("{part:0<9}");
     let whole: u64 = whole.parse().ok()?;

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// A setting, put back as it was when dropped.
+/// A file of settings, put back as it was when dropped.
 #[derive(Debug)]
 pub struct Setting {
     path: PathBuf,
@@ -15,26 +15,46 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// Writes a file of `/proc/sys` or `/sys`.
+    /// A file of `/proc/sys` or `/sys`, as it is until it is set.
+    ///
+    /// # Errors
+    /// Names the file that cannot be read.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_owned();
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        // Of a choice, the word in brackets is the one chosen.
+        let chosen = text
+            .split_once('[')
+            .and_then(|(_, rest)| rest.split_once(']'));
+        let before = chosen.map_or(text.trim(), |(word, _)| word).to_owned();
+        Ok(Self { path, before })
+    }
+
+    /// Opens and sets.
     ///
     /// # Errors
     /// Names the file and what was to be written.
     pub fn put(path: impl AsRef<Path>, value: &str) -> Result<Self> {
-        let path = path.as_ref().to_owned();
-        let before = fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?
-            .trim()
-            .to_owned();
-        fs::write(&path, value)
-            .with_context(|| format!("cannot write {value} to {}", path.display()))?;
-        Ok(Self { path, before })
+        let setting = Self::open(path)?;
+        setting.set(value)?;
+        Ok(setting)
+    }
+
+    /// Writes another value.
+    ///
+    /// # Errors
+    /// Names the file and what was to be written.
+    pub fn set(&self, value: &str) -> Result<()> {
+        fs::write(&self.path, value)
+            .with_context(|| format!("cannot write {value} to {}", self.path.display()))
     }
 }
 
 impl Drop for Setting {
     fn drop(&mut self) {
-        if let Err(error) = fs::write(&self.path, &self.before) {
-            println!("    {} stays changed: {error}", self.path.display());
+        if let Err(error) = self.set(&self.before) {
+            println!("    it stays changed: {error:#}");
         }
     }
 }
@@ -53,5 +73,13 @@ mod tests {
         drop(setting);
         assert_eq!(read(), "1000");
         assert!(Setting::put("/proc/no-such-file", "1").is_err());
+    }
+
+    #[test]
+    fn of_a_choice_the_chosen_word_is_put_back() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "always [madvise] never\n").unwrap();
+        drop(Setting::put(file.path(), "always").unwrap());
+        assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "madvise");
     }
 }

@@ -52,7 +52,7 @@ pub fn spin() -> Result<()> {
 /// Counts until the process has used so much CPU time.
 pub fn spin_for(time: Duration) {
     let start = cpu_time();
-    while cpu_time() - start < time {
+    while cpu_time().saturating_sub(start) < time {
         for _ in 0..1000 {
             std::hint::black_box(());
         }
@@ -234,7 +234,9 @@ pub trait Tasks {
 impl Tasks for [Task] {
     fn stop_all(&self) -> Result<()> {
         // All signals first: who is stopped late competes with nobody.
-        self.iter().for_each(|task| signal(task.0, libc::SIGSTOP));
+        for task in self {
+            signal(task.0, libc::SIGSTOP);
+        }
         self.iter().try_for_each(|task| task.until('T'))?;
         sleep(Duration::from_millis(100));
         Ok(())
@@ -266,6 +268,21 @@ pub fn signal(pid: libc::pid_t, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// The kernel thread of this name, if there is one.
+#[must_use]
+pub fn kthread(name: &str) -> Option<libc::pid_t> {
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let comm = fs::read_to_string(entry.path().join("comm")).ok()?;
+        (comm.trim() == name).then_some(pid)
+    })
+}
+
+/// Stops the calling process until it is told to go on, or ended.
+pub fn stop_self() {
+    signal(std::process::id().cast_signed(), libc::SIGSTOP);
+}
+
 /// Lets a thread, 0 for the calling one, run on these CPUs only. The calling one runs on one of them
 /// when this returns.
 ///
@@ -275,7 +292,9 @@ pub fn pin(thread: libc::pid_t, cpus: &[usize]) -> Result<()> {
     // SAFETY: all zeros is a valid set, the macro checks its limits, and the size is its own.
     let result = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        cpus.iter().for_each(|cpu| libc::CPU_SET(*cpu, &mut set));
+        for cpu in cpus {
+            libc::CPU_SET(*cpu, &mut set);
+        }
         libc::sched_setaffinity(thread, size_of_val(&set), &raw const set)
     };
     system(result).with_context(|| format!("cannot run on CPUs {cpus:?} only"))

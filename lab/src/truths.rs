@@ -2,10 +2,13 @@
 
 mod adds_up;
 mod churn;
+mod daemons;
 mod hooks;
 mod map_memory;
 mod migrations;
 mod page_faults;
+mod reclaim;
+mod throttling;
 
 use std::{io::Write as _, time::Instant};
 
@@ -32,11 +35,14 @@ pub struct Truth {
 pub fn all() -> impl Iterator<Item = &'static Truth> {
     [
         hooks::TRUTHS,
+        migrations::TRUTHS,
+        page_faults::TRUTHS,
+        throttling::TRUTHS,
+        daemons::TRUTHS,
+        reclaim::TRUTHS,
         adds_up::TRUTHS,
         churn::TRUTHS,
         map_memory::TRUTHS,
-        migrations::TRUTHS,
-        page_faults::TRUTHS,
     ]
     .into_iter()
     .flatten()

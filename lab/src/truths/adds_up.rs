@@ -1,21 +1,18 @@
 //! The causes of a group's wait sum to what the kernel says its tasks waited, whatever they did.
 
-mod split;
-
 use std::{thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result};
 
 use super::Truth;
-use crate::{Group, Report, Task, World, task};
-use split::{Measured, Span};
+use crate::{
+    Group, Report, Task, World,
+    split::{EXACT, Span},
+    task,
+};
 
-/// Of what the kernel says; the tasks are stopped when both are read.
-const EXACT: f64 = 1e-4;
 /// Where tasks are changed while they wait.
 const CLOSE: f64 = 5e-3;
-/// The most that may remain without a cause.
-const UNATTRIBUTED: f64 = 5e-3;
 
 pub(super) const TRUTHS: &[Truth] = &[
     Truth {
@@ -216,27 +213,4 @@ fn together(world: &mut World, report: &mut Report) -> Result<()> {
         measured.cause("throttled"),
     );
     Ok(())
-}
-
-impl Measured {
-    /// The sum against the kernel's, and what remained without a cause.
-    fn judge(&self, report: &mut Report, when: &str, tolerance: f64) {
-        report.within(
-            format!("{when}wait in ns"),
-            self.run_delay,
-            self.split,
-            tolerance,
-        );
-        report.share(
-            format!("{when}unattributed"),
-            0.0..=UNATTRIBUTED,
-            self.share("unattributed"),
-        );
-        // The kernel leaves interrupts and what a hypervisor took out of its number.
-        report.share(
-            format!("{when}time on CPUs against the kernel's"),
-            0.99..=1.25,
-            self.on_cpu as f64 / self.kernel_on_cpu.max(1) as f64,
-        );
-    }
 }

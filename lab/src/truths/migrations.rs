@@ -18,26 +18,31 @@ pub(super) const TRUTHS: &[Truth] = &[
     Truth {
         name: "migrations_between_nodes",
         about: "every CPU to every CPU of another node, another number of times for each pair of nodes",
+        both_hierarchies: false,
         run: between_nodes,
     },
     Truth {
         name: "migrations_within_nodes",
         about: "moves within a node: a boundary, but no pair of nodes and no distance",
+        both_hierarchies: false,
         run: within_nodes,
     },
     Truth {
         name: "migrations_waiting",
         about: "a task that is moved while it waits for its CPU",
+        both_hierarchies: false,
         run: waiting,
     },
     Truth {
         name: "migrations_asleep",
         about: "a task that may run elsewhere once it wakes: counted when it wakes, and once",
+        both_hierarchies: false,
         run: asleep,
     },
     Truth {
         name: "migrations_balanced",
         about: "what the scheduler itself moves, and random affinities, against se.nr_migrations",
+        both_hierarchies: false,
         run: balanced,
     },
 ];

@@ -20,41 +20,49 @@ pub(super) const TRUTHS: &[Truth] = &[
     Truth {
         name: "page_faults_first_touch",
         about: "first writes to base pages, from a CPU of each node to memory of each node",
+        both_hierarchies: false,
         run: first_touch::base_pages,
     },
     Truth {
         name: "page_faults_huge",
         about: "first writes to huge pages of each node: one fault, all its pages",
+        both_hierarchies: false,
         run: first_touch::huge_pages,
     },
     Truth {
         name: "page_faults_copies",
         about: "copies on write, by where the copy lies and not what was copied",
+        both_hierarchies: false,
         run: first_touch::copies,
     },
     Truth {
         name: "page_faults_shared",
         about: "shared memory of each node, read and written from a CPU of each node",
+        both_hierarchies: false,
         run: files::shared_memory,
     },
     Truth {
         name: "page_faults_disk",
         about: "pages of a disk in the page cache, of which one fault maps several",
+        both_hierarchies: false,
         run: files::disk,
     },
     Truth {
         name: "page_faults_hinting",
         about: "NUMA balancing samples a thread whose memory is on another node",
+        both_hierarchies: false,
         run: hinting::one_thread,
     },
     Truth {
         name: "page_faults_hinting_shared",
         about: "NUMA balancing samples threads on two nodes that share memory",
+        both_hierarchies: false,
         run: hinting::two_threads,
     },
     Truth {
         name: "page_faults_hinting_huge",
         about: "NUMA balancing samples huge pages: one fault is one, whatever it moves",
+        both_hierarchies: false,
         run: hinting::huge_pages,
     },
 ];

@@ -68,7 +68,7 @@ pub(crate) fn daemon_left(prev: Task<Typed>, on_cpu: u64, runnable: bool) {
         // SAFETY: a daemon is one thread, so that it is on one CPU at a time.
         unsafe {
             (*cell).on_cpu_ns += on_cpu;
-            (*cell).slept = u64::from(!runnable);
+            (*cell).runnable = u64::from(runnable);
         }
     }
 }
@@ -81,8 +81,18 @@ pub(crate) fn daemon_came(next: Task<Typed>, wait: u64) {
         // SAFETY: as above.
         unsafe {
             (*cell).wait_ns += wait;
-            (*cell).wakeups += (*cell).slept;
-            (*cell).slept = 0;
+            (*cell).wakeups += (*cell).runnable ^ 1;
+            (*cell).runnable = 0;
         }
+    }
+}
+
+/// A daemon that waits is moved to another CPU.
+#[cold]
+#[inline(never)]
+pub(crate) fn daemon_moved(task: Task<Typed>, wait: u64) {
+    if let Some(cell) = daemon(task).and_then(daemon_cell) {
+        // SAFETY: as above; who waits is on no CPU.
+        unsafe { (*cell).wait_ns += wait }
     }
 }

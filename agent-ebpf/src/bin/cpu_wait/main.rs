@@ -33,7 +33,7 @@ use stallscope_ebpf::{
     wait_bucket,
 };
 
-use daemons::{count_preemption, daemon, daemon_came, daemon_left};
+use daemons::{count_preemption, daemon, daemon_came, daemon_left, daemon_moved};
 use throttle::{Arrival, arrive_throttled, remember_throttle, split_around, throttled};
 
 /// What this CPU counted by slot, at `slot * cpus + cpu`.
@@ -467,6 +467,9 @@ unsafe fn attribute_left(
     unsafe {
         let waiting = occupant(task, seat, cell);
         count_stay(cell, left);
+        if waiting.is_daemon() {
+            daemon_moved(task, left);
+        }
         let total = cfs_rq.throttled_time();
         if (total != 0 || cfs_rq.throttle_count() != 0)
             && task.prio() >= MAX_RT_PRIO

@@ -2,16 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use stallscope_ebpf::Cause;
 
-use crate::{Group, Scrape, Task, Tasks as _, World, label};
+use crate::{Group, Report, Scrape, Task, Tasks as _, World, label};
 
 const STALL: &str = "stallscope_stall_seconds_total";
 const CPU: &str = "stallscope_cpu_seconds_total";
 
+/// Of what the kernel says, where the tasks are stopped when both are read.
+pub const EXACT: f64 = 1e-4;
+/// The most that may remain without a cause.
+const UNATTRIBUTED: f64 = 5e-3;
+
 /// The beginning: the tasks are stopped.
-pub(super) struct Span<'a> {
+#[derive(Debug)]
+pub struct Span<'a> {
     world: &'a World,
     groups: &'a [&'a Group],
     tasks: &'a [Task],
@@ -19,6 +25,7 @@ pub(super) struct Span<'a> {
 }
 
 /// The kernel's numbers and the scrape at one moment.
+#[derive(Debug)]
 struct Reading {
     run_delay: u64,
     on_cpu: u64,
@@ -26,21 +33,27 @@ struct Reading {
 }
 
 /// What grew between the two; all in nanoseconds.
-pub(super) struct Measured {
+#[derive(Debug)]
+pub struct Measured {
     /// The kernel's wait.
-    pub(super) run_delay: u64,
+    pub run_delay: u64,
     /// The sum of the causes.
-    pub(super) split: u64,
+    pub split: u64,
     /// The kernel's time on CPUs.
-    pub(super) kernel_on_cpu: u64,
+    pub kernel_on_cpu: u64,
     /// Stallscope's.
-    pub(super) on_cpu: u64,
+    pub on_cpu: u64,
     causes: BTreeMap<&'static str, u64>,
+    before: Scrape,
+    after: Scrape,
 }
 
 impl<'a> Span<'a> {
     /// Stops the tasks, which are all that ever run in the groups, and reads.
-    pub(super) fn of(world: &'a World, groups: &'a [&'a Group], tasks: &'a [Task]) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When a task does not stop or the agent does not answer.
+    pub fn of(world: &'a World, groups: &'a [&'a Group], tasks: &'a [Task]) -> Result<Self> {
         Ok(Self {
             world,
             groups,
@@ -50,22 +63,20 @@ impl<'a> Span<'a> {
     }
 
     /// Lets the tasks run while `work` lasts, stops them and reads again.
-    pub(super) fn during(self, work: impl FnOnce()) -> Result<Measured> {
+    ///
+    /// # Errors
+    /// When a task does not stop, the agent does not answer, or a counter fell.
+    pub fn during(self, work: impl FnOnce()) -> Result<Measured> {
         self.tasks.resume_all();
         work();
         let after = Reading::now(self.world, self.tasks)?;
+        let (before, after_scrape) = (&self.before.scrape, &after.scrape);
         let grown = |family: &str, more: &[String]| -> Result<u64> {
-            let mut sum = 0;
-            for group in self.groups {
+            let sums = self.groups.iter().map(|group| {
                 let labels = [&[label("cgroup", &group.label)], more].concat();
-                let (then, now) = (
-                    self.before.scrape.sum(family, &labels)?,
-                    after.scrape.sum(family, &labels)?,
-                );
-                ensure!(now >= then, "{family} of {} fell", group.label);
-                sum += now - then;
-            }
-            Ok(sum)
+                after_scrape.grown(before, family, &labels)
+            });
+            sums.sum()
         };
         let mut causes = BTreeMap::new();
         for cause in Cause::ALL {
@@ -80,6 +91,8 @@ impl<'a> Span<'a> {
             kernel_on_cpu: after.on_cpu - self.before.on_cpu,
             on_cpu: grown(CPU, &[])?,
             causes,
+            before: self.before.scrape,
+            after: after.scrape,
         };
         println!("    {measured}");
         Ok(measured)
@@ -98,13 +111,44 @@ impl Reading {
 }
 
 impl Measured {
-    /// A cause's part, in nanoseconds.
-    pub(super) fn cause(&self, cause: &str) -> u64 {
+    /// What a family grew by.
+    ///
+    /// # Errors
+    /// When it fell or is no number.
+    pub fn grown(&self, family: &str, labels: &[String]) -> Result<u64> {
+        self.after.grown(&self.before, family, labels)
+    }
+
+    /// The wait for a cause, in nanoseconds.
+    #[must_use]
+    pub fn cause(&self, cause: &str) -> u64 {
         self.causes.get(cause).copied().unwrap_or(0)
     }
 
+    /// The sum against the kernel's, and what remained without a cause.
+    pub fn judge(&self, report: &mut Report, when: &str, tolerance: f64) {
+        report.within(
+            format!("{when}wait in ns"),
+            self.run_delay,
+            self.split,
+            tolerance,
+        );
+        report.share(
+            format!("{when}unattributed"),
+            0.0..=UNATTRIBUTED,
+            self.share("unattributed"),
+        );
+        // The kernel leaves interrupts and what a hypervisor took out of its number.
+        report.share(
+            format!("{when}time on CPUs against the kernel's"),
+            0.99..=1.25,
+            self.on_cpu as f64 / self.kernel_on_cpu.max(1) as f64,
+        );
+    }
+
     /// A cause's part of the whole.
-    pub(super) fn share(&self, cause: &str) -> f64 {
+    #[must_use]
+    pub fn share(&self, cause: &str) -> f64 {
         self.cause(cause) as f64 / self.split.max(1) as f64
     }
 }

@@ -1,0 +1,273 @@
+//! A kernel thread, what it does while victims want its CPUs, and what is exported of both.
+
+use std::{
+    fs,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{
+    Group, Report, Task, World, label,
+    split::{Measured, Span},
+    task::{self, PATIENCE},
+    trace::{Event, Trace},
+};
+
+const CPU: &str = "stallscope_daemon_cpu_seconds_total";
+const WAIT: &str = "stallscope_daemon_wait_seconds_total";
+const WAKEUPS: &str = "stallscope_daemon_wakeups_total";
+const PREEMPTIONS: &str = "stallscope_preemptions_total";
+/// By its own clock a kernel thread does not run while interrupts do.
+const CLOCKS: std::ops::RangeInclusive<f64> = 0.99..=1.25;
+
+/// A kernel thread.
+pub(super) struct Kthread {
+    pub(super) pid: libc::pid_t,
+    name: String,
+}
+
+/// The kernel's numbers of it.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    /// In nanoseconds.
+    on_cpu: u64,
+    /// In nanoseconds.
+    waited: u64,
+    /// Times it came onto a CPU.
+    arrivals: u64,
+    /// Times it went to sleep.
+    slept: u64,
+}
+
+impl Kthread {
+    /// The one of this name.
+    pub(super) fn find(name: &str) -> Option<Self> {
+        let pid = task::kthread(name)?;
+        Some(Self {
+            pid,
+            name: name.to_owned(),
+        })
+    }
+
+    fn clock(&self) -> Result<Clock> {
+        let path = format!("/proc/{}/schedstat", self.pid);
+        let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+        let numbers: Option<Vec<u64>> = text.split_whitespace().map(|n| n.parse().ok()).collect();
+        let Some(&[on_cpu, waited, arrivals]) = numbers.as_deref() else {
+            bail!("{path} should hold three numbers: {text}");
+        };
+        let path = format!("/proc/{}/status", self.pid);
+        let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+        let slept = text
+            .lines()
+            .find_map(|line| {
+                line.strip_prefix("voluntary_ctxt_switches:")?
+                    .trim()
+                    .parse()
+                    .ok()
+            })
+            .with_context(|| format!("{path} does not say how often it slept"))?;
+        Ok(Clock {
+            on_cpu,
+            waited,
+            arrivals,
+            slept,
+        })
+    }
+
+    /// Waits until it does nothing.
+    fn quiet(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut last = self.clock()?;
+        loop {
+            sleep(Duration::from_millis(700));
+            let now = self.clock()?;
+            // Some look each half a second whether there is anything to do.
+            if now.on_cpu - last.on_cpu < 2_000_000 && now.arrivals - last.arrivals <= 3 {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{} does not rest", self.name);
+            last = now;
+        }
+    }
+
+    /// Waits until it has used so much CPU time.
+    pub(super) fn works(&self, time: Duration) -> Result<()> {
+        let (start, begun) = (Instant::now(), self.clock()?.on_cpu);
+        while u128::from(self.clock()?.on_cpu - begun) < time.as_nanos() {
+            ensure!(start.elapsed() < PATIENCE, "{} does not work", self.name);
+            sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+/// What a daemon did, and what its victims lost by it.
+pub(super) struct Taken {
+    /// The victims' wait.
+    pub(super) wait: Measured,
+    daemon: &'static str,
+    victim: String,
+    /// Least and most of what the kernel says it did between the scrapes.
+    clocks: [Clock; 2],
+    /// Switches from a victim that was to go on to a daemon of the kind.
+    switches: Vec<Event>,
+    involuntary: u64,
+    /// By node: on CPUs in nanoseconds, of the others of its kind.
+    others: Vec<(u32, u64)>,
+}
+
+impl Taken {
+    /// Lets a victim spin on each of the CPUs while `work` makes the daemon run there.
+    pub(super) fn by(
+        world: &World,
+        kthread: &Kthread,
+        daemon: &'static str,
+        cpus: &[usize],
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<Self> {
+        let group = Group::new("victim")?;
+        let tasks: Vec<Task> = cpus
+            .iter()
+            .map(|cpu| group.spin_on(*cpu))
+            .collect::<Result<_>>()?;
+        // The agent counts from the first time it sees it.
+        kthread.quiet()?;
+        let trace = Trace::of(&["sched/sched_switch"], &filter(&tasks, daemon))?;
+        let siblings: Vec<(u32, Kthread)> = world
+            .nodes
+            .iter()
+            .filter_map(|node| {
+                let sibling = Kthread::find(&format!("{daemon}{}", node.id))?;
+                (sibling.pid != kthread.pid).then_some((node.id, sibling))
+            })
+            .collect();
+        let before = on_cpus(&siblings)?;
+        let groups = [&group];
+        let outer = kthread.clock()?;
+        let span = Span::of(world, &groups, &tasks)?;
+        let begun = involuntary(&tasks)?;
+        let inner = kthread.clock()?;
+        let (mut done, mut inner_end) = (Ok(()), Ok(inner));
+        let wait = span.during(|| {
+            done = work().and_then(|()| kthread.quiet());
+            inner_end = kthread.clock();
+        })?;
+        done?;
+        let outer_end = kthread.clock()?;
+        let after = on_cpus(&siblings)?;
+        let others = before
+            .iter()
+            .zip(after)
+            .map(|(then, now)| (now.0, now.1 - then.1));
+        Ok(Self {
+            wait,
+            daemon,
+            victim: group.label.clone(),
+            clocks: [inner_end?.since(inner), outer_end.since(outer)],
+            switches: trace.end()?,
+            involuntary: involuntary(&tasks)? - begun,
+            others: others.collect(),
+        })
+    }
+
+    /// Holds what is exported against the kernel's numbers. `node` is the label of the daemon.
+    pub(super) fn judge(&self, report: &mut Report, node: &str) -> Result<()> {
+        let [least, most] = self.clocks;
+        let kind = label("daemon", self.daemon);
+        let own = [kind.clone(), label("node", node)];
+        let on_cpu = self.wait.grown(CPU, &own)?;
+        println!(
+            "    {}: {:.3} s on CPUs, {} switches, {} from victims",
+            self.daemon,
+            on_cpu as f64 / 1e9,
+            most.arrivals,
+            self.switches.len()
+        );
+        self.judge_preemptions(report)?;
+        report.share(
+            "its time on CPUs against its own clock",
+            CLOCKS,
+            on_cpu as f64 / most.on_cpu.max(1) as f64,
+        );
+        report.between(
+            "times it woke up",
+            least.slept,
+            most.slept,
+            self.wait.grown(WAKEUPS, &own)?,
+        );
+        let waited = self.wait.grown(WAIT, &own)?;
+        report.between("its own wait in ns", least.waited, most.waited, waited);
+        // A victim always wants each of its CPUs.
+        let lost = self.wait.cause(self.daemon);
+        report.check(
+            "what the victims lost to it, in ns",
+            format!("97 % to 100 % of {on_cpu}"),
+            lost,
+            lost <= on_cpu && lost as f64 >= on_cpu as f64 * 0.97,
+        );
+        self.judge_others(report, &kind)
+    }
+
+    fn judge_preemptions(&self, report: &mut Report) -> Result<()> {
+        let victim = label("cgroup", &self.victim);
+        let labels = [victim, label("daemon", self.daemon)];
+        let count = self.wait.grown(PREEMPTIONS, &labels)?;
+        let runnable = |event: &&Event| event.fields.contains("prev_state=R");
+        let traced = self.switches.iter().filter(runnable).count() as u64;
+        report.equal("preemptions of the victims", traced, count);
+        let most = self.involuntary.min(self.clocks[1].arrivals);
+        report.between("preemptions of all its switches and theirs", 1, most, count);
+        Ok(())
+    }
+
+    /// The others of its kind, at other nodes.
+    fn judge_others(&self, report: &mut Report, kind: &str) -> Result<()> {
+        for (node, truth) in &self.others {
+            let labels = [kind.to_owned(), label("node", &node.to_string())];
+            let counted = self.wait.grown(CPU, &labels)?;
+            report.between(
+                format!("time of node {node}'s in ns"),
+                *truth * 9 / 10,
+                *truth * 5 / 4,
+                counted,
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Clock {
+    fn since(self, then: Self) -> Self {
+        Self {
+            on_cpu: self.on_cpu - then.on_cpu,
+            waited: self.waited - then.waited,
+            arrivals: self.arrivals - then.arrivals,
+            slept: self.slept - then.slept,
+        }
+    }
+}
+
+/// Switches from these tasks to a daemon of the kind.
+fn filter(tasks: &[Task], daemon: &str) -> String {
+    let pids = tasks
+        .iter()
+        .map(|task| format!("prev_pid == {}", task.pid()));
+    let pids: Vec<_> = pids.collect();
+    format!("({}) && next_comm ~ \"{daemon}*\"", pids.join(" || "))
+}
+
+fn involuntary(tasks: &[Task]) -> Result<u64> {
+    tasks
+        .iter()
+        .map(|task| task.status("nonvoluntary_ctxt_switches"))
+        .sum()
+}
+
+fn on_cpus(kthreads: &[(u32, Kthread)]) -> Result<Vec<(u32, u64)>> {
+    let each = kthreads.iter();
+    each.map(|(node, kthread)| Ok((*node, kthread.clock()?.on_cpu)))
+        .collect()
+}

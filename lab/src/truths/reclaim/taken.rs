@@ -1,0 +1,259 @@
+//! One step of a worker: what the kernel recorded of it, and what is exported.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, ensure};
+use stallscope_ebpf::Reclaim;
+
+use crate::{
+    Group, Report, Scrape, Worker, World, label,
+    lengths::Lengths,
+    trace::{Event, Trace},
+};
+
+const LENGTHS: &str = "stallscope_reclaim_seconds";
+const STALL: &str = "stallscope_task_stall_seconds_total";
+const LOST: &str = "stallscope_lost_events_total";
+/// Each call is timed twice, by the trace and by the agent, at slightly different moments, in
+/// nanoseconds; an interrupt may come between them.
+const APART: u64 = 50_000;
+/// Begin and end of each cause.
+const EVENTS: [(&str, &str, &str); 3] = [
+    (
+        "direct_reclaim",
+        "vmscan/mm_vmscan_direct_reclaim_begin",
+        "vmscan/mm_vmscan_direct_reclaim_end",
+    ),
+    (
+        "memcg_reclaim",
+        "vmscan/mm_vmscan_memcg_reclaim_begin",
+        "vmscan/mm_vmscan_memcg_reclaim_end",
+    ),
+    (
+        "compaction",
+        "compaction/mm_compaction_begin",
+        "compaction/mm_compaction_end",
+    ),
+];
+
+/// What a step was, by the kernel.
+pub(super) struct Taken {
+    label: String,
+    before: Scrape,
+    after: Scrape,
+    /// Outermost calls by cause: number and nanoseconds.
+    traced: BTreeMap<&'static str, (u64, u64)>,
+    /// All in nanoseconds.
+    passed: u64,
+    on_cpu: u64,
+    waited: u64,
+    pressure: Option<u64>,
+}
+
+impl Taken {
+    /// Lets the worker do a step, which answers how long it took in nanoseconds. Step 0 is nothing.
+    pub(super) fn by(world: &World, group: &Group, worker: &mut Worker, step: u8) -> Result<Self> {
+        worker.step(0)?;
+        let names: Vec<&str> = EVENTS.iter().flat_map(|e| [e.1, e.2]).collect();
+        let pid = worker.task().pid();
+        let trace = Trace::of(&names, &format!("common_pid == {pid}"))?;
+        worker.task().until('S')?;
+        let before = world.scrape()?;
+        let pressure = pressure(world, group)?;
+        let (on_cpu, waited) = (worker.task().on_cpu()?, worker.task().run_delay()?);
+        let passed = worker.step(step)?;
+        worker.task().until('S')?;
+        let on_cpu = worker.task().on_cpu()? - on_cpu;
+        let waited = worker.task().run_delay()? - waited;
+        let pressed = pressure_now(pressure, world, group)?;
+        let after = world.scrape()?;
+        Ok(Self {
+            label: label("cgroup", &group.label),
+            before,
+            after,
+            traced: outermost(&trace.end()?)?,
+            passed,
+            on_cpu,
+            waited,
+            pressure: pressed,
+        })
+    }
+
+    fn exported(&self, cause: &str) -> Result<Lengths> {
+        let labels = [self.label.clone(), label("cause", cause)];
+        let then = Lengths::of(&self.before, LENGTHS, &labels)?;
+        let now = Lengths::of(&self.after, LENGTHS, &labels)?;
+        now.unwrap_or_default().since(then.as_ref())
+    }
+
+    /// Number and time of each cause against the trace. Of those in `least` there are so many at least.
+    pub(super) fn judge(
+        &self,
+        report: &mut Report,
+        what: &str,
+        least: &[(&str, u64)],
+    ) -> Result<()> {
+        println!(
+            "    {what}: {:?} in {} ns, {} on CPUs, {} waiting for one, pressure {:?}",
+            self.traced, self.passed, self.on_cpu, self.waited, self.pressure
+        );
+        for cause in Reclaim::ALL.map(Reclaim::label) {
+            let (count, traced) = self.traced.get(cause).copied().unwrap_or((0, 0));
+            let counted = self.exported(cause)?;
+            report.equal(format!("{what}: {cause}: calls"), count, counted.count);
+            let labels = [self.label.clone(), label("cause", cause)];
+            let total = self.after.grown(&self.before, STALL, &labels)?;
+            report.equal(
+                format!("{what}: {cause}: {STALL} in ns"),
+                counted.sum,
+                total,
+            );
+            if count == 0 {
+                continue;
+            }
+            counted.judge(report, format!("{what}: {cause}"));
+            // What of it was a wait for a CPU is not counted.
+            let slack = count * APART + traced / 100;
+            report.between(
+                format!("{what}: {cause}: time in ns by the trace"),
+                traced.saturating_sub(self.waited + slack),
+                traced + slack,
+                total,
+            );
+            report.between(
+                format!("{what}: {cause}: within the task's own time in ns"),
+                1,
+                self.passed.saturating_sub(self.waited),
+                total,
+            );
+        }
+        for (cause, least) in least {
+            let count = self.traced.get(cause).map_or(0, |traced| traced.0);
+            report.between(
+                format!("{what}: {cause} was made to happen"),
+                *least,
+                u64::MAX,
+                count,
+            );
+        }
+        let lost = self
+            .after
+            .grown(&self.before, LOST, &[label("probe", "reclaim")])?;
+        report.equal(format!("{what}: lost events"), 0, lost);
+        Ok(())
+    }
+
+    /// The kernel's own measure of the same stall includes the wait for a CPU.
+    pub(super) fn judge_pressure(
+        &self,
+        report: &mut Report,
+        what: &str,
+        cause: &str,
+    ) -> Result<()> {
+        let Some(pressure) = self.pressure else {
+            report.leave_out("this kernel does not tell the pressure of what runs here alone");
+            return Ok(());
+        };
+        let total = self.exported(cause)?.sum;
+        report.share(
+            format!("{what}: {cause} against memory pressure"),
+            0.5..=1.02,
+            total as f64 / pressure.max(1) as f64,
+        );
+        Ok(())
+    }
+
+    /// Of what did not sleep and did nothing else, the time is that on CPUs, whoever competed.
+    pub(super) fn judge_without_wait(&self, report: &mut Report, what: &str, cause: &str) {
+        let traced = self.traced.get(cause).map_or(0, |traced| traced.1);
+        let total = self.exported(cause).map_or(0, |lengths| lengths.sum);
+        report.between(
+            format!("{what}: {cause}: time in ns, by the time on CPUs"),
+            self.on_cpu * 7 / 10,
+            self.on_cpu * 21 / 20,
+            total,
+        );
+        report.check(
+            format!("{what}: {cause}: part that was a wait"),
+            "more than 30 %",
+            format!("{total} of {traced} ns remain"),
+            total as f64 <= traced as f64 * 0.7,
+        );
+    }
+}
+
+/// Number and time of the calls that are not inside another.
+fn outermost(events: &[Event]) -> Result<BTreeMap<&'static str, (u64, u64)>> {
+    let mut sums = BTreeMap::new();
+    let mut stack: Vec<(&str, u64)> = Vec::new();
+    for event in events {
+        let is = |name: &str| name.ends_with(&format!("/{}", event.name));
+        if let Some((cause, ..)) = EVENTS.iter().find(|(_, begin, _)| is(begin)) {
+            stack.push((cause, event.ns));
+        } else if let Some((cause, ..)) = EVENTS.iter().find(|(.., end)| is(end)) {
+            let (begun, ns) = stack.pop().context("a call ends that did not begin")?;
+            ensure!(begun == *cause, "{begun} ends as {cause}");
+            if stack.is_empty() {
+                let sum = sums.entry(*cause).or_insert((0, 0));
+                *sum = (sum.0 + 1, sum.1 + event.ns - ns);
+            }
+        }
+    }
+    ensure!(stack.is_empty(), "a call did not end");
+    Ok(sums)
+}
+
+/// Time for which some task of the group stalled for memory so far, in nanoseconds. On v1 only the whole
+/// machine's is known, which is the group's where nothing else runs.
+fn pressure(world: &World, group: &Group) -> Result<Option<u64>> {
+    if !world.guest {
+        return Ok(None);
+    }
+    let text = if group.unified() {
+        group.read("memory.pressure").ok()
+    } else {
+        std::fs::read_to_string("/proc/pressure/memory").ok()
+    };
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    let some = text.lines().find_map(|line| line.strip_prefix("some "));
+    let total = some.and_then(|line| line.rsplit_once("total=")?.1.parse::<u64>().ok());
+    let micros = total.with_context(|| format!("this should tell pressure: {text}"))?;
+    Ok(Some(micros * 1000))
+}
+
+fn pressure_now(then: Option<u64>, world: &World, group: &Group) -> Result<Option<u64>> {
+    let now = pressure(world, group)?;
+    Ok(now.zip(then).map(|(now, then)| now - then))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::outermost;
+    use crate::trace::Event;
+
+    fn event(ns: u64, name: &str) -> Event {
+        Event {
+            ns,
+            name: name.to_owned(),
+            fields: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_call_inside_another_is_a_part_of_it() {
+        let events = [
+            event(10, "mm_vmscan_direct_reclaim_begin"),
+            event(20, "mm_compaction_begin"),
+            event(30, "mm_compaction_end"),
+            event(50, "mm_vmscan_direct_reclaim_end"),
+            event(60, "mm_compaction_begin"),
+            event(67, "mm_compaction_end"),
+        ];
+        let sums = outermost(&events).unwrap();
+        let expected = [("compaction", (1, 7)), ("direct_reclaim", (1, 40))];
+        assert_eq!(sums.into_iter().collect::<Vec<_>>(), expected);
+        assert!(outermost(&events[1..4]).is_err());
+    }
+}

@@ -1,0 +1,155 @@
+//! What CPU quotas cost, against `cpu.stat` of the cgroup whose quota it is.
+
+mod quota;
+
+use anyhow::{Context as _, Result};
+
+use super::Truth;
+use crate::{Group, Report, Task, Tasks as _, World, label};
+use quota::{Quota, Span};
+
+/// The wait of a single thread for its quota against the time that its group was throttled.
+const ALONE: f64 = 1e-3;
+const STALL: &str = "stallscope_stall_seconds_total";
+
+pub(super) const TRUTHS: &[Truth] = &[
+    Truth {
+        name: "throttling_of_one_thread",
+        about: "single throttles add up to cpu.stat, and a lone thread's throttled wait is that time",
+        both_hierarchies: true,
+        run: one,
+    },
+    Truth {
+        name: "throttling_of_many_threads",
+        about: "more threads than CPUs under a quota: one throttle a CPU, all in cpu.stat",
+        both_hierarchies: true,
+        run: many,
+    },
+    Truth {
+        name: "throttling_by_a_parent",
+        about: "a quota above the container: the throttle is the quota's, the wait the container's",
+        both_hierarchies: true,
+        run: parent,
+    },
+    Truth {
+        name: "throttling_nested",
+        about: "quotas inside a quota: each throttle belongs to the one that ran out",
+        both_hierarchies: true,
+        run: nested,
+    },
+];
+
+fn one(world: &mut World, report: &mut Report) -> Result<()> {
+    let group = Group::new("one")?;
+    let quota = Quota {
+        micros: 20_000,
+        period: 100_000,
+    };
+    let cpu = *world.cpus().last().context("a CPU")?;
+    let span = Span::of(world, &group, quota)?;
+    let task = group.spin_on(cpu)?;
+    span.until(31)?;
+    // Stopped while throttled or not: the last throttle ends with its period.
+    task.stop()?;
+    let measured = span.end()?;
+    measured.judge(report, "one thread");
+    let throttles = measured.lengths.as_ref().map(|lengths| lengths.count);
+    if let Some(count) = throttles {
+        report.equal("throttles", measured.truth.throttled_periods, count);
+    }
+    let waited = measured.grown(STALL, &[label("cause", "throttled")])?;
+    report.within("throttled wait in ns", measured.truth.ns, waited, ALONE);
+    Ok(())
+}
+
+fn many(world: &mut World, report: &mut Report) -> Result<()> {
+    let group = Group::new("many")?;
+    let cpus = world.cpus().len() as u64;
+    let quota = Quota {
+        micros: cpus * 10_000,
+        period: 50_000,
+    };
+    let span = Span::of(world, &group, quota)?;
+    let tasks = group.spin(world.cpus().len() * 3 / 2)?;
+    span.until(41)?;
+    // Without a quota every throttle ends at once.
+    group.unlimit_cpu()?;
+    tasks.stop_all()?;
+    let measured = span.end()?;
+    measured.judge(report, "many threads");
+    measured.judge_number(report, "many threads", cpus, true);
+    Ok(())
+}
+
+fn parent(world: &mut World, report: &mut Report) -> Result<()> {
+    let pod = Group::new("pod")?;
+    pod.delegate("+cpu")?;
+    let container = pod.child("container")?;
+    let quota = Quota {
+        micros: 30_000,
+        period: 100_000,
+    };
+    let cpu = *world.cpus().last().context("a CPU")?;
+    let (span, inner) = (
+        Span::of(world, &pod, quota)?,
+        Span::unlimited(world, &container)?,
+    );
+    let task = container.spin_on(cpu)?;
+    span.until(29)?;
+    task.stop()?;
+    let (measured, inner) = (span.end()?, inner.end()?);
+    measured.judge(report, "the pod");
+    inner.judge_absent(report, "the container");
+    let cause = [label("cause", "throttled")];
+    let waited = inner.grown(STALL, &cause)?;
+    report.within(
+        "the container's wait in ns",
+        measured.truth.ns,
+        waited,
+        ALONE,
+    );
+    report.equal(
+        "the pod's own wait in ns",
+        0,
+        measured.grown(STALL, &cause)?,
+    );
+    Ok(())
+}
+
+fn nested(world: &mut World, report: &mut Report) -> Result<()> {
+    let period = 100_000;
+    let pod = Group::new("outer")?;
+    pod.limit_cpu(60_000, period)?;
+    pod.delegate("+cpu")?;
+    let first = pod.child("first")?;
+    first.limit_cpu(10_000, period)?;
+    let second = pod.child("second")?;
+    second.limit_cpu(95_000, period)?;
+    let cpus = world.cpus();
+    let of = |micros| Quota { micros, period };
+    // The first runs out first. The second has the rest of the pod's, which is less than its own.
+    let spans = [
+        ("the pod", Span::of(world, &pod, of(60_000))?),
+        ("the first", Span::of(world, &first, of(10_000))?),
+        ("the second", Span::of(world, &second, of(95_000))?),
+    ];
+    let tasks: Vec<Task> = vec![
+        first.spin_on(cpus[0])?,
+        second.spin_on(cpus[cpus.len() - 1])?,
+    ];
+    spans[0].1.until(37)?;
+    tasks.stop_all()?;
+    for (what, span) in spans {
+        let measured = span.end()?;
+        measured.judge(report, what);
+        measured.judge_number(report, what, cpus.len() as u64, false);
+        let least = if what == "the second" { 0 } else { 29 };
+        report.between(
+            format!("{what}: periods in which its quota ran out"),
+            least,
+            u64::MAX,
+            measured.truth.throttled_periods,
+        );
+    }
+    Ok(())
+}
