@@ -1,10 +1,10 @@
 //! A histogram of lengths as it is exported, and whether it agrees with itself.
 
-use std::fmt::Display;
+use std::{fmt::Display, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{Report, Scrape, scrape::nanos};
+use crate::{Report, Scrape};
 
 /// Stands for no upper bound.
 const UNBOUNDED: u64 = u64::MAX;
@@ -101,7 +101,8 @@ fn bound(series: &str) -> Option<u64> {
     if bound == "+Inf" {
         return Some(UNBOUNDED);
     }
-    nanos(bound)
+    let bound = Duration::try_from_secs_f64(bound.parse().ok()?).ok()?;
+    u64::try_from(bound.as_nanos()).ok()
 }
 
 #[cfg(test)]
@@ -112,7 +113,7 @@ mod tests {
     fn read(buckets: [u64; 3], count: u64, sum: &str) -> Lengths {
         let [one, two, all] = buckets;
         let text = format!(
-            "x_seconds_bucket{{le=\"0.001\"}} {one}\nx_seconds_bucket{{le=\"0.004\"}} {two}\n\
+            "x_seconds_bucket{{le=\"1e-03\"}} {one}\nx_seconds_bucket{{le=\"0.004\"}} {two}\n\
              x_seconds_bucket{{le=\"+Inf\"}} {all}\nx_seconds_count{{}} {count}\nx_seconds_sum{{}} {sum}\n"
         );
         let lengths = Lengths::of(&Scrape(text), "x_seconds", &[]).unwrap();

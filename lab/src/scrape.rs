@@ -64,7 +64,7 @@ impl Scrape {
 }
 
 /// `1.5` seconds in nanoseconds.
-pub(crate) fn nanos(value: &str) -> Option<u64> {
+fn nanos(value: &str) -> Option<u64> {
     let (whole, part) = value.split_once('.').unwrap_or((value, ""));
     let part = format!("{part:0<9}");
     let whole: u64 = whole.parse().ok()?;

@@ -5,35 +5,30 @@ mod busybox;
 mod guest;
 mod initramfs;
 pub mod kernels;
+mod maker;
+mod matrix;
 mod mutants;
 mod outcome;
 mod scaling;
 mod table;
+mod visit;
 
-use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::num::NonZero;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
 use crate::bpf::Arch;
-use crate::build::{self, Profile, elf};
-use crate::setup::{Install, Setup};
+use crate::setup::Install;
 use crate::shell;
-use crate::workspace::{AGENT_PACKAGE, Workspace};
-use guest::{Guest, Session};
-use initramfs::Contents;
-use kernels::{Fetched, Kernel};
-use outcome::{Outcome, Verdict};
+use crate::workspace::Workspace;
+use maker::Maker;
 
 /// CPUs of a machine unless told otherwise.
 const CPUS: u32 = 8;
-
-/// The package of the program that brings the truths about.
-const LAB_PACKAGE: &str = "stallscope-lab";
 
 /// Boot real kernels in virtual machines and hold the agent against their truth.
 ///
@@ -41,8 +36,12 @@ const LAB_PACKAGE: &str = "stallscope-lab";
 /// four NUMA nodes, runs the truths in it and prints a table. Fails when a truth failed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub struct Args {
-    /// Only kernels of this architecture.
+    /// Only kernels of this architecture; both when not given, or arm64 when a kernel is.
     #[arg(long)]
     arch: Option<Arch>,
 
@@ -61,6 +60,10 @@ pub struct Args {
     /// CPUs of the machine, in four NUMA nodes or as many as there are CPUs; several make a machine each.
     #[arg(long, value_name = "N", num_args = 1.., default_values_t = [CPUS], value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: Vec<u32>,
+
+    /// Machines that run side by side; each keeps two of this machine's CPUs busy.
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZero<usize>>,
 
     /// Print one JSON object a truth, and everything else on the error output.
     #[arg(long)]
@@ -111,7 +114,7 @@ Examples:
 
 /// The cgroup hierarchy of a machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum Hierarchy {
+pub enum Hierarchy {
     /// One for each controller.
     V1,
     /// The unified one.
@@ -119,7 +122,8 @@ enum Hierarchy {
 }
 
 impl Hierarchy {
-    fn name(self) -> &'static str {
+    /// As it is known in the machine and in results.
+    pub fn name(self) -> &'static str {
         match self {
             Self::V1 => "v1",
             Self::V2 => "v2",
@@ -139,25 +143,50 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<ExitC
         return kernels::update_btf(workspace, install, &kernels::cache()?)
             .map(|()| ExitCode::SUCCESS);
     }
-    let lab = Lab {
+    let maker = Maker {
         workspace,
         install,
-        args,
-        output,
+        debug: args.debug,
     };
     if args.fetch {
-        return lab.fetch().map(|()| ExitCode::SUCCESS);
+        return fetch(&maker, args).map(|()| ExitCode::SUCCESS);
     }
     if args.mutants {
-        return lab.mutants();
+        return mutants::run(&maker, args);
     }
     if args.shell {
-        return lab.shell().map(|()| ExitCode::SUCCESS);
+        return visit::shell(&maker, args).map(|()| ExitCode::SUCCESS);
     }
     if let Some(first) = args.exec.first() {
-        return lab.exec(first).map(ExitCode::from);
+        return visit::exec(&maker, args, first, output).map(ExitCode::from);
     }
-    lab.truths()
+    matrix::run(&maker, args, &output)
+}
+
+impl Args {
+    /// The kernel of a single machine, of this architecture unless another is asked for.
+    fn kernel(&self, arch: Arch) -> Result<&'static kernels::Kernel> {
+        let arch = self.arch.unwrap_or(arch);
+        let found = kernels::select(Some(arch), &self.kernel)?;
+        found.last().copied().context("the lab has no such kernel")
+    }
+
+    fn cpus(&self) -> u32 {
+        self.cpus.first().copied().unwrap_or(CPUS)
+    }
+}
+
+fn fetch(maker: &Maker, args: &Args) -> Result<()> {
+    for kernel in kernels::select(args.arch, &args.kernel)? {
+        let fetched = maker.kernel(kernel)?;
+        println!(
+            "{kernel}: {} in {} (pages of {} bytes)",
+            fetched.release,
+            kernels::cache()?.join(kernel.name()).display(),
+            kernel.page_size
+        );
+    }
+    Ok(())
 }
 
 fn duplicate_output() -> Result<File> {
@@ -171,364 +200,6 @@ fn quiet_output() -> Result<File> {
     let output = duplicate_output()?;
     rustix::stdio::dup2_stdout(std::io::stderr()).context("could not redirect the output")?;
     Ok(output)
-}
-
-struct Lab<'a> {
-    workspace: &'a Workspace,
-    install: Install,
-    args: &'a Args,
-    output: File,
-}
-
-/// One machine of the matrix.
-#[derive(Clone, Copy)]
-struct Machine {
-    kernel: &'static Kernel,
-    hierarchy: Hierarchy,
-    cpus: u32,
-}
-
-/// What is put into machines of one architecture.
-struct Parts {
-    agent: PathBuf,
-    lab: PathBuf,
-    busybox: PathBuf,
-}
-
-impl Lab<'_> {
-    fn fetch(&self) -> Result<()> {
-        for kernel in kernels::select(self.args.arch, &self.args.kernel)? {
-            let fetched = self.kernel(kernel)?;
-            println!(
-                "{kernel}: {} in {} (pages of {} bytes)",
-                fetched.release,
-                kernels::cache()?.join(kernel.name()).display(),
-                kernel.page_size
-            );
-        }
-        Ok(())
-    }
-
-    fn kernel(&self, kernel: &Kernel) -> Result<Fetched> {
-        let mut setup = Setup::new(self.install);
-        let fetched = kernels::fetch(&mut setup, kernel, &kernels::cache()?)?;
-        setup.finish()?;
-        fetched.context("the kernel is neither here nor missing; this is a fault of `cargo xtask`")
-    }
-
-    fn parts(&self, arch: Arch) -> Result<Parts> {
-        let mut setup = Setup::new(self.install);
-        guest::emulator(&mut setup, arch)?;
-        let busybox = busybox::fetch(&mut setup, arch, &kernels::cache()?)?;
-        setup.finish()?;
-        let busybox = busybox.context("busybox is neither here nor missing")?;
-        let [agent, lab] = self.programs(arch)?;
-        Ok(Parts {
-            agent,
-            lab,
-            busybox,
-        })
-    }
-
-    /// The agent as it is released, and the program that brings the truths about.
-    fn programs(&self, arch: Arch) -> Result<[PathBuf; 2]> {
-        let profile = if self.args.debug {
-            Profile::Debug
-        } else {
-            Profile::Release
-        };
-        let packages = [AGENT_PACKAGE, LAB_PACKAGE];
-        let built = build::static_binaries(self.workspace, self.install, arch, &packages, profile)?;
-        <[PathBuf; 2]>::try_from(built)
-            .map_err(|_| anyhow::anyhow!("two programs were to be built"))
-    }
-
-    fn folder(&self) -> Result<PathBuf> {
-        let folder = self.workspace.target.join("lab");
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("could not make {}", folder.display()))?;
-        Ok(folder)
-    }
-
-    fn guest(
-        &self,
-        kernel: &'static Kernel,
-        parts: &Parts,
-        order: &str,
-        network: bool,
-    ) -> Result<Guest> {
-        let fetched = self.kernel(kernel)?;
-        let modules = fetched.modules(guest::modules(kernel.arch, network))?;
-        let contents = Contents {
-            init: &parts.lab,
-            agent: &parts.agent,
-            busybox: &parts.busybox,
-            modules: &modules,
-            exec: &self.args.exec,
-        };
-        let folder = self.folder()?;
-        let initramfs = folder.join(format!("{}.cpio", kernel.name()));
-        contents.write(&initramfs)?;
-        let disk = guest::disk(&folder)?;
-        Ok(Guest {
-            kernel,
-            image: fetched.image,
-            initramfs,
-            disk,
-            cpus: self.args.cpus.first().copied().unwrap_or(CPUS),
-            order: order.to_owned(),
-            network,
-        })
-    }
-
-    /// The one machine for a shell or a program: of the architecture asked for, else ARM64.
-    fn single(&self, arch: Arch) -> Result<&'static Kernel> {
-        let arch = self.args.arch.unwrap_or(arch);
-        let found = kernels::select(Some(arch), &self.args.kernel)?;
-        found.last().copied().context("the lab has no such kernel")
-    }
-
-    fn shell(&self) -> Result<()> {
-        let kernel = self.single(Arch::Aarch64)?;
-        let parts = self.parts(kernel.arch)?;
-        let guest = self.guest(kernel, &parts, "lab.mode=shell", true)?;
-        println!(
-            "==> Linux {kernel}, {} CPUs in four NUMA nodes; the agent's page will be at http://127.0.0.1:{}\n    `exit` or Ctrl-A X switches it off",
-            guest.cpus,
-            guest::PORT
-        );
-        guest.interactive()
-    }
-
-    fn exec(&self, first: &Path) -> Result<u8> {
-        let program =
-            std::fs::read(first).with_context(|| format!("could not read {}", first.display()))?;
-        let arch = if elf::is_for(&program, Arch::X86_64) {
-            Arch::X86_64
-        } else {
-            Arch::Aarch64
-        };
-        let kernel = self.single(arch)?;
-        let parts = self.parts(kernel.arch)?;
-        let guest = self.guest(kernel, &parts, "lab.mode=exec", false)?;
-        let mut output = self.output.try_clone()?;
-        let mut on = false;
-        let session = guest.run(|line| {
-            match line {
-                "@lab output" => on = true,
-                "@lab output-end" => on = false,
-                line if on => writeln!(output, "{line}")?,
-                line => eprintln!("{line}"),
-            }
-            Ok(())
-        })?;
-        match session {
-            Session::Ended(code) => Ok(u8::try_from(code).unwrap_or(125)),
-            other => bail!("{kernel}: {other}"),
-        }
-    }
-
-    fn truths(&self) -> Result<ExitCode> {
-        let (host, series) = self.split_host();
-        let mut outcomes = Vec::new();
-        if host {
-            self.host(&mut outcomes)?;
-        }
-        if !host || !series.is_empty() {
-            let chosen = kernels::select(self.args.arch, &series)?;
-            for arch in [Arch::Aarch64, Arch::X86_64] {
-                let kernels: Vec<_> = chosen.iter().filter(|k| k.arch == arch).collect();
-                if kernels.is_empty() {
-                    continue;
-                }
-                let parts = self.parts(arch)?;
-                for kernel in kernels {
-                    self.boots(kernel, &parts, &mut outcomes)?;
-                }
-                for line in scaling::of(&outcomes, arch.debian()) {
-                    self.hear(&serde_json::to_string(&line)?, &mut outcomes)?;
-                }
-            }
-        }
-        self.conclude(&outcomes)
-    }
-
-    /// Whether `host` is among the kernels, and the others. Without any, the host is one of the matrix.
-    fn split_host(&self) -> (bool, Vec<String>) {
-        let series: Vec<String> = self
-            .args
-            .kernel
-            .iter()
-            .filter(|kernel| *kernel != "host")
-            .cloned()
-            .collect();
-        let host = series.len() < self.args.kernel.len();
-        (host, series)
-    }
-
-    fn host(&self, outcomes: &mut Vec<Outcome>) -> Result<()> {
-        let arch = Arch::host()?;
-        let [agent, lab] = self.programs(arch)?;
-        println!("==> the truths on this machine's own kernel");
-        let mut command = shell::Privilege::find().command(&lab)?;
-        command.args(["truths", "--json", "--agent"]).arg(&agent);
-        for test in &self.args.test {
-            command.args(["--test", test]);
-        }
-        let ended = shell::lines(&mut command, |line| self.hear(line, outcomes))?;
-        if !ended.success() && !outcomes.iter().any(|o| o.verdict == Verdict::Failed) {
-            bail!("the truths could not be run here: {ended}");
-        }
-        Ok(())
-    }
-
-    /// Boots a kernel once for each hierarchy and number of CPUs that is asked for.
-    fn boots(
-        &self,
-        kernel: &'static Kernel,
-        parts: &Parts,
-        outcomes: &mut Vec<Outcome>,
-    ) -> Result<()> {
-        for hierarchy in [Hierarchy::V2, Hierarchy::V1] {
-            if self.args.cgroup.is_some_and(|only| only != hierarchy) {
-                continue;
-            }
-            for cpus in &self.args.cpus {
-                let machine = Machine {
-                    kernel,
-                    hierarchy,
-                    cpus: *cpus,
-                };
-                self.boot(machine, parts, &self.args.test, outcomes)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn boot(
-        &self,
-        machine: Machine,
-        parts: &Parts,
-        tests: &[String],
-        outcomes: &mut Vec<Outcome>,
-    ) -> Result<()> {
-        let Machine {
-            kernel,
-            hierarchy,
-            cpus,
-        } = machine;
-        let version = hierarchy.name();
-        let mut order = format!("lab.mode=truths lab.cgroup={version}");
-        if !tests.is_empty() {
-            order = format!("{order} lab.tests={}", tests.join(","));
-        }
-        println!("==> Linux {kernel}, cgroup {version}, {cpus} CPUs");
-        let mut guest = self.guest(kernel, parts, &order, false)?;
-        guest.cpus = cpus;
-        let mut running = String::from("(boot)");
-        let before = outcomes.len();
-        let session = guest.run(|line| {
-            if let Some(name) = outcome::begun(line) {
-                name.clone_into(&mut running);
-            }
-            self.hear(line, outcomes)
-        })?;
-        let explained = outcomes[before..]
-            .iter()
-            .any(|o| o.verdict == Verdict::Failed);
-        let fine = match session {
-            Session::Ended(0) => true,
-            Session::Ended(_) => explained,
-            Session::Hung | Session::Crashed(_) => false,
-        };
-        if !fine {
-            let lost = Outcome::lost(kernel, (version, cpus), &running, &session.to_string());
-            self.hear(&serde_json::to_string(&lost)?, outcomes)?;
-        }
-        Ok(())
-    }
-
-    /// Breaks the probes in every way that is listed and has the truths find each.
-    fn mutants(&self) -> Result<ExitCode> {
-        let kernel = self.single(Arch::Aarch64)?;
-        let copy = mutants::Copy::make(self.workspace)?;
-        let broken = Lab {
-            workspace: &copy.workspace,
-            install: self.install,
-            args: self.args,
-            output: self.output.try_clone()?,
-        };
-        let fits = |truth: &str| self.args.test.iter().any(|t| truth.contains(t.as_str()));
-        let mut survivors = Vec::new();
-        let mut table =
-            String::from("| what is wrong | truth that has to fail | caught |\n|---|---|---|\n");
-        for mutant in mutants::MUTANTS {
-            if !self.args.test.is_empty() && !fits(mutant.truth) {
-                continue;
-            }
-            println!("==> mutant: {}", mutant.wrong);
-            copy.breaks(mutant)?;
-            let parts = broken.parts(kernel.arch)?;
-            let machine = Machine {
-                kernel,
-                hierarchy: self.args.cgroup.unwrap_or(Hierarchy::V2),
-                cpus: self.args.cpus.first().copied().unwrap_or(CPUS),
-            };
-            let mut outcomes = Vec::new();
-            broken.boot(machine, &parts, &[mutant.truth.to_owned()], &mut outcomes)?;
-            let caught = outcomes
-                .iter()
-                .find(|o| o.test == mutant.truth && o.verdict == Verdict::Failed);
-            let how = caught.map_or("**no**", |o| o.detail.as_str());
-            // Writing to a String cannot fail.
-            let _ = writeln!(table, "| {} | {} | {how} |", mutant.wrong, mutant.truth);
-            if caught.is_none() {
-                survivors.push(mutant.wrong);
-            }
-        }
-        println!("\n{table}");
-        if !survivors.is_empty() {
-            bail!("not caught: {}", survivors.join("; "));
-        }
-        Ok(ExitCode::SUCCESS)
-    }
-
-    /// A line of those who run the truths: for the reader, or a result.
-    fn hear(&self, line: &str, outcomes: &mut Vec<Outcome>) -> Result<()> {
-        let Some(outcome) = Outcome::parse(line) else {
-            println!("{line}");
-            return Ok(());
-        };
-        if self.args.json {
-            writeln!(&self.output, "{line}").context("could not write to the output")?;
-        }
-        outcomes.push(outcome);
-        Ok(())
-    }
-
-    fn conclude(&self, outcomes: &[Outcome]) -> Result<ExitCode> {
-        let text = table::of(outcomes);
-        println!("\n{text}");
-        if let Some(path) = &self.args.table {
-            std::fs::write(path, &text)
-                .with_context(|| format!("could not write {}", path.display()))?;
-        }
-        if outcomes.is_empty() {
-            bail!("no truth was run");
-        }
-        let failed: Vec<&Outcome> = outcomes
-            .iter()
-            .filter(|o| o.verdict == Verdict::Failed)
-            .collect();
-        for outcome in &failed {
-            println!("FAILED {outcome}");
-        }
-        Ok(if failed.is_empty() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
-    }
 }
 
 /// A program of the emulator's packages, found in `PATH`.

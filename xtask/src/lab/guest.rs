@@ -52,13 +52,11 @@ fn programs(arch: Arch) -> (&'static str, &'static str) {
     }
 }
 
-/// The drivers that a machine needs.
-pub fn modules(arch: Arch, network: bool) -> &'static [&'static str] {
-    match (arch, network) {
-        (Arch::Aarch64, false) => &["virtio_mmio", "virtio_blk"],
-        (Arch::Aarch64, true) => &["virtio_mmio", "virtio_blk", "virtio_net"],
-        (Arch::X86_64, false) => &["virtio_pci", "virtio_blk"],
-        (Arch::X86_64, true) => &["virtio_pci", "virtio_blk", "virtio_net"],
+/// The drivers that machines need.
+pub fn modules(arch: Arch) -> &'static [&'static str] {
+    match arch {
+        Arch::Aarch64 => &["virtio_mmio", "virtio_blk", "virtio_net"],
+        Arch::X86_64 => &["virtio_pci", "virtio_blk", "virtio_net"],
     }
 }
 

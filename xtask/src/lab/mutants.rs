@@ -2,16 +2,22 @@
 
 mod list;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::maker::Maker;
+use super::matrix::{self, Machine, Printer};
+use super::outcome::Outcome;
+use super::{Args, Hierarchy};
+use crate::bpf::Arch;
 use crate::shell;
 use crate::workspace::Workspace;
 
-pub use list::MUTANTS;
+use list::MUTANTS;
 
 /// One change of the sources that makes a measurement wrong.
 #[derive(Debug)]
@@ -96,6 +102,54 @@ impl Copy {
         fs::write(&path, mutant.applied(&text)?)
             .with_context(|| format!("could not write {}", path.display()))
     }
+}
+
+/// Breaks the probes in every way that is listed, or that a truth asked for has to find, and has it found.
+pub fn run(maker: &Maker, args: &Args) -> Result<ExitCode> {
+    let kernel = args.kernel(Arch::Aarch64)?;
+    let copy = Copy::make(maker.workspace)?;
+    let broken = Maker {
+        workspace: &copy.workspace,
+        ..*maker
+    };
+    let machine = Machine {
+        kernel,
+        hierarchy: args.cgroup.unwrap_or(Hierarchy::V2),
+        cpus: args.cpus(),
+    };
+    let asked = |truth: &str| args.test.iter().any(|test| truth.contains(test.as_str()));
+    let mut survivors = Vec::new();
+    let mut table =
+        String::from("| what is wrong | truth that has to fail | caught by |\n|---|---|---|\n");
+    for mutant in MUTANTS {
+        if !args.test.is_empty() && !asked(mutant.truth) {
+            continue;
+        }
+        println!("==> mutant: {}", mutant.wrong);
+        copy.breaks(mutant)?;
+        let caught = caught(&broken, machine, mutant)?;
+        let how = caught.as_deref().unwrap_or("**nothing**");
+        // Writing to a String cannot fail.
+        let _ = writeln!(table, "| {} | {} | {how} |", mutant.wrong, mutant.truth);
+        if caught.is_none() {
+            survivors.push(mutant.wrong);
+        }
+    }
+    println!("\n{table}");
+    if !survivors.is_empty() {
+        bail!("not caught: {}", survivors.join("; "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the truth found wrong, if it did.
+fn caught(broken: &Maker, machine: Machine, mutant: &Mutant) -> Result<Option<String>> {
+    let parts = broken.parts(machine.kernel.arch)?;
+    let guest = broken.guest(machine.kernel, &parts, &[])?;
+    let tests = [mutant.truth.to_owned()];
+    let outcomes = matrix::boot(machine, guest, &tests, &Printer { json: None }, "")?;
+    let found = outcomes.into_iter().find(|o| o.test == mutant.truth);
+    Ok(found.filter(Outcome::failed).map(|outcome| outcome.detail))
 }
 
 /// Copies only what differs, so that what is the same is not built anew.

@@ -51,6 +51,11 @@ impl Outcome {
         serde_json::from_str(line.strip_prefix("{\"kernel\"").map(|_| line)?).ok()
     }
 
+    /// Whether it failed.
+    pub fn failed(&self) -> bool {
+        self.verdict == Verdict::Failed
+    }
+
     /// For the truth that ran when its machine was lost.
     pub fn lost(kernel: &Kernel, machine: (&str, u32), test: &str, why: &str) -> Self {
         let (cgroup, cpus) = machine;

@@ -163,8 +163,10 @@ pub(super) fn two_threads(world: &mut World, report: &mut Report) -> Result<()> 
     let faults = worker.step(READ)?;
     let now = Moment::now(world, &group)?;
     let sampled = now.judge(report, &then)?;
-    // Before and after it reads each thread has a few as well.
-    judge_group(report, &sampled, faults - faults / 20, faults + faults / 20);
+    // Nearly all that is sampled on this machine. Who finds that the other thread was there first has
+    // had a fault, but was not sampled; before and after it reads each thread has a few as well.
+    let all = sampled.kernel.sum();
+    judge_group(report, &sampled, all - all / 10, faults + faults / 20);
     for (what, count) in [
         ("local", sampled.group.local),
         ("remote", sampled.group.remote),

@@ -1,0 +1,278 @@
+//! The truths on each kernel that is asked for, and what came of them.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::File;
+use std::io::Write as _;
+use std::num::NonZero;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::guest::{Guest, Session};
+use super::kernels::{self, Kernel};
+use super::maker::Maker;
+use super::outcome::{self, Outcome};
+use super::{Args, Hierarchy, scaling, table};
+use crate::bpf::Arch;
+use crate::shell;
+
+/// What is known by this name is no kernel of the matrix but the one that runs here.
+const HOST: &str = "host";
+
+/// One machine of the matrix.
+#[derive(Clone, Copy)]
+pub struct Machine {
+    /// What it boots.
+    pub kernel: &'static Kernel,
+    /// What the agent follows in it.
+    pub hierarchy: Hierarchy,
+    /// Its CPUs.
+    pub cpus: u32,
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hierarchy = self.hierarchy.name();
+        write!(
+            f,
+            "Linux {}, cgroup {hierarchy}, {} CPUs",
+            self.kernel, self.cpus
+        )
+    }
+}
+
+/// Runs the truths, prints the table and says whether all is well.
+pub fn run(maker: &Maker, args: &Args, output: &File) -> Result<ExitCode> {
+    let printer = Printer {
+        json: args.json.then_some(output),
+    };
+    let mut outcomes = Vec::new();
+    if args.on_host() {
+        outcomes.extend(host(maker, args, &printer)?);
+    }
+    let machines = args.machines()?;
+    let mut ready = VecDeque::new();
+    for arch in [Arch::Aarch64, Arch::X86_64] {
+        let of: Vec<&Machine> = machines.iter().filter(|m| m.kernel.arch == arch).collect();
+        if of.is_empty() {
+            continue;
+        }
+        let parts = maker.parts(arch)?;
+        for machine in of {
+            ready.push_back((*machine, maker.guest(machine.kernel, &parts, &[])?));
+        }
+    }
+    outcomes.extend(side_by_side(ready, args, &printer)?);
+    for line in scaling::of(&outcomes) {
+        printer.outcome(&line)?;
+        outcomes.push(line);
+    }
+    conclude(args, &outcomes)
+}
+
+impl Args {
+    /// The host's kernel is one of the matrix, and may be asked for alone.
+    fn on_host(&self) -> bool {
+        let wanted = self.arch.is_none_or(|arch| Arch::host().ok() == Some(arch));
+        if self.kernel.is_empty() {
+            wanted
+        } else {
+            self.kernel.iter().any(|kernel| kernel == HOST)
+        }
+    }
+
+    fn machines(&self) -> Result<Vec<Machine>> {
+        let series: Vec<String> = self.kernel.iter().filter(|k| *k != HOST).cloned().collect();
+        if series.is_empty() && !self.kernel.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Who names a kernel means one machine, not two.
+        let arch = self.arch.or((!series.is_empty()).then_some(Arch::Aarch64));
+        let mut machines = Vec::new();
+        for kernel in kernels::select(arch, &series)? {
+            for hierarchy in [Hierarchy::V2, Hierarchy::V1] {
+                if self.cgroup.is_some_and(|only| only != hierarchy) {
+                    continue;
+                }
+                let of = |cpus: &u32| Machine {
+                    kernel,
+                    hierarchy,
+                    cpus: *cpus,
+                };
+                machines.extend(self.cpus.iter().map(of));
+            }
+        }
+        Ok(machines)
+    }
+
+    fn jobs(&self) -> usize {
+        let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+        self.jobs.map_or((cpus / 2).max(1), NonZero::get)
+    }
+}
+
+/// Where results and what is for the reader go.
+pub struct Printer<'a> {
+    /// Set when a program reads the results.
+    pub json: Option<&'a File>,
+}
+
+impl Printer<'_> {
+    fn outcome(&self, outcome: &Outcome) -> Result<()> {
+        let Some(mut output) = self.json else {
+            return Ok(());
+        };
+        let line = serde_json::to_string(outcome)? + "\n";
+        output
+            .write_all(line.as_bytes())
+            .context("could not write to the output")
+    }
+
+    /// A line of those who run the truths: a result, or for the reader.
+    fn hear(&self, line: &str, prefix: &str) -> Result<Option<Outcome>> {
+        let found = Outcome::parse(line);
+        match &found {
+            Some(outcome) => self.outcome(outcome)?,
+            None => println!("{prefix}{line}"),
+        }
+        Ok(found)
+    }
+}
+
+/// The truths on the kernel that runs here.
+fn host(maker: &Maker, args: &Args, printer: &Printer) -> Result<Vec<Outcome>> {
+    let [agent, lab] = maker.programs(Arch::host()?)?;
+    println!("==> the truths on this machine's own kernel");
+    let mut command = shell::Privilege::find().command(&lab)?;
+    command.args(["truths", "--json", "--agent"]).arg(&agent);
+    for test in &args.test {
+        command.args(["--test", test]);
+    }
+    let mut outcomes = Vec::new();
+    let ended = shell::lines(&mut command, |line| {
+        outcomes.extend(printer.hear(line, "")?);
+        Ok(())
+    })?;
+    if !ended.success() && !outcomes.iter().any(Outcome::failed) {
+        bail!("the truths could not be run here: {ended}");
+    }
+    Ok(outcomes)
+}
+
+/// Boots the machines, some at a time; the results are in the machines' order.
+fn side_by_side(
+    ready: VecDeque<(Machine, Guest)>,
+    args: &Args,
+    printer: &Printer,
+) -> Result<Vec<Outcome>> {
+    let (all, jobs) = (ready.len(), args.jobs());
+    let mut results: Vec<Option<Result<Vec<Outcome>>>> = Vec::new();
+    results.resize_with(all, || None);
+    let work = Mutex::new((ready, results));
+    // Nobody panics while holding it, and what a thread left is whole in any case.
+    let lock = || {
+        work.lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    };
+    thread::scope(|scope| {
+        for _ in 0..jobs.min(all) {
+            scope.spawn(|| {
+                loop {
+                    let (nth, machine, guest) = {
+                        let (ready, _) = &mut *lock();
+                        let nth = all - ready.len();
+                        let Some((machine, guest)) = ready.pop_front() else {
+                            return;
+                        };
+                        (nth, machine, guest)
+                    };
+                    println!("==> [{}/{all}] {machine}", nth + 1);
+                    let prefix = if jobs > 1 {
+                        machine.prefix()
+                    } else {
+                        String::new()
+                    };
+                    let booted = boot(machine, guest, &args.test, printer, &prefix);
+                    lock().1[nth] = Some(booted);
+                }
+            });
+        }
+    });
+    let (_, results) = work
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let each: Result<Vec<Vec<Outcome>>> = results.into_iter().flatten().collect();
+    Ok(each?.concat())
+}
+
+impl Machine {
+    fn prefix(&self) -> String {
+        format!(
+            "{} {} {}| ",
+            self.kernel.arch.debian(),
+            self.kernel.series,
+            self.hierarchy.name()
+        )
+    }
+}
+
+/// Boots a machine, has it run the truths, and says so if it was lost.
+pub fn boot(
+    machine: Machine,
+    mut guest: Guest,
+    tests: &[String],
+    printer: &Printer,
+    prefix: &str,
+) -> Result<Vec<Outcome>> {
+    let version = machine.hierarchy.name();
+    guest.cpus = machine.cpus;
+    guest.order = format!("lab.mode=truths lab.cgroup={version}");
+    if !tests.is_empty() {
+        guest.order = format!("{} lab.tests={}", guest.order, tests.join(","));
+    }
+    let mut running = String::from("(boot)");
+    let mut outcomes = Vec::new();
+    let session = guest.run(|line| {
+        if let Some(name) = outcome::begun(line) {
+            name.clone_into(&mut running);
+        }
+        outcomes.extend(printer.hear(line, prefix)?);
+        Ok(())
+    })?;
+    let fine = match session {
+        Session::Ended(0) => true,
+        Session::Ended(_) => outcomes.iter().any(Outcome::failed),
+        Session::Hung | Session::Crashed(_) => false,
+    };
+    if !fine {
+        let at = (version, machine.cpus);
+        let lost = Outcome::lost(machine.kernel, at, &running, &session.to_string());
+        printer.outcome(&lost)?;
+        outcomes.push(lost);
+    }
+    Ok(outcomes)
+}
+
+fn conclude(args: &Args, outcomes: &[Outcome]) -> Result<ExitCode> {
+    let text = table::of(outcomes);
+    println!("\n{text}");
+    if let Some(path) = &args.table {
+        std::fs::write(path, &text)
+            .with_context(|| format!("could not write {}", path.display()))?;
+    }
+    if outcomes.is_empty() {
+        bail!("no truth was run");
+    }
+    let failed: Vec<&Outcome> = outcomes.iter().filter(|o| o.failed()).collect();
+    for outcome in &failed {
+        println!("FAILED {outcome}");
+    }
+    Ok(if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

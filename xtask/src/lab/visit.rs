@@ -1,0 +1,61 @@
+//! A machine for someone else: a prompt in it, or a program of theirs.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::Args;
+use super::guest::{self, Session};
+use super::maker::Maker;
+use crate::bpf::Arch;
+use crate::build::elf;
+
+/// Gives the user a prompt.
+pub fn shell(maker: &Maker, args: &Args) -> Result<()> {
+    let kernel = args.kernel(Arch::Aarch64)?;
+    let parts = maker.parts(kernel.arch)?;
+    let mut guest = maker.guest(kernel, &parts, &[])?;
+    guest.cpus = args.cpus();
+    "lab.mode=shell".clone_into(&mut guest.order);
+    guest.network = true;
+    println!(
+        "==> Linux {kernel}, {} CPUs in four NUMA nodes; the agent's page will be at http://127.0.0.1:{}\n    `exit` or Ctrl-A X switches it off",
+        guest.cpus,
+        guest::PORT
+    );
+    guest.interactive()
+}
+
+/// Runs the first of some files as root in the machine, writes what it says to `output`, and returns its status.
+pub fn exec(maker: &Maker, args: &Args, first: &Path, mut output: File) -> Result<u8> {
+    let program = fs::read(first).with_context(|| format!("could not read {}", first.display()))?;
+    let arch = if elf::is_for(&program, Arch::X86_64) {
+        Arch::X86_64
+    } else {
+        Arch::Aarch64
+    };
+    let kernel = args.kernel(arch)?;
+    let parts = maker.parts(kernel.arch)?;
+    let mut guest = maker.guest(kernel, &parts, &args.exec)?;
+    guest.cpus = args.cpus();
+    "lab.mode=exec".clone_into(&mut guest.order);
+    if let Some(hierarchy) = args.cgroup {
+        guest.order = format!("{} lab.cgroup={}", guest.order, hierarchy.name());
+    }
+    let mut on = false;
+    let session = guest.run(|line| {
+        match line {
+            "@lab output" => on = true,
+            "@lab output-end" => on = false,
+            line if on => writeln!(output, "{line}")?,
+            line => eprintln!("{line}"),
+        }
+        Ok(())
+    })?;
+    match session {
+        Session::Ended(code) => Ok(u8::try_from(code).unwrap_or(125)),
+        other => bail!("{kernel}: {other}"),
+    }
+}
