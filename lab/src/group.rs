@@ -13,6 +13,9 @@ use stallscope::cgroup::Hierarchy;
 
 use crate::task::{self, Task};
 
+/// With what the names of all of them begin.
+pub const PREFIX: &str = "stallscope-lab-";
+
 /// A cgroup of the hierarchy that the agent follows, removed with all its tasks when dropped.
 #[derive(Debug)]
 pub struct Group {
@@ -29,7 +32,7 @@ impl Group {
     /// When no hierarchy is mounted or it cannot be written to.
     pub fn new(name: &str) -> Result<Self> {
         let hierarchy = Hierarchy::discover("/proc".as_ref(), None)?;
-        let name = format!("stallscope-lab-{}-{name}", std::process::id());
+        let name = format!("{PREFIX}{}-{name}", std::process::id());
         Self::make(hierarchy.mount().join(&name), format!("/{name}"))
     }
 

@@ -1,11 +1,11 @@
 //! Many cgroups come and go: none inherits what another counted, and nothing is lost with one.
 
-use std::{fs, io::Write as _};
+use std::{fs, io::Write as _, thread::sleep, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::Truth;
-use crate::{Group, Report, Scrape, World, label, task};
+use crate::{Group, Report, Scrape, World, group, label, task};
 
 /// In the names of the cgroups.
 const NAME: &str = "churn";
@@ -25,7 +25,7 @@ pub(super) const TRUTHS: &[Truth] = &[Truth {
 fn run(world: &mut World, report: &mut Report) -> Result<()> {
     let cpus = world.cpus();
     let [first, last] = [cpus.first(), cpus.last()].map(|cpu| cpu.copied().unwrap_or(0));
-    let before = ours(&world.scrape()?)?;
+    let before = ours(&forgotten(world)?)?;
     let (mut made, mut wrong, mut looked) = (0, Vec::new(), 0);
     for nth in 0..GROUPS {
         let moves = 1 + nth * 7 % 5;
@@ -56,6 +56,20 @@ fn run(world: &mut World, report: &mut Report) -> Result<()> {
         report.between(what, made, made * 2, counted);
     }
     Ok(())
+}
+
+/// A scrape in which no truth's cgroup has a name any more: what they counted is among that of others that ended,
+/// and would come there later.
+fn forgotten(world: &World) -> Result<Scrape> {
+    for _ in 0..100 {
+        let scrape = world.scrape()?;
+        let named = |(series, _): (&str, &str)| series.contains(group::PREFIX);
+        if !scrape.series(TOTAL, &[]).any(named) {
+            return Ok(scrape);
+        }
+        sleep(Duration::from_millis(300));
+    }
+    bail!("the agent still names cgroups that were removed half a minute ago")
 }
 
 /// Migrations in cgroups of the truth's own, and in those that are no more.
