@@ -19,8 +19,6 @@ const CPU: &str = "stallscope_daemon_cpu_seconds_total";
 const WAIT: &str = "stallscope_daemon_wait_seconds_total";
 const WAKEUPS: &str = "stallscope_daemon_wakeups_total";
 const PREEMPTIONS: &str = "stallscope_preemptions_total";
-/// By its own clock a kernel thread does not run while interrupts do.
-const CLOCKS: std::ops::RangeInclusive<f64> = 0.99..=1.25;
 
 /// A kernel thread.
 pub(super) struct Kthread {
@@ -115,8 +113,34 @@ pub(super) struct Taken {
     /// Switches from a victim that was to go on to a daemon of the kind.
     switches: Vec<Event>,
     involuntary: u64,
-    /// By node: on CPUs in nanoseconds, of the others of its kind.
-    others: Vec<(u32, u64)>,
+    /// By node: least and most nanoseconds on CPUs of the others of its kind.
+    others: Vec<(u32, (u64, u64))>,
+}
+
+/// The kernel's numbers of a daemon, and the time on CPUs of the others of its kind in nanoseconds.
+struct Moment {
+    clock: Clock,
+    others: Vec<u64>,
+}
+
+impl Moment {
+    fn now(kthread: &Kthread, siblings: &[(u32, Kthread)]) -> Result<Self> {
+        let others = siblings
+            .iter()
+            .map(|(_, kthread)| Ok(kthread.clock()?.on_cpu));
+        Ok(Self {
+            clock: kthread.clock()?,
+            others: others.collect::<Result<_>>()?,
+        })
+    }
+
+    fn since(&self, then: &Self) -> Self {
+        let others = self.others.iter().zip(&then.others);
+        Self {
+            clock: self.clock.since(then.clock),
+            others: others.map(|(now, then)| now - then).collect(),
+        }
+    }
 }
 
 impl Taken {
@@ -135,7 +159,6 @@ impl Taken {
             .collect::<Result<_>>()?;
         // The agent counts from the first time it sees it.
         kthread.quiet()?;
-        let trace = Trace::of(&["sched/sched_switch"], &filter(&tasks, daemon))?;
         let siblings: Vec<(u32, Kthread)> = world
             .nodes
             .iter()
@@ -144,36 +167,39 @@ impl Taken {
                 (sibling.pid != kthread.pid).then_some((node.id, sibling))
             })
             .collect();
-        let before = on_cpus(&siblings)?;
         let groups = [&group];
-        let outer = kthread.clock()?;
+        // Some look every half a second whether there is anything to do, and so during the scrapes too.
+        let outer = Moment::now(kthread, &siblings)?;
         let span = Span::of(world, &groups, &tasks)?;
+        // The victims are stopped here, so that there is nobody to be switched from.
+        let trace = Trace::of(&["sched/sched_switch"], &filter(&tasks, daemon))?;
         let begun = involuntary(&tasks)?;
-        let inner = kthread.clock()?;
-        let (mut done, mut inner_end) = (Ok(()), Ok(inner));
+        let inner = Moment::now(kthread, &siblings)?;
+        let (mut done, mut inner_end) = (Ok(()), None);
         let wait = span.during(|| {
             done = work().and_then(|()| kthread.quiet());
-            inner_end = kthread.clock();
+            inner_end = Some(Moment::now(kthread, &siblings));
         })?;
         done?;
-        let outer_end = kthread.clock()?;
-        let after = on_cpus(&siblings)?;
-        let others = before
-            .iter()
-            .zip(after)
-            .map(|(then, now)| (now.0, now.1 - then.1));
+        let least = inner_end.context("no end")??.since(&inner);
+        let most = Moment::now(kthread, &siblings)?.since(&outer);
         Ok(Self {
             wait,
             daemon,
             victim: group.label.clone(),
-            clocks: [inner_end?.since(inner), outer_end.since(outer)],
+            clocks: [least.clock, most.clock],
             switches: trace.end()?,
             involuntary: involuntary(&tasks)? - begun,
-            others: others.collect(),
+            others: siblings
+                .iter()
+                .zip(least.others.into_iter().zip(most.others))
+                .map(|((node, _), limits)| (*node, limits))
+                .collect(),
         })
     }
 
-    /// Holds what is exported against the kernel's numbers. `node` is the label of the daemon.
+    /// Holds what is exported against the kernel's numbers, by whose clock a kernel thread does not run while
+    /// interrupts do. `node` is the label of the daemon.
     pub(super) fn judge(&self, report: &mut Report, node: &str) -> Result<()> {
         let [least, most] = self.clocks;
         let kind = label("daemon", self.daemon);
@@ -187,10 +213,11 @@ impl Taken {
             self.switches.len()
         );
         self.judge_preemptions(report)?;
-        report.share(
-            "its time on CPUs against its own clock",
-            CLOCKS,
-            on_cpu as f64 / most.on_cpu.max(1) as f64,
+        report.between(
+            "its time on CPUs in ns, by its own clock",
+            least.on_cpu - least.on_cpu / 100,
+            most.on_cpu + most.on_cpu / 4,
+            on_cpu,
         );
         report.between(
             "times it woke up",
@@ -225,13 +252,13 @@ impl Taken {
 
     /// The others of its kind, at other nodes.
     fn judge_others(&self, report: &mut Report, kind: &str) -> Result<()> {
-        for (node, truth) in &self.others {
+        for (node, (least, most)) in &self.others {
             let labels = [kind.to_owned(), label("node", &node.to_string())];
             let counted = self.wait.grown(CPU, &labels)?;
             report.between(
                 format!("time of node {node}'s in ns"),
-                *truth * 9 / 10,
-                *truth * 5 / 4,
+                least - least / 10,
+                most + most / 4,
                 counted,
             );
         }
@@ -264,10 +291,4 @@ fn involuntary(tasks: &[Task]) -> Result<u64> {
         .iter()
         .map(|task| task.status("nonvoluntary_ctxt_switches"))
         .sum()
-}
-
-fn on_cpus(kthreads: &[(u32, Kthread)]) -> Result<Vec<(u32, u64)>> {
-    let each = kthreads.iter();
-    each.map(|(node, kthread)| Ok((*node, kthread.clock()?.on_cpu)))
-        .collect()
 }
