@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use anyhow::{Context as _, Result, bail};
+use time::OffsetDateTime;
 
 use super::guest::{Guest, Session};
 use super::kernels::{self, Kernel};
@@ -260,7 +261,10 @@ fn conclude(args: &Args, outcomes: &[Outcome]) -> Result<ExitCode> {
     let text = table::of(outcomes);
     println!("\n{text}");
     if let Some(path) = &args.table {
-        std::fs::write(path, &text)
+        let date = OffsetDateTime::now_utc().date();
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        let text = format!("`cargo xtask {}` on {date}:\n\n{text}", words.join(" "));
+        std::fs::write(path, text)
             .with_context(|| format!("could not write {}", path.display()))?;
     }
     if outcomes.is_empty() {

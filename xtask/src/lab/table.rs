@@ -1,5 +1,6 @@
-//! The table at the end: a row a truth, a column a kernel.
+//! The table at the end: a row a truth, a column a kernel and number of CPUs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::outcome::{Outcome, Verdict};
@@ -22,11 +23,11 @@ pub fn of(outcomes: &[Outcome]) -> String {
     let _ = writeln!(text, "| truth | {} |", columns.join(" | "));
     let _ = writeln!(text, "|---|{}", "---|".repeat(columns.len()));
     for row in &rows {
-        let cells: Vec<&str> = columns
+        let cells: Vec<String> = columns
             .iter()
             .map(|wanted| {
                 let of = |o: &&Outcome| o.test == *row && column(o) == *wanted;
-                outcomes.iter().rfind(of).map_or("", word)
+                cell(outcomes.iter().filter(of))
             })
             .collect();
         let _ = writeln!(text, "| {row} | {} |", cells.join(" | "));
@@ -41,7 +42,33 @@ pub fn of(outcomes: &[Outcome]) -> String {
     if !notes.is_empty() {
         let _ = writeln!(text, "\n- {}", notes.join("\n- "));
     }
+    let releases: BTreeSet<String> = outcomes
+        .iter()
+        .map(|o| format!("{} {}", o.arch, o.kernel))
+        .collect();
+    let releases: Vec<String> = releases.into_iter().collect();
+    let _ = writeln!(text, "\nKernels: {}.", releases.join(", "));
     text
+}
+
+/// What came of a truth on a machine, with each cgroup hierarchy that it ran with.
+fn cell<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
+    let mut words: BTreeMap<&str, &str> = BTreeMap::new();
+    for outcome in outcomes {
+        words.insert(&outcome.cgroup, word(outcome));
+    }
+    let different: BTreeSet<&&str> = words.values().collect();
+    match different.first() {
+        None => String::new(),
+        Some(word) if different.len() == 1 => (**word).to_owned(),
+        Some(_) => {
+            let each: Vec<String> = words
+                .iter()
+                .map(|(cgroup, word)| format!("{cgroup} {word}"))
+                .collect();
+            each.join(", ")
+        }
+    }
 }
 
 fn column(outcome: &Outcome) -> String {
@@ -51,12 +78,7 @@ fn column(outcome: &Outcome) -> String {
         super::CPUS => String::new(),
         cpus => format!(", {cpus} CPUs"),
     };
-    format!(
-        "{} {} {}{cpus}",
-        outcome.arch,
-        series.join("."),
-        outcome.cgroup
-    )
+    format!("{} {}{cpus}", outcome.arch, series.join("."))
 }
 
 fn word(outcome: &Outcome) -> &'static str {
@@ -82,8 +104,11 @@ mod tests {
         second.verdict = super::Verdict::Failed;
         second.detail = "wrong: moves".into();
         assert_eq!(
-            of(&[first, second]),
-            "| truth | arm64 6.12 v2 | arm64 6.12 v1 |\n|---|---|---|\n| hops | ok | **FAILED** |\n\n- wrong: moves (hops)\n"
+            of(&[first.clone(), second.clone()]),
+            "| truth | arm64 6.12 |\n|---|---|\n| hops | v1 **FAILED**, v2 ok |\n\n- wrong: moves (hops)\n\nKernels: arm64 6.12.107+deb13-arm64-16k.\n"
         );
+        second.verdict = super::Verdict::Passed;
+        second.detail.clear();
+        assert!(of(&[first, second]).contains("| hops | ok |\n"));
     }
 }
