@@ -44,18 +44,71 @@ pub fn exec(maker: &Maker, args: &Args, first: &Path, mut output: File) -> Resul
     if let Some(hierarchy) = args.cgroup {
         guest.order = format!("{} lab.cgroup={}", guest.order, hierarchy.name());
     }
-    let mut on = false;
+    let mut said = Said::default();
     let session = guest.run(|line| {
-        match line {
-            "@lab output" => on = true,
-            "@lab output-end" => on = false,
-            line if on => writeln!(output, "{line}")?,
-            line => eprintln!("{line}"),
+        match said.hear(line) {
+            Some(text) => output.write_all(text.as_bytes())?,
+            None => eprintln!("{line}"),
         }
         Ok(())
     })?;
     match session {
         Session::Ended(code) => Ok(u8::try_from(code).unwrap_or(125)),
         other => bail!("{kernel}: {other}"),
+    }
+}
+
+/// Tells what the program says from what is said around it.
+#[derive(Default)]
+struct Said {
+    on: bool,
+    /// The end of a line, held back: the last one was added so that the mark stands alone.
+    newline: bool,
+}
+
+impl Said {
+    /// What of the program's output becomes known with this line of the console; `None` outside of it.
+    fn hear(&mut self, line: &str) -> Option<String> {
+        match line {
+            "@lab output" => {
+                *self = Self {
+                    on: true,
+                    newline: false,
+                };
+                Some(String::new())
+            }
+            "@lab output-end" if self.on => {
+                self.on = false;
+                Some(String::new())
+            }
+            line if self.on => {
+                let before = if self.newline { "\n" } else { "" };
+                self.newline = true;
+                Some(format!("{before}{line}"))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Said;
+
+    fn heard(lines: &[&str]) -> String {
+        let mut said = Said::default();
+        lines.iter().filter_map(|line| said.hear(line)).collect()
+    }
+
+    #[test]
+    fn the_output_is_the_program_s_to_the_last_byte() {
+        let (begin, end) = ("@lab output", "@lab output-end");
+        assert_eq!(
+            heard(&["boot", begin, "a", "", "b", "", end, "off"]),
+            "a\n\nb\n"
+        );
+        assert_eq!(heard(&[begin, "no newline", end]), "no newline");
+        assert_eq!(heard(&[begin, "", end]), "");
+        assert_eq!(heard(&["boot"]), "");
     }
 }
