@@ -124,14 +124,15 @@ fn nested(world: &mut World, report: &mut Report) -> Result<()> {
     let first = pod.child("first")?;
     first.limit_cpu(10_000, period)?;
     let second = pod.child("second")?;
-    second.limit_cpu(95_000, period)?;
+    // No more than the pod: the older hierarchy refuses it.
+    second.limit_cpu(60_000, period)?;
     let cpus = world.cpus();
     let of = |micros| Quota { micros, period };
     // The first runs out first. The second has the rest of the pod's, which is less than its own.
     let spans = [
         ("the pod", Span::of(world, &pod, of(60_000))?),
         ("the first", Span::of(world, &first, of(10_000))?),
-        ("the second", Span::of(world, &second, of(95_000))?),
+        ("the second", Span::of(world, &second, of(60_000))?),
     ];
     let tasks: Vec<Task> = vec![
         first.spin_on(cpus[0])?,
