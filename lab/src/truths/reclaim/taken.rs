@@ -48,6 +48,8 @@ pub(super) struct Taken {
     on_cpu: u64,
     waited: u64,
     pressure: Option<u64>,
+    /// Whether the pressure is the group's and not the whole machine's.
+    own_pressure: bool,
 }
 
 impl Taken {
@@ -76,6 +78,7 @@ impl Taken {
             on_cpu,
             waited,
             pressure: pressed,
+            own_pressure: group.unified(),
         })
     }
 
@@ -155,9 +158,11 @@ impl Taken {
             return Ok(());
         };
         let total = self.exported(cause)?.sum;
+        // The machine's is kswapd's as well.
+        let least = if self.own_pressure { 0.5 } else { 0.0 };
         report.share(
             format!("{what}: {cause} against memory pressure"),
-            0.5..=1.02,
+            least..=1.02,
             total as f64 / pressure.max(1) as f64,
         );
         Ok(())
@@ -204,7 +209,7 @@ fn outermost(events: &[Event]) -> Result<BTreeMap<&'static str, (u64, u64)>> {
 }
 
 /// Time for which some task of the group stalled for memory so far, in nanoseconds. On v1 only the whole
-/// machine's is known, which is the group's where nothing else runs.
+/// machine's is known.
 fn pressure(world: &World, group: &Group) -> Result<Option<u64>> {
     if !world.guest {
         return Ok(None);
