@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -16,8 +17,8 @@ use crate::bpf::Arch;
 use crate::setup::{Missing, Setup, apt};
 use crate::shell;
 
-/// Where the agent of a machine with a network is found on this one.
-pub const PORT: u16 = 9750;
+/// Where the agent of a machine listens.
+const PORT: u16 = 9750;
 
 /// A machine that says nothing for so long hangs. Attaching is what takes longest without a word.
 const SILENCE: Duration = Duration::from_secs(420);
@@ -60,6 +61,14 @@ pub fn modules(arch: Arch) -> &'static [&'static str] {
     }
 }
 
+/// A port of the loopback that nobody has: the agent's own, if it can be.
+pub fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .context("could not find a free port on 127.0.0.1")?;
+    Ok(listener.local_addr()?.port())
+}
+
 /// A file of nothing, which takes no room.
 pub fn disk(folder: &Path) -> Result<PathBuf> {
     let path = folder.join("disk.raw");
@@ -83,8 +92,8 @@ pub struct Guest {
     pub cpus: u32,
     /// What is added to the kernel's command line.
     pub order: String,
-    /// Whether it has a network, with the agent's port forwarded.
-    pub network: bool,
+    /// Where the agent is found on this machine's loopback, if it has a network.
+    pub port: Option<u16>,
 }
 
 /// How a machine ended.
@@ -163,10 +172,10 @@ impl Guest {
             "-device".to_owned(),
             format!("virtio-blk-{bus},drive=disk"),
         ];
-        if self.network {
+        if let Some(port) = self.port {
             words.extend([
                 "-netdev".to_owned(),
-                format!("user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{PORT}-:{PORT}"),
+                format!("user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:{PORT}"),
                 "-device".to_owned(),
                 format!("virtio-net-{bus},netdev=net"),
             ]);

@@ -98,7 +98,7 @@ impl Maker<'_> {
             disk: guest::disk(&folder)?,
             cpus: super::CPUS,
             order: String::new(),
-            network: false,
+            port: None,
         })
     }
 }

@@ -19,11 +19,11 @@ pub fn shell(maker: &Maker, args: &Args) -> Result<()> {
     let mut guest = maker.guest(kernel, &parts, &[])?;
     guest.cpus = args.cpus();
     "lab.mode=shell".clone_into(&mut guest.order);
-    guest.network = true;
+    let port = guest::free_port()?;
+    guest.port = Some(port);
     println!(
-        "==> Linux {kernel}, {} CPUs in four NUMA nodes; the agent's page will be at http://127.0.0.1:{}\n    `exit` or Ctrl-A X switches it off",
-        guest.cpus,
-        guest::PORT
+        "==> Linux {kernel}, {} CPUs in four NUMA nodes; its metrics will be at http://127.0.0.1:{port}/metrics\n    `exit` or Ctrl-A X switches it off",
+        guest.cpus
     );
     guest.interactive()
 }
