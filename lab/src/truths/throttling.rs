@@ -53,10 +53,7 @@ fn one(world: &mut World, report: &mut Report) -> Result<()> {
     task.stop()?;
     let measured = span.end()?;
     measured.judge(report, "one thread");
-    let throttles = measured.lengths.as_ref().map(|lengths| lengths.count);
-    if let Some(count) = throttles {
-        report.equal("throttles", measured.truth.throttled_periods, count);
-    }
+    measured.judge_number(report, "one thread", 1, true);
     let waited = measured.grown(STALL, &[label("cause", "throttled")])?;
     report.within("throttled wait in ns", measured.truth.ns, waited, ALONE);
     Ok(())

@@ -48,8 +48,6 @@ pub(super) struct Taken {
     on_cpu: u64,
     waited: u64,
     pressure: Option<u64>,
-    /// Whether the pressure is the group's and not the whole machine's.
-    own_pressure: bool,
 }
 
 impl Taken {
@@ -78,7 +76,6 @@ impl Taken {
             on_cpu,
             waited,
             pressure: pressed,
-            own_pressure: group.unified(),
         })
     }
 
@@ -158,11 +155,10 @@ impl Taken {
             return Ok(());
         };
         let total = self.exported(cause)?.sum;
-        // The machine's is kswapd's as well.
-        let least = if self.own_pressure { 0.5 } else { 0.0 };
+        // Pressure is also a wait for what was in memory a moment ago, and the machine's is kswapd's too.
         report.share(
             format!("{what}: {cause} against memory pressure"),
-            least..=1.02,
+            0.0..=1.02,
             total as f64 / pressure.max(1) as f64,
         );
         Ok(())

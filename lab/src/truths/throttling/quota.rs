@@ -219,14 +219,14 @@ impl Measured<'_> {
         lengths.judge(report, format!("{what}: throttles"));
     }
 
-    /// A throttle is of a CPU. Alone, there is one at least in each period in which the quota ran out; inside
-    /// another quota it may outlast its period.
+    /// A throttle is of a CPU. Alone, there is one at least in each period in which the quota ran out, but
+    /// a timer that is late counts several; inside another quota it may outlast its period.
     pub(super) fn judge_number(&self, report: &mut Report, what: &str, cpus: u64, alone: bool) {
         if let Some(lengths) = &self.lengths {
             let periods = self.truth.throttled_periods;
             report.between(
                 format!("{what}: number of throttles"),
-                if alone { periods } else { periods.min(1) },
+                if alone { periods / 2 } else { periods.min(1) },
                 periods * cpus,
                 lengths.count,
             );
