@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use rustix::{
+    io::Errno,
     mount::{MountFlags, mount},
     system::{RebootCommand, finit_module, reboot},
 };
@@ -137,14 +138,14 @@ fn cgroup_v1() -> Result<()> {
     ] {
         let folder = format!("{root}/{name}");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {folder}"))?;
-        mount(
-            c"cgroup",
-            &folder,
-            c"cgroup",
-            MountFlags::empty(),
-            controllers,
-        )
-        .with_context(|| format!("cannot mount the cgroup v1 hierarchy {name}"))?;
+        let flags = MountFlags::empty();
+        let mounted = mount(c"cgroup", &folder, c"cgroup", flags, controllers);
+        if mounted == Err(Errno::INVAL) && name != "cpu,cpuacct" {
+            println!("this kernel has no {name} controller for cgroup v1");
+            fs::remove_dir(&folder).with_context(|| format!("cannot remove {folder}"))?;
+            continue;
+        }
+        mounted.with_context(|| format!("cannot mount the cgroup v1 hierarchy {name}"))?;
     }
     Ok(())
 }

@@ -1,14 +1,12 @@
 //! Many cgroups come and go: none inherits what another counted, and nothing is lost with one.
 
-use std::{fs, io::Write as _, thread::sleep, time::Duration};
+use std::{fs, io::Write as _};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::Truth;
 use crate::{Group, Report, Scrape, World, group, label, task};
 
-/// In the names of the cgroups.
-const NAME: &str = "churn";
 const TOTAL: &str = "stallscope_task_migrations_total";
 
 /// Cgroups that are made; a prime, as is every how many one is looked at while it exists.
@@ -25,11 +23,11 @@ pub(super) const TRUTHS: &[Truth] = &[Truth {
 fn run(world: &mut World, report: &mut Report) -> Result<()> {
     let cpus = world.cpus();
     let [first, last] = [cpus.first(), cpus.last()].map(|cpu| cpu.copied().unwrap_or(0));
-    let before = ours(&forgotten(world)?)?;
+    let before = ours(&world.scrape()?)?;
     let (mut made, mut wrong, mut looked) = (0, Vec::new(), 0);
     for nth in 0..GROUPS {
         let moves = 1 + nth * 7 % 5;
-        let group = Group::new(&format!("{NAME}-{nth}"))?;
+        let group = Group::new(&format!("churn-{nth}"))?;
         hop(&group, &root(&group)?, moves, [first, last])?;
         made += moves;
         if nth % LOOK == 0 {
@@ -58,25 +56,12 @@ fn run(world: &mut World, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// A scrape in which no truth's cgroup has a name any more: what they counted is among that of others that ended,
-/// and would come there later.
-fn forgotten(world: &World) -> Result<Scrape> {
-    for _ in 0..100 {
-        let scrape = world.scrape()?;
-        let named = |(series, _): (&str, &str)| series.contains(group::PREFIX);
-        if !scrape.series(TOTAL, &[]).any(named) {
-            return Ok(scrape);
-        }
-        sleep(Duration::from_millis(300));
-    }
-    bail!("the agent still names cgroups that were removed half a minute ago")
-}
-
-/// Migrations in cgroups of the truth's own, and in those that are no more.
+/// Migrations in cgroups of the lab's own, and in those that are no more: what ended before has its name for a
+/// while yet, and is then counted there.
 fn ours(scrape: &Scrape) -> Result<u64> {
     let mut sum = 0;
     for (series, value) in scrape.series(TOTAL, &[]) {
-        if series.contains(NAME) || series.contains("(removed)") {
+        if series.contains(group::PREFIX) || series.contains("(removed)") {
             sum += value.parse::<u64>().context("a count")?;
         }
     }

@@ -17,6 +17,11 @@ pub(super) const DISK: &str = "/dev/vda";
 /// Where v1's memory controller is by convention.
 const V1: &str = "/sys/fs/cgroup/memory";
 
+/// Whether there are limits of memory where the agent looks.
+pub(super) fn can(world: &World) -> bool {
+    world.cgroup == "v2" || Path::new(V1).is_dir()
+}
+
 /// A memory cgroup: the group's own on v2, else one beside it, removed when dropped.
 pub(super) struct Limit {
     dir: PathBuf,
