@@ -178,6 +178,20 @@ impl Group {
             task::spin()
         })
     }
+
+    /// The same, stopped on that CPU: it starts when it is told to go on.
+    ///
+    /// # Errors
+    /// When it cannot be forked or does not stop.
+    pub fn stopped_on(&self, cpu: usize) -> Result<Task> {
+        let task = self.spawn(move || {
+            task::pin(0, &[cpu])?;
+            task::stop_self();
+            task::spin()
+        })?;
+        task.until('T')?;
+        Ok(task)
+    }
 }
 
 impl Drop for Group {

@@ -59,13 +59,13 @@ impl Taken {
         let trace = Trace::of(&names, &format!("common_pid == {pid}"))?;
         worker.task().until('S')?;
         let before = world.scrape()?;
-        let pressure = pressure(world, group)?;
+        let pressure = pressure(group)?;
         let (on_cpu, waited) = (worker.task().on_cpu()?, worker.task().run_delay()?);
         let passed = worker.step(step)?;
         worker.task().until('S')?;
         let on_cpu = worker.task().on_cpu()? - on_cpu;
         let waited = worker.task().run_delay()? - waited;
-        let pressed = pressure_now(pressure, world, group)?;
+        let pressed = pressure_now(pressure, group)?;
         let after = world.scrape()?;
         Ok(Self {
             label: label("cgroup", &group.label),
@@ -151,11 +151,13 @@ impl Taken {
         cause: &str,
     ) -> Result<()> {
         let Some(pressure) = self.pressure else {
-            report.leave_out("this kernel does not tell the pressure of what runs here alone");
+            report.leave_out(
+                "memory pressure is told of the machine only, in parts of its busy CPUs",
+            );
             return Ok(());
         };
         let total = self.exported(cause)?.sum;
-        // Pressure is also a wait for what was in memory a moment ago, and the machine's is kswapd's too.
+        // Pressure is also a wait for what was in memory a moment ago.
         report.share(
             format!("{what}: {cause} against memory pressure"),
             0.0..=1.02,
@@ -204,18 +206,9 @@ fn outermost(events: &[Event]) -> Result<BTreeMap<&'static str, (u64, u64)>> {
     Ok(sums)
 }
 
-/// Time for which some task of the group stalled for memory so far, in nanoseconds. On v1 only the whole
-/// machine's is known.
-fn pressure(world: &World, group: &Group) -> Result<Option<u64>> {
-    if !world.guest {
-        return Ok(None);
-    }
-    let text = if group.unified() {
-        group.read("memory.pressure").ok()
-    } else {
-        std::fs::read_to_string("/proc/pressure/memory").ok()
-    };
-    let Some(text) = text else {
+/// Time for which some task of the group stalled for memory so far, in nanoseconds; not known on v1.
+fn pressure(group: &Group) -> Result<Option<u64>> {
+    let Ok(text) = group.read("memory.pressure") else {
         return Ok(None);
     };
     let some = text.lines().find_map(|line| line.strip_prefix("some "));
@@ -224,8 +217,8 @@ fn pressure(world: &World, group: &Group) -> Result<Option<u64>> {
     Ok(Some(micros * 1000))
 }
 
-fn pressure_now(then: Option<u64>, world: &World, group: &Group) -> Result<Option<u64>> {
-    let now = pressure(world, group)?;
+fn pressure_now(then: Option<u64>, group: &Group) -> Result<Option<u64>> {
+    let now = pressure(group)?;
     Ok(now.zip(then).map(|(now, then)| now - then))
 }
 
