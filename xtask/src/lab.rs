@@ -77,6 +77,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
 
+    /// Results of earlier runs, as `--json` printed them: what is not run again is in the table too.
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "table")]
+    with: Vec<PathBuf>,
+
     /// A prompt in the machine, with the agent running and its port forwarded.
     #[arg(long, conflicts_with_all = ["exec", "test", "json", "cgroup", "table"])]
     shell: bool,

@@ -66,7 +66,7 @@ fn pinned(world: &mut World, report: &mut Report) -> Result<()> {
     let tasks = [victim.spin_on(cpu)?, victim.spin_on(cpu)?];
     let _occupant = occupant.spin_on(cpu)?;
     sleep(Duration::from_secs(1));
-    let measured = Span::of(world, &[&victim], &tasks)?.during(|| sleep(seconds(world, 12)))?;
+    let measured = Span::of(world, &[&victim], &tasks)?.during(|| sleep(seconds(world, 8)))?;
     measured.judge(report, "", EXACT);
     report.share("own", 0.23..=0.43, measured.share("own"));
     report.share("neighbour", 0.52..=0.77, measured.share("neighbour"));
@@ -80,7 +80,7 @@ fn free(world: &mut World, report: &mut Report) -> Result<()> {
     let tasks = group.spin(world.cpus().len() * 5 / 2)?;
     let _competitors = other.spin(2)?;
     sleep(Duration::from_secs(1));
-    let measured = Span::of(world, &[&group], &tasks)?.during(|| sleep(seconds(world, 15)))?;
+    let measured = Span::of(world, &[&group], &tasks)?.during(|| sleep(seconds(world, 10)))?;
     measured.judge(report, "", EXACT);
     report.share("throttled", 0.0..=0.001, measured.share("throttled"));
     report.share("own", 0.3..=1.0, measured.share("own"));
@@ -96,7 +96,7 @@ fn throttled(world: &mut World, report: &mut Report) -> Result<()> {
     for (when, competitors) in [("alone", 0), ("beside others", world.cpus().len() / 2)] {
         let _competitors = other.spin(competitors)?;
         let before = group.throttled()?;
-        let measured = Span::of(world, &[&group], &tasks)?.during(|| sleep(seconds(world, 12)))?;
+        let measured = Span::of(world, &[&group], &tasks)?.during(|| sleep(seconds(world, 8)))?;
         let throttled = group.throttled()? - before;
         measured.judge(report, &format!("{when}: "), EXACT);
         // Who is throttled waits: at least one thread for each CPU on which the group is, at most all.
@@ -122,7 +122,7 @@ fn changed(world: &mut World, report: &mut Report) -> Result<()> {
     sleep(Duration::from_secs(1));
     let both = [&groups[0], &groups[1]];
     let span = Span::of(world, &both, &tasks)?;
-    let measured = span.during(|| change(world, &groups, &tasks, seconds(world, 12)))?;
+    let measured = span.during(|| change(world, &groups, &tasks, seconds(world, 8)))?;
     measured.judge(report, "", CLOSE);
     Ok(())
 }
@@ -153,7 +153,7 @@ fn policies(world: &mut World, report: &mut Report) -> Result<()> {
     let group = Group::new("policies")?;
     let tasks = mixed(world, &group, report)?;
     sleep(Duration::from_secs(1));
-    let measured = Span::of(world, &[&group], &tasks)?.during(|| sleep(seconds(world, 12)))?;
+    let measured = Span::of(world, &[&group], &tasks)?.during(|| sleep(seconds(world, 8)))?;
     measured.judge(report, "", CLOSE);
     Ok(())
 }
@@ -202,7 +202,7 @@ fn together(world: &mut World, report: &mut Report) -> Result<()> {
     let normal = tasks.len() - world.cpus().len();
     let before = groups[1].throttled()?;
     let measured = Span::of(world, &both, &tasks)?
-        .during(|| change(world, &groups, &tasks[normal..], seconds(world, 15)))?;
+        .during(|| change(world, &groups, &tasks[normal..], seconds(world, 10)))?;
     let throttled = groups[1].throttled()? - before;
     measured.judge(report, "", CLOSE);
     // Who is moved into the other group while it waits is no longer throttled.

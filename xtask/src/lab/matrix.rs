@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread;
@@ -71,7 +72,27 @@ pub fn run(maker: &Maker, args: &Args, output: &File) -> Result<ExitCode> {
         printer.outcome(&line)?;
         outcomes.push(line);
     }
-    conclude(args, &outcomes)
+    let mut all = earlier(&args.with)?;
+    for outcome in &outcomes {
+        all.retain(|old| !outcome.replaces(old));
+    }
+    all.extend(outcomes.iter().cloned());
+    conclude(args, &outcomes, &table::of(&all))
+}
+
+fn earlier(files: &[PathBuf]) -> Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    for path in files {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("could not read {}", path.display()))?;
+        for line in text.lines() {
+            let outcome = Outcome::parse(line);
+            outcomes.push(outcome.with_context(|| {
+                format!("{} should hold results of `--json`: {line}", path.display())
+            })?);
+        }
+    }
+    Ok(outcomes)
 }
 
 impl Args {
@@ -234,7 +255,7 @@ pub fn boot(
     if !tests.is_empty() {
         guest.order = format!("{} lab.tests={}", guest.order, tests.join(","));
     }
-    let mut running = String::from("(boot)");
+    let mut running = outcome::BOOT.to_owned();
     let mut outcomes = Vec::new();
     let session = guest.run(|line| {
         if let Some(name) = outcome::begun(line) {
@@ -257,8 +278,7 @@ pub fn boot(
     Ok(outcomes)
 }
 
-fn conclude(args: &Args, outcomes: &[Outcome]) -> Result<ExitCode> {
-    let text = table::of(outcomes);
+fn conclude(args: &Args, outcomes: &[Outcome], text: &str) -> Result<ExitCode> {
     println!("\n{text}");
     if let Some(path) = &args.table {
         let date = OffsetDateTime::now_utc().date();

@@ -18,6 +18,9 @@ pub enum Verdict {
     Skipped,
 }
 
+/// What a machine is at before its first truth.
+pub const BOOT: &str = "(boot)";
+
 /// One object a truth.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Outcome {
@@ -49,6 +52,18 @@ impl Outcome {
     /// Reads a line, if it is one.
     pub fn parse(line: &str) -> Option<Self> {
         serde_json::from_str(line.strip_prefix("{\"kernel\"").map(|_| line)?).ok()
+    }
+
+    /// The kernel's series, such as 6.12.
+    pub fn series(&self) -> String {
+        let numbers: Vec<&str> = self.kernel.split(['.', '-', '+']).take(2).collect();
+        numbers.join(".")
+    }
+
+    /// Whether it is a newer result of the same: the same truth, or a boot that was lost, of the same machine.
+    pub fn replaces(&self, old: &Self) -> bool {
+        let machine = |o: &Self| (o.arch.clone(), o.series(), o.cgroup.clone(), o.cpus);
+        machine(self) == machine(old) && (self.test == old.test || old.test == BOOT)
     }
 
     /// Whether it failed.
@@ -105,6 +120,12 @@ mod tests {
             "t on arm64 6.12.1, cgroup v2: wrong: c"
         );
         assert_eq!(Outcome::parse("    ok: moves"), None);
+        let mut lost = outcome.clone();
+        "(boot)".clone_into(&mut lost.test);
+        "6.12".clone_into(&mut lost.kernel);
+        assert!(outcome.replaces(&outcome) && outcome.replaces(&lost));
+        "v1".clone_into(&mut lost.cgroup);
+        assert!(!outcome.replaces(&lost) && !lost.replaces(&outcome));
         assert_eq!(begun("== hops: each pair"), Some("hops"));
         assert_eq!(begun("    ok: moves: expected 1"), None);
     }

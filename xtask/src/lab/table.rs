@@ -72,13 +72,11 @@ fn cell<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
 }
 
 fn column(outcome: &Outcome) -> String {
-    let mut numbers = outcome.kernel.split(['.', '-', '+']);
-    let series: Vec<&str> = numbers.by_ref().take(2).collect();
     let cpus = match outcome.cpus {
         super::CPUS => String::new(),
         cpus => format!(", {cpus} CPUs"),
     };
-    format!("{} {}{cpus}", outcome.arch, series.join("."))
+    format!("{} {}{cpus}", outcome.arch, outcome.series())
 }
 
 fn word(outcome: &Outcome) -> &'static str {
