@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aya::maps::{Map, MapType};
 
-use super::{MAX_SLOTS, PID_MAX, kernel, tables};
+use super::host::{MAX_SLOTS, PID_MAX, kernel, tables};
 use crate::{
     cgroup::Hierarchy,
     overhead::{map_data, memlock},
