@@ -11,9 +11,12 @@ use crate::{
     topology::Topology,
 };
 
-/// Kernel memory that per-CPU cells may take at most, in bytes: with the tables of fixed size under
-/// 64 MB on 128 CPUs.
-const CELL_BUDGET: u64 = 52 << 20;
+/// Kernel memory that per-CPU cells may take at most, in bytes, and [`ROUNDED`] pages: with the tables
+/// of fixed size under 64 MB on 128 CPUs. For cells, 52 MiB where a page has 4 KiB.
+const CELL_BUDGET: u64 = (52 << 20) + (64 << 10);
+/// About what is lost to whole pages, in pages: every array that the agent maps has a first one of its
+/// own, and a last one that is not full.
+const ROUNDED: u64 = 16;
 /// Bytes of all cells of one slot on one CPU.
 const CELL_BYTES: u64 =
     (size_of::<WaitCell>() + size_of::<FaultCell>() + size_of::<MigrationCell>()) as u64;
@@ -59,7 +62,15 @@ pub(super) fn host(topology: &Topology, wanted: u32, exact: bool) -> Host {
         .and_then(|text| text.trim().parse::<u32>().ok())
         .unwrap_or(PID_MAX);
     let nodes = nodes(topology);
-    tables(topology.possible_cpus(), nodes, pid_max, wanted, exact)
+    let page = rustix::param::page_size();
+    tables(
+        topology.possible_cpus(),
+        nodes,
+        pid_max,
+        page,
+        wanted,
+        exact,
+    )
 }
 
 /// The highest node's number + 1, nodes without CPUs included.
@@ -68,13 +79,19 @@ fn nodes(topology: &Topology) -> u32 {
     ids.max().map_or(1, |highest| highest + 1)
 }
 
-/// The tables' sizes for a host of `cpus` possible CPUs and `nodes` NUMA nodes (highest number + 1),
-/// with `wanted` slots as far as the memory budget allows; not `exact`, at least 1,024 of them.
+/// Bytes of all cells at most, with pages of `page` bytes.
+fn budget(page: usize) -> u64 {
+    CELL_BUDGET.saturating_sub(ROUNDED * page as u64)
+}
+
+/// The tables' sizes for a host of `cpus` possible CPUs, `nodes` NUMA nodes (highest number + 1) and
+/// pages of `page` bytes, with `wanted` slots as far as the memory budget allows; not `exact`, at least
+/// 1,024 of them.
 #[must_use]
-pub fn tables(cpus: u32, nodes: u32, pid_max: u32, wanted: u32, exact: bool) -> Host {
+pub fn tables(cpus: u32, nodes: u32, pid_max: u32, page: usize, wanted: u32, exact: bool) -> Host {
     let cpus = cpus.max(1);
-    let affordable =
-        u32::try_from(CELL_BUDGET / (CELL_BYTES * u64::from(cpus))).unwrap_or(u32::MAX);
+    let affordable = budget(page) / (CELL_BYTES * u64::from(cpus));
+    let affordable = u32::try_from(affordable).unwrap_or(u32::MAX);
     let slots = if exact {
         wanted.max(2)
     } else {
@@ -98,6 +115,9 @@ mod tests {
 
     use super::*;
 
+    /// The sizes a page can have, in bytes.
+    const PAGES: [usize; 3] = [4 << 10, 16 << 10, 64 << 10];
+
     /// A host of so many possible CPUs, of which the first is online, with these nodes.
     fn topology(possible: u32, nodes: &[u32]) -> Topology {
         let sys = tempfile::tempdir().unwrap();
@@ -117,7 +137,7 @@ mod tests {
 
     #[test]
     fn cells_keep_to_the_budget_and_to_32_bits_on_hosts_of_any_size() {
-        for cpus in 1..=MAX_CPUS {
+        for (cpus, page) in (1..=MAX_CPUS).flat_map(|cpus| PAGES.map(|page| (cpus, page))) {
             for (wanted, exact) in [
                 (0, true),
                 (2, true),
@@ -126,9 +146,9 @@ mod tests {
                 (0, false),
                 (u32::MAX, false),
             ] {
-                let host = tables(cpus, 1, PID_MAX, wanted, exact);
+                let host = tables(cpus, 1, PID_MAX, page, wanted, exact);
                 let cells = u64::from(host.slots) * u64::from(cpus);
-                assert!(cells * CELL_BYTES <= CELL_BUDGET, "{cpus} CPUs");
+                assert!(cells * CELL_BYTES <= budget(page), "{cpus} CPUs");
                 assert_eq!(u64::from(cell_place(host.slots, 0, cpus)), cells);
                 // Slot 0 and at least one more, and no more than an occupant's word can hold.
                 assert!((2..=OCCUPANT_SLOTS).contains(&host.slots), "{cpus} CPUs");
@@ -138,7 +158,7 @@ mod tests {
 
     #[test]
     fn slots_follow_the_cgroups_between_the_limits() {
-        let slots = |cpus, wanted| tables(cpus, 1, PID_MAX, wanted, false).slots;
+        let slots = |cpus, wanted| tables(cpus, 1, PID_MAX, PAGES[0], wanted, false).slots;
         assert_eq!(slots(1, 0), 1024);
         assert_eq!(slots(1, 1024), 1024);
         assert_eq!(slots(1, 1025), 1025);
@@ -147,7 +167,19 @@ mod tests {
         // What 52 MiB hold on 128 CPUs, and on as many as there can be.
         assert_eq!(slots(128, 16384), 1331);
         assert_eq!(slots(MAX_CPUS, 16384), 20);
-        assert_eq!(tables(0, 1, PID_MAX, 5, true).cpus, 1, "no host has none");
+        assert_eq!(
+            tables(0, 1, PID_MAX, PAGES[0], 5, true).cpus,
+            1,
+            "no host has none"
+        );
+    }
+
+    #[test]
+    fn larger_pages_leave_less_for_cells() {
+        assert_eq!(PAGES.map(budget), [52 << 20, 54_329_344, 53_542_912]);
+        let slots = PAGES.map(|page| tables(128, 1, PID_MAX, page, u32::MAX, false).slots);
+        assert_eq!(slots, [1331, 1326, 1307]);
+        assert_eq!(budget(1 << 30), 0);
     }
 
     #[test]
@@ -169,14 +201,14 @@ mod tests {
     #[test]
     fn a_pid_leaves_room_for_its_tag() {
         for pid_max in [0, 1, 301, 32768, 32769, 1 << 17, PID_MAX, u32::MAX] {
-            let host = tables(1, 1, pid_max, 5, true);
+            let host = tables(1, 1, pid_max, PAGES[0], 5, true);
             assert_eq!(host.task_mask + 1, 1 << host.task_bits);
-            // The tag is a byte: the pid's upper bits plus 1. pid_max may be raised later.
-            assert!(((PID_MAX - 1) >> host.task_bits) + 1 <= 255);
+            // The pid's upper bits plus 1 are a byte, even if pid_max is raised later.
+            let tag = ((PID_MAX - 1) >> host.task_bits) + 1;
+            assert!(u8::try_from(tag).is_ok(), "{tag}");
         }
-        assert_eq!(tables(1, 1, 32768, 5, true).task_bits, 15);
-        assert_eq!(tables(1, 1, 32769, 5, true).task_bits, 16);
-        assert_eq!(tables(1, 1, PID_MAX, 5, true).task_bits, 17);
+        let bits = |pid_max| tables(1, 1, pid_max, PAGES[0], 5, true).task_bits;
+        assert_eq!((bits(32768), bits(32769), bits(PID_MAX)), (15, 16, 17));
     }
 
     #[test]
