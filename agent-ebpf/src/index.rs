@@ -101,6 +101,7 @@ mod tests {
                 assert!(!who.is_daemon());
                 assert_eq!(who.0 >> 56, 0);
                 assert_eq!((who.0 >> 24) as u32, group);
+                assert_eq!(who.0 & u64::from(last), u64::from(slot));
             }
             // One beyond is folded into slot 0 and leaves the group alone; no table is so large.
             assert_eq!(
