@@ -2,25 +2,33 @@
 //!
 //! The kernel side aggregates into flat arrays that the agent maps into its own memory. A *slot* is
 //! the small, dense `css.id` of a task's cgroup in one chosen controller; a *cell* is what one CPU
-//! has counted for one slot, at index `slot * cpus + cpu`, written by that CPU alone. Each cell
+//! has counted for one slot, at [`cell_place`], written by that CPU alone. Each cell
 //! carries the cgroup's kernfs id. A program that finds another id there adds the cell to its CPU's
 //! *retired* cell and starts afresh, so nothing counted is lost or given to the wrong cgroup.
 //! Slot 0, which the kernel never hands out, takes what lies beyond the capacity.
 #![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
 
+mod daemon;
 mod fault;
+mod index;
 pub mod kernel;
 #[cfg(target_arch = "bpf")]
 pub mod lengths;
 mod migration;
+mod page;
 mod place;
 mod rare;
 #[cfg(target_arch = "bpf")]
 pub mod slot;
 
+pub use daemon::{DAEMONS, Daemon, DaemonCell, daemon_cells, daemon_named, daemon_place};
 pub use fault::{FAULT_COUNTS, FaultCell, FaultCount};
+pub use index::{
+    MAX_CPUS, MAX_NODES, OCCUPANT_SLOTS, cell_place, cpu_of_cell, distance_place, is_beyond_slots,
+};
 pub use kernel::Layout;
 pub use migration::{MigrationCell, NODE_PAIRS, NodePair};
+pub use page::{file_page, is_among, page_node, pages_of_order};
 pub use place::{Boundary, CpuPlace};
 pub use rare::{
     Lengths, RECLAIMS, Reclaim, ReclaimKey, Reclaiming, Unthrottling, reclaim_lost, throttle_lost,
@@ -178,36 +186,6 @@ pub const fn wait_bucket(ns: u64) -> usize {
     }
 }
 
-/// The kernel daemons that reclaim, compact or collapse memory.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u32)]
-pub enum Daemon {
-    /// `kswapd<node>`.
-    Kswapd = 0,
-    /// `kcompactd<node>`.
-    Kcompactd = 1,
-    /// `khugepaged`, one for the host.
-    Khugepaged = 2,
-}
-
-impl Daemon {
-    /// All daemons, in the order of [`WaitCell::preemptions`].
-    pub const ALL: [Self; DAEMONS] = [Self::Kswapd, Self::Kcompactd, Self::Khugepaged];
-
-    /// The value of the `daemon` label.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Kswapd => "kswapd",
-            Self::Kcompactd => "kcompactd",
-            Self::Khugepaged => "khugepaged",
-        }
-    }
-}
-
-/// Number of daemons.
-pub const DAEMONS: usize = 3;
-
 /// What one CPU counted for one slot at `sched_switch` and `sched_migrate_task`: three cache lines.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -301,7 +279,7 @@ impl Occupant {
     #[inline(always)]
     #[must_use]
     pub const fn user(slot: u32, group: u32) -> Self {
-        Self((group as u64) << 24 | (slot & 0xff_ffff) as u64)
+        Self((group as u64) << 24 | (slot & (OCCUPANT_SLOTS - 1)) as u64)
     }
 
     /// Something whose cause does not depend on who waits.
@@ -397,24 +375,6 @@ pub struct TaskEntry {
 
 /// No total is remembered in [`TaskEntry::throttled_ns`].
 pub const THROTTLE_UNKNOWN: u64 = u64::MAX;
-
-/// One reclaim daemon of one NUMA node, at index `daemon * DAEMON_NODES + node`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DaemonCell {
-    /// Times it was switched in after sleeping.
-    pub wakeups: u64,
-    /// Its time on CPUs, in nanoseconds.
-    pub on_cpu_ns: u64,
-    /// Its own wait on run queues, in nanoseconds.
-    pub wait_ns: u64,
-    /// Whether it was to go on when it was last switched out. One that was not seen yet sleeps, as
-    /// daemons mostly do.
-    pub runnable: u64,
-}
-
-/// NUMA nodes a [`DaemonCell`] exists for; daemons of higher nodes are counted in the last.
-pub const DAEMON_NODES: usize = 64;
 
 #[cfg(feature = "user")]
 mod pod {

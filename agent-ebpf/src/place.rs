@@ -145,3 +145,57 @@ impl CpuPlace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MAX_CPUS, MAX_NODES};
+
+    const LEVELS: [Boundary; 6] = [
+        Boundary::Core,
+        Boundary::Cluster,
+        Boundary::Llc,
+        Boundary::Die,
+        Boundary::Node,
+        Boundary::Package,
+    ];
+
+    fn at(level: Boundary, id: u16) -> CpuPlace {
+        let mut place = CpuPlace::UNKNOWN;
+        if let Some(place) = place.id_mut(level) {
+            *place = id;
+        }
+        place
+    }
+
+    #[test]
+    fn ids_at_their_limits_differ_from_each_other_and_from_unreported() {
+        const LAST_CPU: u16 = (MAX_CPUS - 1) as u16;
+        const LAST_NODE: u16 = (MAX_NODES - 1) as u16;
+        const _: () = assert!(MAX_CPUS <= CpuPlace::UNREPORTED as u32);
+        let ids = [
+            0,
+            1,
+            63,
+            64,
+            LAST_NODE - 1,
+            LAST_NODE,
+            LAST_CPU - 1,
+            LAST_CPU,
+        ];
+        for level in LEVELS {
+            for from in ids {
+                assert_eq!(at(level, from).id(level), Some(from));
+                for to in ids {
+                    let expected = if from == to { Boundary::None } else { level };
+                    assert_eq!(at(level, from).boundary(at(level, to)), expected);
+                }
+                for unreported in [at(level, CpuPlace::UNREPORTED), CpuPlace::UNKNOWN] {
+                    assert_eq!(at(level, from).boundary(unreported), Boundary::None);
+                    assert_eq!(unreported.boundary(at(level, from)), Boundary::None);
+                    assert!(!at(level, from).between_nodes(unreported));
+                }
+            }
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use aya_ebpf::{helpers::bpf_get_smp_processor_id, maps::Array};
 
 use crate::{
-    Cell,
+    Cell, cell_place,
     kernel::{self, Access, Css, Task},
 };
 
@@ -43,7 +43,7 @@ impl<A: Access> Seat<A> {
     #[inline(always)]
     #[must_use]
     pub fn place(self, cpu: u32) -> u32 {
-        self.index * kernel::cpus() + cpu
+        cell_place(self.index, cpu, kernel::cpus())
     }
 
     /// The cell of this slot on `cpu`, which must be this CPU; started afresh if it was another

@@ -13,7 +13,7 @@ example: reduce_btf /sys/kernel/btf/vmlinux /tmp/vmlinux.btf";
 
 fn main() -> anyhow::Result<()> {
     let files: Vec<PathBuf> = env::args_os().skip(1).map(PathBuf::from).collect();
-    if files.is_empty() || files.len() % 2 != 0 {
+    if files.is_empty() || !files.len().is_multiple_of(2) {
         bail!("{} file names were given\n{USAGE}", files.len());
     }
     for pair in files.chunks(2) {

@@ -8,10 +8,9 @@ use std::{
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
-use stallscope_ebpf::{Host, kernel::ABSENT};
+use stallscope_ebpf::Host;
 
 use crate::{
-    btf::{Btf, Enumerator, KERNEL_BTF},
     cgroup::{Controller, Hierarchy, Watch},
     collector::{OwnerRows, Rows},
     exposition::{Encoder, Format},
@@ -25,9 +24,12 @@ use crate::{
 
 mod bound;
 mod families;
+mod host;
 
 pub use bound::map_bound;
 pub use families::METRICS;
+pub use host::tables;
+use host::{MAX_SLOTS, check_cpus, host, kernel};
 
 /// How an agent is set up.
 #[derive(Clone, Debug)]
@@ -58,14 +60,6 @@ impl Default for Config {
         }
     }
 }
-
-/// Kernel memory that per-CPU cells may take at most, in bytes: with the tables of fixed size under
-/// 64 MB on 128 CPUs.
-const CELL_BUDGET: u64 = 52 << 20;
-/// Bytes of all cells of one slot on one CPU.
-const CELL_BYTES: u64 = 192 + 64 + 64;
-const MIN_SLOTS: u32 = 1024;
-const MAX_SLOTS: u32 = 16384;
 
 /// One probe with what it has counted.
 struct Instance {
@@ -116,6 +110,7 @@ impl Agent {
     /// [`Agent::status`].
     pub fn start(config: Config, registry: prometheus::Registry) -> anyhow::Result<Self> {
         let topology = Topology::read(&config.sys)?;
+        check_cpus(&topology, aya::util::nr_cpus().map_err(|(_, error)| error)?)?;
         let hierarchy = match &config.cgroup_root {
             Some(root) => Hierarchy::at(root, config.controller),
             None => Hierarchy::discover(std::path::Path::new("/proc"), config.controller),
@@ -375,64 +370,6 @@ impl Agent {
         self.instances
             .iter()
             .filter_map(|i| i.running.as_ref().map(|r| (i.probe.name, r)))
-    }
-}
-
-/// What is known of this kernel, for tables of the sizes in `host`.
-fn kernel(
-    hierarchy: &Hierarchy,
-    mut host: Host,
-    topology: &Topology,
-    disabled: Vec<String>,
-) -> anyhow::Result<Kernel> {
-    let btf = Btf::read(std::path::Path::new(KERNEL_BTF))?;
-    let layout = btf.layout(hierarchy.controller());
-    host.page_node_shift = btf.page_node_shift().unwrap_or(64);
-    host.page_shift = rustix::param::page_size().trailing_zeros();
-    host.page_head_bit = btf
-        .enumerator(Enumerator::PAGE_HEAD)
-        .map_or(ABSENT, |bit| bit as u32);
-    host.in_user_fault_bit = btf.in_user_fault_bit().unwrap_or(0);
-    Kernel::new(btf, layout, host, hierarchy.clone(), topology, disabled)
-}
-
-/// The tables' sizes for this host: `wanted` slots, but no more than the memory budget allows.
-fn host(topology: &Topology, wanted: u32, exact: bool) -> Host {
-    let pid_max = std::fs::read_to_string("/proc/sys/kernel/pid_max")
-        .ok()
-        .and_then(|text| text.trim().parse::<u32>().ok())
-        .unwrap_or(PID_MAX);
-    let nodes = topology
-        .nodes()
-        .iter()
-        .map(|node| node.id + 1)
-        .max()
-        .unwrap_or(1);
-    let cpus = topology.possible_cpus();
-    tables(cpus, nodes, pid_max, wanted, exact)
-}
-
-/// The largest `kernel.pid_max`.
-const PID_MAX: u32 = 1 << 22;
-
-/// The tables' sizes for a host.
-fn tables(cpus: u32, nodes: u32, pid_max: u32, wanted: u32, exact: bool) -> Host {
-    let cpus = cpus.max(1);
-    let affordable =
-        u32::try_from(CELL_BUDGET / (CELL_BYTES * u64::from(cpus))).unwrap_or(u32::MAX);
-    let slots = if exact {
-        wanted.max(2)
-    } else {
-        wanted.clamp(MIN_SLOTS, MAX_SLOTS)
-    };
-    let task_bits = pid_max.next_power_of_two().trailing_zeros().clamp(15, 17);
-    Host {
-        cpus,
-        slots: slots.min(affordable),
-        task_mask: (1 << task_bits) - 1,
-        task_bits,
-        nodes,
-        ..Host::default()
     }
 }
 

@@ -13,7 +13,7 @@ pub use prototype::Argument;
 
 use std::{collections::HashMap, fs, path::Path};
 
-use stallscope_ebpf::Layout;
+use stallscope_ebpf::{Layout, MAX_NODES};
 
 use crate::cgroup::Controller;
 
@@ -386,10 +386,18 @@ impl Btf {
     pub fn page_node_shift(&self) -> Option<u32> {
         let zonerefs = self.array_length(asked::ZONEREFS.0, asked::ZONEREFS.1)?;
         let zones = self.enumerator(Enumerator::MAX_NR_ZONES)? as u32;
-        let nodes = zonerefs.checked_sub(1)?.checked_div(zones)?;
-        // One possible node is CONFIG_NUMA=n: the word holds no node.
-        (nodes > 1).then(|| 64 - nodes.next_power_of_two().trailing_zeros())
+        node_shift(zonerefs, zones)
     }
+}
+
+/// The same for a kernel whose zonelists have so many entries, the last of which ends the list, and
+/// whose nodes have so many zones.
+fn node_shift(zonerefs: u32, zones: u32) -> Option<u32> {
+    let nodes = zonerefs.checked_sub(1)?.checked_div(zones)?;
+    // One possible node is CONFIG_NUMA=n: the word holds no node.
+    (2..=MAX_NODES)
+        .contains(&nodes)
+        .then(|| 64 - nodes.next_power_of_two().trailing_zeros())
 }
 
 impl Type {
@@ -439,6 +447,23 @@ mod tests {
                 .unwrap_or_default()
                 .contains("beyond its end")
         );
+    }
+
+    #[test]
+    fn the_place_of_a_pages_node_follows_from_the_length_of_a_zonelist() {
+        // DMA, DMA32, NORMAL, MOVABLE and DEVICE, as configured.
+        for zones in 2..=6 {
+            for bits in 1..=10 {
+                let zonerefs = (1 << bits) * zones + 1;
+                assert_eq!(node_shift(zonerefs, zones), Some(64 - bits));
+            }
+            assert_eq!(node_shift(zones + 1, zones), None, "one node");
+            // More nodes than a kernel can be built for: it is something else.
+            assert_eq!(node_shift(MAX_NODES * 2 * zones + 1, zones), None);
+        }
+        for (zonerefs, zones) in [(0, 4), (1, 4), (u32::MAX, 1), (u32::MAX, 0)] {
+            assert_eq!(node_shift(zonerefs, zones), None, "{zonerefs} of {zones}");
+        }
     }
 
     #[test]

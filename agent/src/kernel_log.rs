@@ -8,10 +8,14 @@ use aya_log::EbpfLogger;
 /// The target of these messages, as `RUST_LOG` names it.
 pub const TARGET: &str = "stallscope::kernel";
 
-/// Bytes of the ring buffer that carries them; a multiple of every page size there is.
+/// Bytes of the ring buffer that carries them: while nobody wants them, and while somebody does.
+/// Powers of two and multiples of every page size there is, as the kernel demands.
+pub const RING_BYTES: [u32; 2] = [1 << 16, 1 << 17];
+
+/// The one of [`RING_BYTES`] for now.
 #[must_use]
 pub fn ring_bytes() -> u32 {
-    if enabled() { 1 << 17 } else { 1 << 16 }
+    RING_BYTES[usize::from(enabled())]
 }
 
 /// The map that carries them in objects that have any.

@@ -17,16 +17,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
+use stallscope_ebpf::{MAX_CPUS, MAX_NODES};
 
 pub use cpu_list::{CpuList, ListError};
 pub use metrics::METRICS;
 pub use stallscope_ebpf::{Boundary, CpuPlace};
 
-/// The highest CPU id accepted: `CONFIG_NR_CPUS` goes no further than 8192 on either architecture.
-pub const MAX_CPU: u32 = 8191;
+/// The highest CPU id accepted.
+pub const MAX_CPU: u32 = MAX_CPUS - 1;
 
-/// The highest NUMA node id accepted: `CONFIG_NODES_SHIFT` goes no further than 10.
-pub const MAX_NODE: u32 = 1023;
+/// The highest NUMA node id accepted.
+pub const MAX_NODE: u32 = MAX_NODES - 1;
 
 /// The host's shape at the moment it was read; CPUs that come online later need another [`Topology::read`].
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]

@@ -107,10 +107,10 @@ fn a_field_that_is_gone_is_named() {
                 .filter(|name| position(&blob, name).is_some())
                 .fold(blob.clone(), |blob, name| rename(&blob, name));
             let faults = faults(expected, &machine.kernel(parse(&gone)));
-            let named = faults
+            let told = faults
                 .iter()
                 .any(|fault| fault.starts_with(&format!("{field}:")));
-            assert!(named, "{}, without {field}: {faults:#?}", expected.name);
+            assert!(told, "{}, without {field}: {faults:#?}", expected.name);
         }
     }
 }

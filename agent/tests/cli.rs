@@ -124,12 +124,17 @@ fn an_agent_that_does_not_answer_is_named() {
 
 #[test]
 fn something_else_at_the_agents_address_is_told_apart() {
-    use std::io::{Read as _, Write as _};
+    use std::io::{BufRead as _, BufReader, Write as _};
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address").to_string();
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a client");
-        let _ = stream.read(&mut [0; 1024]);
+        // All of it: closed with a part unread, the connection is reset and the answer lost.
+        let lines = BufReader::new(&stream).lines();
+        let _ = lines
+            .map_while(Result::ok)
+            .take_while(|line| !line.is_empty())
+            .count();
         let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n<html>");
     });
     let output = stallscope(&["status", "--agent", &address]);

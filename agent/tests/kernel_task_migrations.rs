@@ -164,9 +164,12 @@ fn a_slot_taken_over_counts_for_each_cgroup_apart() {
     }
 }
 
-/// A host that has this one's first two CPUs, on either side of `boundary`.
+/// A host that has this one's first two CPUs, on either side of `boundary`, and of the others knows
+/// nothing.
 fn two_cpus(boundary: Boundary) -> TempDir {
     let sys = fixture::sys("vm-2-cpus");
+    let possible = fs::read_to_string("/sys/devices/system/cpu/possible").unwrap();
+    fixture::write(&sys, "cpu/possible", possible.trim());
     let mut cpus = vec![
         ("topology/core_cpus_list", "0-1"),
         ("topology/cluster_cpus_list", "0-1"),

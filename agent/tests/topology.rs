@@ -11,6 +11,8 @@ mod arm64;
 mod fixture;
 #[path = "topology/host.rs"]
 mod host;
+#[path = "topology/limits.rs"]
+mod limits;
 #[path = "topology/malformed.rs"]
 mod malformed;
 #[path = "topology/output.rs"]

@@ -22,15 +22,16 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, FEntryContext, ProbeContext},
 };
 use stallscope_ebpf::{
-    FaultCell, FaultCount,
+    FaultCell, FaultCount, file_page, is_among,
     kernel::{
         self, Access, FAULT_FLAG_WRITE, PF_KTHREAD, Page, Probed, TNF_FAULT_LOCAL, Task, Typed,
         VM_SHARED, VmFault,
     },
+    pages_of_order,
     slot::{self, Seat},
 };
 
-/// What this CPU counted by slot, at `slot * cpus + cpu`.
+/// What this CPU counted by slot, at `cell_place`.
 #[map]
 static CELLS: Array<FaultCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// By CPU: what its cells counted for cgroups that lost their slot.
@@ -88,8 +89,8 @@ fn file_map<A: Access, B: Access>(
     if vmf.flags() & FAULT_FLAG_WRITE != 0 && vma.flags() & VM_SHARED == 0 {
         return;
     }
-    let first = (address.wrapping_sub(vma.start()) >> kernel::page_shift()) + vma.pgoff();
-    let asked_for = vmf.pgoff().wrapping_sub(first) < u64::from(nr);
+    let first = file_page(address, vma.start(), vma.pgoff(), kernel::page_shift());
+    let asked_for = is_among(vmf.pgoff(), first, nr);
     let Some(cell) = cell(task) else { return };
     // SAFETY: a pointer into the map's value, written by this CPU alone.
     let cell = unsafe { &mut *cell };
@@ -122,7 +123,7 @@ fn allocated<A: Access>(task: Task<A>, page: Page<Typed>, order: u32, gfp: u32) 
     if page.is_null() || !task.in_user_fault() {
         return;
     }
-    first_touch(task, page.flags(), 1 << (order & 31));
+    first_touch(task, page.flags(), pages_of_order(order));
 }
 
 /// First touch by allocation, where neither trampolines nor kprobes are to be had.

@@ -17,13 +17,13 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use stallscope_ebpf::{
-    Boundary, CpuPlace, MigrationCell, NodePair,
+    Boundary, CpuPlace, MigrationCell, NodePair, distance_place,
     kernel::{self, Task, Typed},
     lengths,
     slot::{self, Seat},
 };
 
-/// What this CPU counted by slot, at `slot * cpus + cpu`: this CPU moves the task, which may come
+/// What this CPU counted by slot, at `cell_place`: this CPU moves the task, which may come
 /// from another and go to a third.
 #[map]
 static CELLS: Array<MigrationCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -33,7 +33,7 @@ static RETIRED: Array<MigrationCell> = Array::with_max_entries(1, BPF_F_MMAPABLE
 /// By CPU: where it is.
 #[map]
 static PLACES: Array<CpuPlace> = Array::with_max_entries(1, 0);
-/// NUMA distances at `from * nodes + to`; 0 where the firmware tells none.
+/// NUMA distances at [`distance_place`]; 0 where the firmware tells none.
 #[map]
 static DISTANCES: Array<u32> = Array::with_max_entries(1, 0);
 /// Migrations by cgroup, source and destination node. A hash, because such moves are the rare ones
@@ -53,7 +53,7 @@ static UNPAIRED: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// `cell` is this CPU's.
 #[inline(always)]
 unsafe fn between_nodes(cell: *mut MigrationCell, from: CpuPlace, to: CpuPlace, cpu: u32) {
-    let place = u32::from(from.node) * kernel::nodes() + u32::from(to.node);
+    let place = distance_place(from.node, to.node, kernel::nodes());
     if let Some(distance) = DISTANCES.get(place) {
         // SAFETY: the caller's.
         unsafe { (*cell).distance += u64::from(*distance) };

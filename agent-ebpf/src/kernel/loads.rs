@@ -5,7 +5,7 @@ use core::{marker::PhantomData, ptr::addr_of};
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel};
 
 use super::{ABSENT, Layout};
-use crate::Host;
+use crate::{Host, page_node};
 
 #[unsafe(no_mangle)]
 static LAYOUT: Layout = Layout::NONE;
@@ -18,7 +18,7 @@ static HOST: Host = Host {
     page_node_shift: 0,
     nodes: 1,
     in_user_fault_bit: 0,
-    page_shift: 12,
+    page_shift: 0,
     page_head_bit: ABSENT,
     reserved: 0,
 };
@@ -243,12 +243,7 @@ impl<A: Access> Page<A> {
     #[inline(always)]
     #[must_use]
     pub fn node(flags: u64) -> u32 {
-        let shift = page_node_shift();
-        if shift < 64 {
-            (flags >> shift) as u32
-        } else {
-            0
-        }
+        page_node(flags, page_node_shift())
     }
 
     /// Pages of the folio this is, whose flags these are; 0 where that cannot be told.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aya::maps::{Map, MapType};
 
-use super::{MAX_SLOTS, PID_MAX, kernel, tables};
+use super::host::{MAX_SLOTS, PID_MAX, kernel, tables};
 use crate::{
     cgroup::Hierarchy,
     overhead::{map_data, memlock},
@@ -36,7 +36,8 @@ pub fn map_bound(cpus: u32) -> anyhow::Result<MapBound> {
     let here = u64::from(topology.possible_cpus());
     let hierarchy = Hierarchy::discover(Path::new("/proc"), None)?;
     let nodes = cpus.div_ceil(CPUS_OF_NODE);
-    let host = tables(cpus, nodes, PID_MAX, MAX_SLOTS, false);
+    let page = rustix::param::page_size();
+    let host = tables(cpus, nodes, PID_MAX, page, MAX_SLOTS, false);
     let kernel = kernel(&hierarchy, host, &topology, Vec::new())?;
     let mut bytes = 0;
     for probe in PROBES {

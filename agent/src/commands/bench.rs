@@ -16,6 +16,7 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 use serde_json::{Value, json};
+use stallscope_ebpf::MAX_CPUS;
 
 use super::start_logging;
 use crate::{
@@ -37,7 +38,7 @@ enum What {
     /// Print the most kernel memory that the maps take on a host of so many CPUs
     MapBound {
         /// Possible CPUs
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CPUS)))]
         cpus: u32,
     },
 }

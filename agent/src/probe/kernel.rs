@@ -20,8 +20,8 @@ pub struct Kernel {
     pub host: Host,
     /// The cgroups that are told apart.
     pub hierarchy: Hierarchy,
-    /// NUMA node of each possible CPU; 0 where unknown.
-    pub cpu_nodes: Vec<u32>,
+    /// NUMA node of each possible CPU; none where it is not known, as for one that was offline.
+    pub cpu_nodes: Vec<Option<u32>>,
     /// Where each possible CPU is.
     pub places: Vec<CpuPlace>,
     /// The boundaries that this host reports, nearest first.
@@ -56,9 +56,7 @@ impl Kernel {
     ) -> anyhow::Result<Self> {
         let program_btf = ProgramBtf::parse(btf.as_bytes(), Endianness::default())
             .context("cannot parse the kernel's type information")?;
-        let cpu_nodes = (0..host.cpus)
-            .map(|cpu| topology.node_of(cpu).unwrap_or(0))
-            .collect();
+        let cpu_nodes = cpu_nodes(topology, host.cpus);
         let distances = (0..host.nodes)
             .flat_map(|from| (0..host.nodes).map(move |to| (from, to)))
             .map(|(from, to)| topology.distance(from, to).unwrap_or(0))
@@ -88,6 +86,17 @@ impl Kernel {
     }
 }
 
+/// The node of each CPU. Where there is only one, CPUs that are offline will be on it too.
+fn cpu_nodes(topology: &Topology, cpus: u32) -> Vec<Option<u32>> {
+    let only = match topology.nodes() {
+        [node] => Some(node.id),
+        _ => None,
+    };
+    (0..cpus)
+        .map(|cpu| topology.node_of(cpu).or(only))
+        .collect()
+}
+
 const NUMA_BALANCING: &str = "/proc/sys/kernel/numa_balancing";
 
 /// Whether the kernel samples; if not, why not.
@@ -107,7 +116,37 @@ fn numa_balancing(path: &Path) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::numa_balancing;
+    use super::{Topology, cpu_nodes, numa_balancing};
+
+    /// The nodes of four CPUs, of which all but the last are online.
+    fn nodes(cpulists: &[(u32, &str)]) -> Vec<Option<u32>> {
+        let sys = tempfile::tempdir().unwrap();
+        let write = |path: &str, content: &str| {
+            let path = sys.path().join("devices/system").join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        };
+        write("cpu/possible", "0-3");
+        write("cpu/present", "0-3");
+        write("cpu/online", "0-2");
+        for (node, cpus) in cpulists {
+            write(&format!("node/node{node}/cpulist"), cpus);
+        }
+        cpu_nodes(&Topology::read(sys.path()).unwrap(), 4)
+    }
+
+    #[test]
+    fn the_node_of_an_offline_cpu_is_not_made_up() {
+        let (first, last) = (Some(0), Some(1023));
+        assert_eq!(
+            nodes(&[(0, "0-1"), (1023, "2")]),
+            [first, first, last, None]
+        );
+        // It could come online on the node that has no CPUs yet.
+        assert_eq!(nodes(&[(0, "0-2"), (1, "")]), [first, first, first, None]);
+        assert_eq!(nodes(&[(1023, "0-2")]), [last; 4], "there is no other");
+        assert_eq!(nodes(&[]), [first; 4], "a kernel without NUMA");
+    }
 
     #[test]
     fn numa_balancing_is_off_on_or_not_there() {

@@ -1,8 +1,8 @@
 //! Time on CPUs and time waiting for one, split by cause; and what the reclaim daemons took.
 
 use stallscope_ebpf::{
-    CAUSES, Cause, DAEMON_NODES, DAEMONS, Daemon, DaemonCell, Host, Ring, SlotOwner,
-    WAIT_BOUNDS_NS, WAIT_BUCKETS, WaitCell,
+    CAUSES, Cause, DAEMONS, Daemon, DaemonCell, Host, Ring, SlotOwner, WAIT_BOUNDS_NS,
+    WAIT_BUCKETS, WaitCell, cell_place, cpu_of_cell, daemon_cells, daemon_place, is_beyond_slots,
 };
 
 use crate::{
@@ -70,12 +70,12 @@ pub static PROBE: Probe = Probe {
     ],
     map_sizes: |host: &Host| {
         vec![
-            ("CELLS", host.slots * host.cpus),
+            ("CELLS", cell_place(host.slots, 0, host.cpus)),
             ("RETIRED", host.cpus),
             ("OWNERS", host.slots),
             ("RINGS", host.cpus),
             ("TASKS", host.task_mask + 1),
-            ("DAEMONS", (DAEMONS * DAEMON_NODES) as u32),
+            ("DAEMONS", daemon_cells(host.nodes)),
         ]
     },
     prepare: None,
@@ -86,8 +86,8 @@ pub static PROBE: Probe = Probe {
             owners: Mapped::open(ebpf, "OWNERS")?,
             rings: Mapped::open(ebpf, "RINGS")?,
             daemons: Mapped::open(ebpf, "DAEMONS")?,
-            cpu_nodes: kernel.cpu_nodes.clone(),
-            nodes: kernel.host.nodes as usize,
+            nodes: NodeColumns::new(&kernel.cpu_nodes),
+            highest: kernel.host.nodes,
         }))
     },
 };
@@ -113,7 +113,7 @@ static RUN_QUEUE_WAIT_SECONDS: Metric = Metric {
 static CPU_SECONDS: Metric = Metric {
     name: "stallscope_cpu_seconds_total",
     kind: Kind::Counter,
-    help: "Time on CPUs, by the NUMA node of the CPU; counted when a task leaves its CPU.",
+    help: "Time on CPUs, by the NUMA node of the CPU; counted when a task leaves its CPU. Of CPUs whose node was not known when the agent started, node is (other).",
     labels: &["node"],
     scope: Scope::Owner,
     source: "`sched_switch`: `rq->clock`",
@@ -170,8 +170,54 @@ struct CpuWait {
     owners: Mapped<SlotOwner>,
     rings: Mapped<Ring>,
     daemons: Mapped<DaemonCell>,
-    cpu_nodes: Vec<u32>,
-    nodes: usize,
+    nodes: NodeColumns,
+    /// The highest node's number + 1.
+    highest: u32,
+}
+
+/// The time on CPUs in a row: a place for each node with CPUs, and one for all CPUs whose node is not
+/// known, if there are any.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct NodeColumns {
+    labels: Vec<String>,
+    of_cpu: Vec<usize>,
+    /// Whether the last is of CPUs whose node is not known.
+    unknown: bool,
+}
+
+impl NodeColumns {
+    fn new(cpu_nodes: &[Option<u32>]) -> Self {
+        let mut nodes: Vec<_> = cpu_nodes.iter().flatten().collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        let place = |node: &Option<u32>| {
+            let known = node
+                .as_ref()
+                .and_then(|node| nodes.binary_search(&node).ok());
+            known.unwrap_or(nodes.len())
+        };
+        let of_cpu: Vec<_> = cpu_nodes.iter().map(place).collect();
+        let unknown = of_cpu.contains(&nodes.len());
+        let mut labels: Vec<_> = nodes.iter().map(ToString::to_string).collect();
+        labels.extend(unknown.then(|| "(other)".to_owned()));
+        Self {
+            labels,
+            of_cpu,
+            unknown,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Labels with their times, less an unknown node's that none of was spent on.
+    fn samples<'a>(&'a self, row: &'a [u64]) -> impl Iterator<Item = (&'a str, u64)> {
+        let last = self.len() - usize::from(self.unknown);
+        let all = self.labels.iter().zip(row).enumerate();
+        all.filter(move |(place, (_, ns))| *place < last || **ns != 0)
+            .map(|(_, (label, ns))| (label.as_str(), *ns))
+    }
 }
 
 /// Places in a row, after the time on CPUs of each node.
@@ -186,9 +232,9 @@ impl CpuWait {
     }
 
     fn add(&self, row: &mut [u64], cell: &WaitCell, cpu: usize) {
-        let node = self.cpu_nodes.get(cpu).map_or(0, |node| *node as usize);
-        let (nodes, rest) = row.split_at_mut(self.nodes);
-        if let Some(sum) = nodes.get_mut(node) {
+        let (nodes, rest) = row.split_at_mut(self.nodes.len());
+        let node = self.nodes.of_cpu.get(cpu);
+        if let Some(sum) = node.and_then(|place| nodes.get_mut(*place)) {
             *sum += cell.on_cpu_ns;
         }
         let parts = cell.wait_ns.into_iter().chain(
@@ -206,7 +252,7 @@ impl CpuWait {
 impl Collector for CpuWait {
     fn columns(&self) -> Columns {
         Columns {
-            width: self.nodes + WIDTH,
+            width: self.nodes.len() + WIDTH,
             wrapping: WAIT_BUCKETS + DAEMONS,
         }
     }
@@ -220,7 +266,7 @@ impl Collector for CpuWait {
         }
         let cpus = self.cpus();
         for place in 0..self.cells.len() {
-            let overflow = place < cpus;
+            let overflow = is_beyond_slots(place, cpus);
             if !overflow && self.cells.first_word(place) == Some(0) {
                 continue;
             }
@@ -229,37 +275,40 @@ impl Collector for CpuWait {
                 && self.cells.first_word(place) == Some(cell.cgroup)
                 && (!overflow || cell.on_cpu_ns != 0 || cell.wait_ns != [0; CAUSES])
             {
-                self.add(rows.row(CgroupId(cell.cgroup)), &cell, place % cpus);
+                self.add(
+                    rows.row(CgroupId(cell.cgroup)),
+                    &cell,
+                    cpu_of_cell(place, cpus),
+                );
             }
         }
     }
 
     fn encode(&self, owners: &OwnerRows<'_>, out: &mut Encoder) {
-        let wait =
-            |row: &[u64]| -> u64 { row[self.nodes + WAIT..self.nodes + BUCKETS].iter().sum() };
+        let nodes = self.nodes.len();
+        let wait = |row: &[u64]| -> u64 { row[nodes + WAIT..nodes + BUCKETS].iter().sum() };
         let mut family = out.family(&STALL_SECONDS);
         for (labels, row) in &owners.rows {
             for cause in Cause::ALL {
-                let ns = row[self.nodes + WAIT + cause as usize];
+                let ns = row[nodes + WAIT + cause as usize];
                 family.sample(Some(labels), &[cause.label()], Value::Nanoseconds(ns));
             }
         }
         let mut family = out.family(&RUN_QUEUE_WAIT_SECONDS);
         for (labels, row) in &owners.rows {
-            let buckets = &row[self.nodes + BUCKETS..self.nodes + PREEMPTED];
+            let buckets = &row[nodes + BUCKETS..nodes + PREEMPTED];
             family.histogram(Some(labels), &[], &WAIT_BOUNDS_NS, buckets, wait(row));
         }
-        let nodes: Vec<String> = (0..self.nodes).map(|node| node.to_string()).collect();
         let mut family = out.family(&CPU_SECONDS);
         for (labels, row) in &owners.rows {
-            for (node, ns) in nodes.iter().zip(*row) {
-                family.sample(Some(labels), &[node], Value::Nanoseconds(*ns));
+            for (node, ns) in self.nodes.samples(row) {
+                family.sample(Some(labels), &[node], Value::Nanoseconds(ns));
             }
         }
         let mut family = out.family(&PREEMPTIONS);
         for (labels, row) in &owners.rows {
             for daemon in Daemon::ALL {
-                let count = row[self.nodes + PREEMPTED + daemon as usize];
+                let count = row[nodes + PREEMPTED + daemon as usize];
                 family.sample(Some(labels), &[daemon.label()], Value::Count(count));
             }
         }
@@ -289,7 +338,12 @@ impl Collector for CpuWait {
             .filter_map(|cpu| self.rings.get(cpu))
             .map(|ring| ring.collisions)
             .sum();
-        vec![("task_table_collision", collisions)]
+        let homeless = daemon_cells(self.highest) - 1;
+        let homeless = self.daemons.first_word(homeless as usize).unwrap_or(0);
+        vec![
+            ("task_table_collision", collisions),
+            ("daemon_of_new_node", homeless),
+        ]
     }
 }
 
@@ -297,9 +351,9 @@ impl CpuWait {
     fn encode_daemons(&self, out: &mut Encoder) {
         let mut cells = Vec::new();
         for daemon in Daemon::ALL {
-            for node in 0..DAEMON_NODES {
-                let place = daemon as usize * DAEMON_NODES + node;
-                let Some(cell) = self.daemons.get(place) else {
+            for node in 0..self.highest {
+                let place = daemon_place(daemon, node, self.highest);
+                let Some(cell) = place.and_then(|place| self.daemons.get(place as usize)) else {
                     continue;
                 };
                 if cell.on_cpu_ns != 0 || cell.wakeups != 0 {
@@ -325,5 +379,48 @@ impl CpuWait {
         for (daemon, node, cell) in &cells {
             family.sample(None, &[daemon, node], Value::Nanoseconds(cell.wait_ns));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stallscope_ebpf::{MAX_CPUS, MAX_NODES};
+
+    use super::*;
+
+    #[test]
+    fn time_goes_to_the_node_of_its_cpu_whatever_the_nodes_numbers() {
+        let nodes = NodeColumns::new(&[Some(1023), Some(0), Some(64), Some(0)]);
+        assert_eq!(nodes.labels, ["0", "64", "1023"]);
+        assert_eq!(nodes.of_cpu, [2, 0, 1, 0]);
+        // A node without time is one without time; nodes between them do not exist.
+        let samples: Vec<_> = nodes.samples(&[5, 0, 7, 9, 9]).collect();
+        assert_eq!(samples, [("0", 5), ("64", 0), ("1023", 7)]);
+    }
+
+    #[test]
+    fn time_on_a_cpu_of_unknown_node_is_no_known_nodes() {
+        let nodes = NodeColumns::new(&[Some(0), None, Some(1), None]);
+        assert_eq!(nodes.of_cpu, [0, 2, 1, 2]);
+        let samples: Vec<_> = nodes.samples(&[0, 6, 5]).collect();
+        assert_eq!(samples, [("0", 0), ("1", 6), ("(other)", 5)]);
+        let samples: Vec<_> = nodes.samples(&[0, 6, 0]).collect();
+        assert_eq!(samples, [("0", 0), ("1", 6)]);
+        let none: Vec<_> = NodeColumns::new(&[None])
+            .samples(&[3])
+            .map(|s| s.1)
+            .collect();
+        assert_eq!(none, [3]);
+    }
+
+    #[test]
+    fn one_cpu_has_one_node_and_the_largest_host_has_all() {
+        let one = NodeColumns::new(&[Some(0)]);
+        assert_eq!((one.len(), &one.of_cpu[..]), (1, &[0][..]));
+        let all: Vec<_> = (0..MAX_CPUS).map(|cpu| Some(cpu % MAX_NODES)).collect();
+        let all = NodeColumns::new(&all);
+        assert_eq!((all.len(), all.unknown), (1024, false));
+        let last = all.of_cpu[MAX_CPUS as usize - 1];
+        assert_eq!((last, all.labels[last].as_str()), (1023, "1023"));
     }
 }

@@ -1,6 +1,6 @@
 //! Page faults by locality: new memory, pages of files, and what NUMA balancing samples.
 
-use stallscope_ebpf::{FAULT_COUNTS, FaultCell, FaultCount, Host};
+use stallscope_ebpf::{FAULT_COUNTS, FaultCell, FaultCount, Host, cell_place, is_beyond_slots};
 
 use crate::{
     btf::Enumerator,
@@ -149,7 +149,12 @@ pub static PROBE: Probe = Probe {
         &FILE_MAP_PAGES,
         &HINTING_FAULTS,
     ],
-    map_sizes: |host: &Host| vec![("CELLS", host.slots * host.cpus), ("RETIRED", host.cpus)],
+    map_sizes: |host: &Host| {
+        vec![
+            ("CELLS", cell_place(host.slots, 0, host.cpus)),
+            ("RETIRED", host.cpus),
+        ]
+    },
     prepare: None,
     open: |ebpf, kernel, attached| {
         Ok(Box::new(PageFaults {
@@ -355,7 +360,7 @@ impl Collector for PageFaults {
             add(rows.retired(), &cell);
         }
         for place in 0..self.cells.len() {
-            let overflow = place < cpus;
+            let overflow = is_beyond_slots(place, cpus);
             if !overflow && self.cells.first_word(place) == Some(0) {
                 continue;
             }

@@ -7,7 +7,10 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap as BpfHashMap, Map, MapData},
 };
-use stallscope_ebpf::{Boundary, CpuPlace, Host, MigrationCell, NODE_PAIRS, NodePair};
+use stallscope_ebpf::{
+    Boundary, CpuPlace, Host, MigrationCell, NODE_PAIRS, NodePair, cell_place, distance_place,
+    is_beyond_slots,
+};
 
 use crate::{
     cgroup::CgroupId,
@@ -43,7 +46,7 @@ pub static PROBE: Probe = Probe {
     metrics: &[&MIGRATIONS, &BETWEEN_NODES, &DISTANCE],
     map_sizes: |host: &Host| {
         vec![
-            ("CELLS", host.slots * host.cpus),
+            ("CELLS", cell_place(host.slots, 0, host.cpus)),
             ("RETIRED", host.cpus),
             ("PLACES", host.cpus),
             ("DISTANCES", host.nodes * host.nodes),
@@ -93,7 +96,9 @@ fn prepare(ebpf: &mut Ebpf, kernel: &Kernel) -> anyhow::Result<()> {
     }
     let map = ebpf.map_mut("DISTANCES").context("no map `DISTANCES`")?;
     let mut distances = Array::<_, u32>::try_from(map)?;
-    for (place, distance) in (0..).zip(&kernel.distances) {
+    // Zeros are there already, and with holes in the numbers of nodes there are many.
+    let known = (0..).zip(&kernel.distances);
+    for (place, distance) in known.filter(|(_, distance)| **distance != 0) {
         distances.set(place, distance, 0)?;
     }
     Ok(())
@@ -143,14 +148,14 @@ impl Nodes {
     }
 
     /// Whether a distance is known between any two of them, of which there are several.
-    fn have_distances(&self, distances: &[u32], width: usize) -> bool {
+    fn have_distances(&self, distances: &[u32], width: u32) -> bool {
         let mut pairs = self
             .0
             .iter()
             .flat_map(|from| self.0.iter().map(move |to| (*from, *to)));
         self.0.len() > 1
             && pairs.all(|(from, to)| {
-                let place = usize::from(from) * width + usize::from(to);
+                let place = distance_place(from, to, width) as usize;
                 distances.get(place).is_some_and(|distance| *distance != 0)
             })
     }
@@ -194,7 +199,7 @@ impl TaskMigrations {
             retired: Mapped::open(ebpf, "RETIRED")?,
             unpaired: Mapped::open(ebpf, "UNPAIRED")?,
             pairs: Pairs::open(ebpf, nodes.pairs())?,
-            distances: nodes.have_distances(&kernel.distances, kernel.host.nodes as usize),
+            distances: nodes.have_distances(&kernel.distances, kernel.host.nodes),
             nodes,
             boundaries,
         })
@@ -276,7 +281,7 @@ impl Collector for TaskMigrations {
             }
         }
         for place in 0..self.cells.len() {
-            let overflow = place < cpus;
+            let overflow = is_beyond_slots(place, cpus);
             if !overflow && self.cells.first_word(place) == Some(0) {
                 continue;
             }
@@ -351,6 +356,8 @@ impl Collector for TaskMigrations {
 
 #[cfg(test)]
 mod tests {
+    use stallscope_ebpf::MAX_NODES;
+
     use super::*;
 
     fn places(nodes: &[u16]) -> Vec<CpuPlace> {
@@ -386,6 +393,32 @@ mod tests {
         assert_eq!(nodes.place(0, 0), None);
         assert_eq!(nodes.place(0, 1), None);
         assert_eq!(nodes.place(2, 0), Some(1));
+    }
+
+    #[test]
+    fn numbers_of_nodes_at_their_limits_have_places() {
+        let ids = [0, 1, 63, 64, 1022, 1023];
+        let mut given = places(&ids);
+        given.push(CpuPlace::UNKNOWN);
+        let nodes = Nodes::new(&given);
+        assert_eq!(nodes.0, ids, "an unreported node is none");
+        assert_eq!(nodes.pairs(), 30);
+        assert_eq!(nodes.place(0, 1), Some(0));
+        assert_eq!(nodes.place(1023, 1022), Some(29));
+        for stranger in [2, 1021, 1024, CpuPlace::UNREPORTED] {
+            assert_eq!(nodes.place(0, stranger), None);
+            assert_eq!(nodes.place(stranger, 0), None);
+        }
+        let width = MAX_NODES;
+        let mut distances = vec![0; (width * width) as usize];
+        for from in ids {
+            for to in ids {
+                distances[distance_place(from, to, width) as usize] = 10;
+            }
+        }
+        assert!(nodes.have_distances(&distances, width));
+        *distances.last_mut().unwrap() = 0;
+        assert!(!nodes.have_distances(&distances, width), "1023 to itself");
     }
 
     #[test]

@@ -315,3 +315,112 @@ fn places(levels: &[Level], possible: usize) -> Vec<CpuPlace> {
     }
     places
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cpus, MAX_CPU, MAX_NODE, read::Caches};
+    use super::*;
+
+    fn one(cpu: u32) -> CpuList {
+        [cpu].into_iter().collect()
+    }
+
+    /// A CPU that shares nothing with any other.
+    fn alone(cpu: u32) -> Cpu {
+        let cache = Cache {
+            level: 3,
+            id: Some(cpu),
+            shared: Some(one(cpu)),
+        };
+        Cpu {
+            core: Some(one(cpu)),
+            cluster: None,
+            die: Some(u32::MAX),
+            package: Some(u32::MAX - cpu),
+            caches: Ok(Caches {
+                highest: Some(3),
+                last: Some(cache),
+            }),
+        }
+    }
+
+    fn node(id: u32, cpus: CpuList) -> Node {
+        Node {
+            id,
+            cpus,
+            memory_bytes: Some(1),
+            distances: BTreeMap::new(),
+        }
+    }
+
+    fn host(possible: CpuList, online: CpuList, nodes: Vec<Node>) -> Topology {
+        build(Sysfs {
+            by_cpu: online.iter().map(|cpu| (cpu, alone(cpu))).collect(),
+            cpus: Cpus {
+                present: online.clone(),
+                possible,
+                online,
+                offline: CpuList::default(),
+            },
+            smt_active: None,
+            nodes: Some(nodes),
+        })
+    }
+
+    #[test]
+    fn as_many_groups_as_there_can_be_cpus_are_told_apart() {
+        let all: CpuList = (0..=MAX_CPU).collect();
+        // Nodes of eight CPUs: all there can be.
+        let nodes = (0..=MAX_NODE)
+            .map(|id| node(id, (id * 8..id * 8 + 8).collect()))
+            .collect();
+        let topology = host(all.clone(), all, nodes);
+        assert_eq!(topology.possible_cpus(), MAX_CPU + 1);
+        for cpu in 0..=MAX_CPU {
+            let place = topology.place(cpu);
+            for level in [
+                Boundary::Core,
+                Boundary::Llc,
+                Boundary::Die,
+                Boundary::Package,
+            ] {
+                // A dense id, and never the one that stands for not reported.
+                assert_eq!(place.id(level).map(u32::from), Some(cpu), "{level}");
+            }
+            assert_eq!(topology.node_of(cpu), Some(cpu / 8));
+        }
+        assert_eq!(topology.boundary(MAX_CPU, MAX_CPU - 1), Boundary::Package);
+        assert_eq!(topology.place(MAX_CPU + 1), CpuPlace::UNKNOWN);
+        assert_eq!(topology.places().len(), MAX_CPU as usize + 1);
+    }
+
+    #[test]
+    fn one_cpu_is_one_of_everything() {
+        let topology = host(one(0), one(0), vec![node(0, one(0))]);
+        assert_eq!(
+            (topology.possible_cpus(), topology.node_of(0)),
+            (1, Some(0))
+        );
+        assert_eq!(topology.boundary(0, 0), Boundary::None);
+        assert_eq!(topology.boundary(0, 1), Boundary::None);
+        assert_eq!(topology.place(1), CpuPlace::UNKNOWN);
+    }
+
+    #[test]
+    fn places_go_by_the_highest_possible_cpu_through_holes() {
+        let possible: CpuList = [1, 3, MAX_CPU].into_iter().collect();
+        let online: CpuList = [1, MAX_CPU].into_iter().collect();
+        let nodes = vec![
+            node(0, one(1)),
+            node(64, one(MAX_CPU)),
+            node(MAX_NODE, CpuList::default()),
+        ];
+        let topology = host(possible, online, nodes);
+        assert_eq!(topology.possible_cpus(), MAX_CPU + 1);
+        assert_eq!(topology.node_of(1), Some(0));
+        assert_eq!(topology.node_of(MAX_CPU), Some(64));
+        for cpu in [0, 2, 3, MAX_CPU - 1] {
+            assert_eq!(topology.place(cpu), CpuPlace::UNKNOWN, "CPU {cpu}");
+        }
+    }
+}

@@ -194,13 +194,13 @@ impl<'a> Function<'a> {
                     let behind = i64::from(offset);
                     state.registers[to] = match state.registers[from] {
                         Value::Context(base) => {
-                            reads.context.insert((base + behind) as u32);
+                            let offset = u32::try_from(base + behind).expect("in the context");
+                            reads.context.insert(offset);
                             Value::Unknown
                         }
                         Value::Layout(base) => {
-                            reads
-                                .fields
-                                .insert(Layout::FIELDS[(base + behind) as usize / 4].0);
+                            let offset = usize::try_from(base + behind).expect("in the layout");
+                            reads.fields.insert(Layout::FIELDS[offset / 4].0);
                             Value::Unknown
                         }
                         Value::Unknown if from == FRAME => {

@@ -1,48 +1,23 @@
-//! The kernel daemons that reclaim, compact and collapse memory: who they are, and what they take.
+//! The kernel daemons that reclaim, compact and collapse memory: what they take.
 
 use stallscope_ebpf::{
-    DAEMON_NODES, Daemon, DaemonCell, WaitCell,
-    kernel::{Task, Typed},
+    Daemon, DaemonCell, WaitCell, daemon_cells, daemon_named, daemon_place,
+    kernel::{self, Task, Typed},
+    lengths,
 };
 
 use crate::DAEMONS;
 
-/// The reclaim daemon a kernel thread is, with its NUMA node, by name: `PF_KCOMPACTD` exists only
-/// since 6.12 and khugepaged never had a flag.
+/// The reclaim daemon a kernel thread is, with its NUMA node.
 #[inline(always)]
 pub(crate) fn daemon(kthread: Task<Typed>) -> Option<(Daemon, u32)> {
-    const KSWAPD: u64 = u64::from_le_bytes(*b"kswapd\0\0");
-    const KCOMPACT: u64 = u64::from_le_bytes(*b"kcompact");
-    const KHUGEPAG: u64 = u64::from_le_bytes(*b"khugepag");
-    let name = u64::from_le(kthread.comm(0));
-    if name & 0xffff_ffff_ffff == KSWAPD {
-        Some((Daemon::Kswapd, number(u64::from_le(kthread.comm(6)))))
-    } else if name == KCOMPACT {
-        Some((
-            Daemon::Kcompactd,
-            number(u64::from_le(kthread.comm(8)) >> 8),
-        ))
-    } else if name == KHUGEPAG {
-        Some((Daemon::Khugepaged, 0))
-    } else {
-        None
-    }
-}
-
-/// The number that `digits` begins with, at most two of them: [`DAEMON_NODES`] is 64.
-#[inline(always)]
-pub(crate) fn number(digits: u64) -> u32 {
-    let tens = u32::from((digits as u8).wrapping_sub(b'0'));
-    let ones = u32::from(((digits >> 8) as u8).wrapping_sub(b'0'));
-    if ones < 10 { tens * 10 + ones } else { tens }
+    daemon_named(|start| u64::from_le(kthread.comm(start)))
 }
 
 /// The cell of a daemon.
 #[inline(always)]
-pub(crate) fn daemon_cell((daemon, node): (Daemon, u32)) -> Option<*mut DaemonCell> {
-    let last = DAEMON_NODES as u32 - 1;
-    let node = if node < last { node } else { last };
-    DAEMONS.get_ptr_mut(daemon as u32 * DAEMON_NODES as u32 + node)
+fn daemon_cell((daemon, node): (Daemon, u32)) -> Option<*mut DaemonCell> {
+    DAEMONS.get_ptr_mut(daemon_place(daemon, node, kernel::nodes())?)
 }
 
 /// Counts one preemption, if the kernel thread that comes is a daemon.
@@ -64,12 +39,16 @@ pub(crate) unsafe fn count_preemption(cell: *mut WaitCell, next: Task<Typed>) {
 #[cold]
 #[inline(never)]
 pub(crate) fn daemon_left(prev: Task<Typed>, on_cpu: u64, runnable: bool) {
-    if let Some(cell) = daemon(prev).and_then(daemon_cell) {
+    let Some(who) = daemon(prev) else { return };
+    if let Some(cell) = daemon_cell(who) {
         // SAFETY: a daemon is one thread, so that it is on one CPU at a time.
         unsafe {
             (*cell).on_cpu_ns += on_cpu;
             (*cell).runnable = u64::from(runnable);
         }
+    } else if let Some(cell) = DAEMONS.get_ptr_mut(daemon_cells(kernel::nodes()) - 1) {
+        // SAFETY: a word of the map's value, to which other CPUs add as well.
+        unsafe { lengths::add(&raw mut (*cell).wakeups, 1) }
     }
 }
 

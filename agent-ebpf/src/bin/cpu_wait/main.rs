@@ -36,7 +36,7 @@ use stallscope_ebpf::{
 use daemons::{count_preemption, daemon, daemon_came, daemon_left, daemon_moved};
 use throttle::{Arrival, arrive_throttled, remember_throttle, split_around, throttled};
 
-/// What this CPU counted by slot, at `slot * cpus + cpu`.
+/// What this CPU counted by slot, at `cell_place`.
 #[map]
 static CELLS: Array<WaitCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// By CPU: what its cells counted for cgroups that lost their slot.

@@ -1,0 +1,108 @@
+//! The sources beside the tests by value: where a size of a page could hide.
+
+use std::{fs, path::Path};
+
+/// Words that a page's size comes with.
+const SUSPECT: [&str; 8] = [
+    "4096",
+    "0x1000",
+    "<< 12",
+    ">> 12",
+    "page_size",
+    "page_shift",
+    "PAGE_S",
+    "sysconf",
+];
+
+/// Lines that hold one, with the reason why they may: file, what the line holds, how often.
+const ALLOWED: [(&str, &str, usize); 15] = [
+    // A page's size as the kernel says it, and what is made of it.
+    (
+        "agent/src/agent/host.rs",
+        "let page = rustix::param::page_size()",
+        1,
+    ),
+    (
+        "agent/src/agent/bound.rs",
+        "let page = rustix::param::page_size()",
+        1,
+    ),
+    (
+        "agent/src/agent/host.rs",
+        "host.page_shift = rustix::param::page_size()",
+        1,
+    ),
+    ("agent-ebpf/src/lib.rs", "pub page_shift: u32", 1),
+    ("agent-ebpf/src/page.rs", "page_shift: u32", 1),
+    (
+        "agent-ebpf/src/page.rs",
+        "wrapping_sub(start) >> page_shift",
+        1,
+    ),
+    (
+        "agent-ebpf/src/bin/page_faults.rs",
+        "vma.pgoff(), kernel::page_shift()",
+        1,
+    ),
+    ("agent-ebpf/src/kernel/loads.rs", "page_shift: 0", 1),
+    ("agent-ebpf/src/kernel/loads.rs", "host!(page_shift)", 1),
+    // Series of owners, at most.
+    ("agent/src/agent.rs", "owners: 4096", 1),
+    // Buffers for what is read piece by piece.
+    (
+        "agent/src/server/connection.rs",
+        "let mut request = [0; 4096]",
+        1,
+    ),
+    ("agent/src/cgroup/cpu.rs", "buffer: Box<[u8; 4096]>", 1),
+    ("agent/src/cgroup/cpu.rs", "buffer: Box::new([0; 4096])", 1),
+    // Entries of hashes by cgroup and by task.
+    (
+        "agent-ebpf/src/bin/cpu_throttling.rs",
+        "HashMap::with_max_entries(4096, 0)",
+        1,
+    ),
+    (
+        "agent-ebpf/src/bin/reclaim.rs",
+        "HashMap::with_max_entries(4096, 0)",
+        1,
+    ),
+];
+
+/// Every line of code below `folder` that is neither comment nor test, with its file from `root` on.
+fn code(root: &Path, folder: &Path, lines: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            code(root, &path, lines);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("a source");
+            let file = path.strip_prefix(root).expect("below the root").display();
+            let own = text.split("#[cfg(test)]\nmod tests {").next();
+            let own = own.unwrap_or_default().lines().map(str::trim);
+            let own = own.filter(|line| !line.starts_with("//"));
+            lines.extend(own.map(|line| (file.to_string(), line.to_owned())));
+        }
+    }
+}
+
+#[test]
+fn no_source_knows_the_size_of_a_page_but_from_the_kernel() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut lines = Vec::new();
+    for folder in ["agent/src", "agent-ebpf/src"] {
+        code(&root, &root.join(folder), &mut lines);
+    }
+    assert!(lines.len() > 5000, "the sources are read");
+    lines.retain(|(_, line)| SUSPECT.iter().any(|word| line.contains(word)));
+    for (file, text, times) in ALLOWED {
+        let before = lines.len();
+        lines.retain(|(found, line)| found != file || !line.contains(text));
+        assert_eq!(
+            before - lines.len(),
+            times,
+            "{file} no longer says `{text}`"
+        );
+    }
+    assert!(lines.is_empty(), "is this the size of a page? {lines:#?}");
+}
