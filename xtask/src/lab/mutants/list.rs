@@ -70,8 +70,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         wrong: "the distance is that of a node to itself",
         file: "agent-ebpf/src/bin/task_migrations.rs",
-        old: "    let place = u32::from(from.node) * kernel::nodes() + u32::from(to.node);\n",
-        new: "    let place = u32::from(from.node) * kernel::nodes() + u32::from(from.node);\n",
+        old: "    let place = distance_place(from.node, to.node, kernel::nodes());\n",
+        new: "    let place = distance_place(from.node, from.node, kernel::nodes());\n",
         truth: "migrations_between_nodes",
     },
     Mutant {
@@ -154,8 +154,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         wrong: "the time of a daemon is that of the first node's",
         file: "agent-ebpf/src/bin/cpu_wait/daemons.rs",
-        old: "    DAEMONS.get_ptr_mut(daemon as u32 * DAEMON_NODES as u32 + node)\n",
-        new: "    DAEMONS.get_ptr_mut(daemon as u32 * DAEMON_NODES as u32 + node * 0)\n",
+        old: "    DAEMONS.get_ptr_mut(daemon_place(daemon, node, kernel::nodes())?)\n",
+        new: "    DAEMONS.get_ptr_mut(daemon_place(daemon, node * 0, kernel::nodes())?)\n",
         truth: "adds_up_kswapd",
     },
     Mutant {
