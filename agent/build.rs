@@ -5,7 +5,7 @@
 //! needs no BPF compiler.
 
 use std::env;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let _ = fs::create_dir_all(&folder);
     println!("cargo::rerun-if-changed={}", folder.display());
 
-    fs::write(out.join("objects.rs"), source(&objects(&folder)?)?)?;
+    let objects = objects(&folder)?;
+    // Beside the module, so that its text says nothing of where this was built and equal sources give equal agents.
+    for (name, path) in &objects {
+        fs::copy(path, out.join(format!("{name}.o")))?;
+    }
+    fs::write(out.join("objects.rs"), source(&objects)?)?;
     Ok(())
 }
 
@@ -80,7 +85,7 @@ fn objects(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
 }
 
 /// The module's text. The ELF reader wants its input aligned, which `include_bytes` alone does not promise.
-fn source(objects: &[(String, PathBuf)]) -> Result<String, Box<dyn std::error::Error>> {
+fn source(objects: &[(String, PathBuf)]) -> Result<String, fmt::Error> {
     let mut text = String::new();
     if !objects.is_empty() {
         text.push_str(
@@ -89,13 +94,11 @@ fn source(objects: &[(String, PathBuf)]) -> Result<String, Box<dyn std::error::E
              struct Aligned<T: ?Sized>(T);\n\n",
         );
     }
-    for (number, (_, path)) in objects.iter().enumerate() {
-        let path = path
-            .to_str()
-            .ok_or_else(|| format!("{} is not UTF-8; build elsewhere", path.display()))?;
+    for (number, (name, _)) in objects.iter().enumerate() {
+        let file = format!("{name}.o");
         writeln!(
             text,
-            "static OBJECT_{number}: &Aligned<[u8]> = &Aligned(*include_bytes!({path:?}));"
+            "static OBJECT_{number}: &Aligned<[u8]> = &Aligned(*include_bytes!({file:?}));"
         )?;
     }
     text.push_str(

@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -73,7 +73,7 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
         .map_or_else(|| vec![Arch::X86_64, Arch::Aarch64], |arch| vec![arch]);
     let mut files = Files::default();
     let release = make(workspace, install, &archs, args.profile(), &mut files)?;
-    let folder = workspace.root.join("dist");
+    let folder = folder(workspace);
     files.write(&folder)?;
     for (name, bytes) in &files.0 {
         println!(
@@ -83,7 +83,7 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
         );
     }
     let mut steps = Steps::default();
-    proof::run(&mut steps, &folder, &release, &archs);
+    proof::run(&mut steps, workspace, &release, &archs);
     steps.finish()
 }
 
@@ -106,16 +106,16 @@ fn make(
 ) -> Result<Release> {
     let mut agents = Vec::new();
     let mut licensed = Vec::new();
-    let mut release = Release::default();
+    let release = Release::find(workspace)?;
     for arch in archs {
-        let made = one(workspace, install, *arch, profile)?;
+        let made = one(workspace, install, *arch, profile, &release)?;
         let name = file_name(*arch);
         files.add(format!("{name}.cdx.json"), made.bill);
         files.add(name, made.agent.bytes.clone());
         agents.push(made.agent);
         licensed.extend(made.licensed);
-        release = made.release;
     }
+    release.check_unchanged(&Release::find(workspace)?)?;
     let others = licences::page(licensed).into_bytes();
     let mut texts = BTreeMap::from([(OTHERS.to_owned(), others.clone())]);
     for name in OWN {
@@ -127,6 +127,11 @@ fn make(
     files.add(IMAGE, image::pack(&release, &agents, &texts)?);
     files.add(OTHERS, others);
     Ok(release)
+}
+
+/// Where releases are left.
+fn folder(workspace: &Workspace) -> PathBuf {
+    workspace.root.join("dist")
 }
 
 /// The name of the agent of an architecture.
@@ -141,13 +146,18 @@ fn names(archs: &[Arch]) -> String {
 
 /// What is made for one architecture.
 struct Made {
-    release: Release,
     agent: Agent,
     bill: Vec<u8>,
     licensed: Vec<Licensed>,
 }
 
-fn one(workspace: &Workspace, install: Install, arch: Arch, profile: Profile) -> Result<Made> {
+fn one(
+    workspace: &Workspace,
+    install: Install,
+    arch: Arch,
+    profile: Profile,
+    release: &Release,
+) -> Result<Made> {
     let build = Build {
         arch,
         profile,
@@ -173,12 +183,10 @@ fn one(workspace: &Workspace, install: Install, arch: Arch, profile: Profile) ->
     )?;
     add_kernel_side(&mut crates, workspace, &kernel, arch)?;
     let libraries = native::libraries(&cross, &kernel, arch)?;
-    let release = Release::find(workspace, &metadata)?;
     Ok(Made {
-        bill: sbom::write(&release, &bytes, &crates, &libraries)?,
+        bill: sbom::write(release, &bytes, &crates, &libraries)?,
         agent: Agent { arch, bytes },
         licensed: licensed(&crates, &libraries)?,
-        release,
     })
 }
 

@@ -104,7 +104,7 @@ pub fn page(mut all: Vec<Licensed>) -> String {
         "What others wrote that is in stallscope and in the objects it loads into the kernel.\n\
          Texts follow the list, each once, below the names of those it came with.\n\n",
     );
-    let mut owners: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut owners: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for one in &all {
         let missing = if one.texts.is_empty() {
             " (its package has no text)"
@@ -120,12 +120,12 @@ pub fn page(mut all: Vec<Licensed>) -> String {
             one.origin
         );
         for text in &one.texts {
-            owners.entry(text).or_default().push(one.name.trim_end());
+            owners.entry(text).or_default().insert(one.name.trim_end());
         }
     }
     let mut sections: Vec<(Vec<&str>, &str)> = owners
         .into_iter()
-        .map(|(text, owners)| (owners, text))
+        .map(|(text, owners)| (owners.into_iter().collect(), text))
         .collect();
     sections.sort();
     for (owners, text) in sections {
@@ -155,6 +155,10 @@ mod tests {
             licensed("a 1", Some("The text.")),
             licensed("a 1", Some("The text.")),
             licensed("c 3", None),
+            Licensed {
+                origin: "https://example.com/arm64".into(),
+                ..licensed("a 1", Some("The text."))
+            },
         ]);
         assert_eq!(page.matches("The text.").count(), 1);
         assert!(page.contains("---\na 1, b 2\n---"), "{page}");

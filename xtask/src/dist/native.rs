@@ -32,6 +32,10 @@ pub struct Library {
 }
 
 const RUST: &str = "MIT OR Apache-2.0";
+const GLIBC: &str = "LGPL-2.1-or-later";
+const LIBGCC: &str = "GPL-3.0-or-later WITH GCC-exception-3.1";
+/// Where Debian keeps the texts that its packages only name.
+const COMMON: &str = "/usr/share/common-licenses";
 
 /// The libraries in the agent of an architecture.
 pub fn libraries(cross: &Cross, bpf: &Bpf, arch: Arch) -> Result<Vec<Library>> {
@@ -55,13 +59,8 @@ pub fn libraries(cross: &Cross, bpf: &Bpf, arch: Arch) -> Result<Vec<Library>> {
             BPF_TARGET,
             Side::Kernel,
         )?,
-        library("glibc", libc, "LGPL-2.1-or-later", Side::Agent),
-        library(
-            "libgcc",
-            own("libgcc_eh.a"),
-            "GPL-3.0-or-later WITH GCC-exception-3.1",
-            Side::Agent,
-        ),
+        library("glibc", libc, GLIBC, Side::Agent),
+        library("libgcc", own("libgcc_eh.a"), LIBGCC, Side::Agent),
     ])
 }
 
@@ -80,8 +79,20 @@ fn library(
         texts: package
             .and_then(|package| package.copyright)
             .into_iter()
+            .chain(common(licence))
             .collect(),
     }
+}
+
+/// The whole text of a licence, which has to go along where only its name is in the package.
+fn common(licence: &str) -> Option<PathBuf> {
+    let name = match licence {
+        GLIBC => "LGPL-2.1",
+        LIBGCC => "GPL-3",
+        _ => return None,
+    };
+    let path = Path::new(COMMON).join(name);
+    path.is_file().then_some(path)
 }
 
 /// The standard library of a compiler for a target, from a package or from rustup.
@@ -211,7 +222,10 @@ pub fn url(
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_owner, url, vendor};
+    use super::{COMMON, GLIBC, LIBGCC, Package, RUST, common, library, parse_owner, url, vendor};
+    use crate::dist::parts::Side;
+    use std::fs;
+    use std::path::Path;
 
     #[test]
     fn package_urls_name_version_and_architecture() {
@@ -224,6 +238,22 @@ mod tests {
         )
         .unwrap();
         assert_eq!(url, "pkg:deb/debian/libc6-dev@2.36-9+deb12u14?arch=arm64");
+    }
+
+    #[test]
+    fn licences_that_a_package_only_names_go_along_in_full() {
+        if !Path::new(COMMON).is_dir() {
+            return;
+        }
+        for (licence, title) in [
+            (GLIBC, "GNU LESSER GENERAL PUBLIC LICENSE"),
+            (LIBGCC, "GNU GENERAL PUBLIC LICENSE"),
+        ] {
+            let library = library("x", None::<Package>, licence, Side::Agent);
+            let text = fs::read_to_string(&library.texts[0]).unwrap();
+            assert!(text.contains(title), "{licence}");
+        }
+        assert!(common(RUST).is_none());
     }
 
     #[test]

@@ -6,18 +6,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use memchr::memmem;
 use serde::Deserialize;
 
 use super::contents;
 use super::image::Agent;
 use super::release::Release;
-use super::{IMAGE, SUMS, file_name, names};
+use super::{IMAGE, SUMS, file_name, folder, names};
 use crate::bpf::Arch;
 use crate::shell;
 use crate::steps::{Outcome, Steps};
+use crate::workspace::{self, Workspace};
 
 /// Every proof that this machine allows.
-pub fn run(steps: &mut Steps, folder: &Path, release: &Release, archs: &[Arch]) {
+pub fn run(steps: &mut Steps, workspace: &Workspace, release: &Release, archs: &[Arch]) {
+    let folder = &folder(workspace);
     steps.step("checksums", || {
         shell::stdout(
             Command::new("sha256sum")
@@ -25,6 +28,11 @@ pub fn run(steps: &mut Steps, folder: &Path, release: &Release, archs: &[Arch]) 
                 .current_dir(folder),
         )?;
         Ok(Outcome::Passed(String::new()))
+    });
+    steps.step("no folder of this machine named", || {
+        let mut private = vec![workspace.root.clone(), workspace.target.clone()];
+        private.extend(workspace::cargo_home());
+        nameless(folder, &private)
     });
     let mut agents = Vec::new();
     steps.step("image read back", || {
@@ -42,6 +50,35 @@ pub fn run(steps: &mut Steps, folder: &Path, release: &Release, archs: &[Arch]) 
             inspected(folder, release, *arch)
         });
     }
+}
+
+/// Fails when a file that others get names a folder that only this machine has.
+///
+/// The image is left out: it holds the same files, compressed.
+fn nameless(folder: &Path, private: &[PathBuf]) -> Result<Outcome> {
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("could not list {}", folder.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        let bytes =
+            fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
+        for folder in private.iter().filter(|folder| is_telling(folder)) {
+            let prefix = format!("{}/", folder.display());
+            if let Some(at) = memmem::find(&bytes, prefix.as_bytes()) {
+                let named = bytes[at..]
+                    .iter()
+                    .take_while(|byte| byte.is_ascii_graphic());
+                let named: String = named.take(100).map(|byte| char::from(*byte)).collect();
+                bail!("{} names {named}", path.display());
+            }
+        }
+    }
+    Ok(Outcome::Passed(String::new()))
+}
+
+/// Whether a folder's name says where something was built: `/src` is within the paths of all compilers.
+fn is_telling(folder: &Path) -> bool {
+    folder.components().count() > 2
 }
 
 /// The agents in the image, which have to be those beside it.
@@ -152,4 +189,28 @@ fn inspected(folder: &Path, release: &Release, arch: Arch) -> Result<Outcome> {
         );
     }
     Ok(Outcome::Passed(format!("{} layers", image.layers.len())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nameless;
+    use std::fs;
+
+    #[test]
+    fn a_folder_of_this_machine_is_found_wherever_it_is_named() {
+        let dist = tempfile::tempdir().unwrap();
+        fs::write(dist.path().join("agent"), b"\0/home/me/project2/x\0/src/y").unwrap();
+        let private = ["/home/me/project".into(), "/src".into()];
+        assert!(nameless(dist.path(), &private).is_ok());
+        fs::write(
+            dist.path().join("bill"),
+            b"at/home/me/project/agent/src/x.rs\0",
+        )
+        .unwrap();
+        let error = nameless(dist.path(), &private).unwrap_err().to_string();
+        assert!(
+            error.ends_with("names /home/me/project/agent/src/x.rs"),
+            "{error}"
+        );
+    }
 }

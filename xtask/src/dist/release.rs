@@ -3,16 +3,17 @@
 use std::env;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
-use cargo_metadata::Metadata;
+use anyhow::{Context as _, Result, bail};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::parts;
+use crate::bpf::Arch;
 use crate::shell;
 use crate::workspace::{AGENT_PACKAGE, BPF_PACKAGE, Workspace};
 
 /// A release before it is packed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Release {
     /// The agent's version.
     pub version: String,
@@ -30,7 +31,9 @@ pub struct Release {
 
 impl Release {
     /// Asks Cargo's manifests and git.
-    pub fn find(workspace: &Workspace, metadata: &Metadata) -> Result<Self> {
+    pub fn find(workspace: &Workspace) -> Result<Self> {
+        // The workspace's own packages say the same of themselves on every platform.
+        let metadata = parts::metadata(workspace, Arch::X86_64.triple())?;
         let package = |name: &str| {
             metadata
                 .workspace_packages()
@@ -56,6 +59,19 @@ impl Release {
             )?,
             revision: commit.map(|commit| commit.revision),
         })
+    }
+
+    /// Fails when the sources are no longer those that the release was begun with: its parts would differ.
+    pub fn check_unchanged(&self, now: &Self) -> Result<()> {
+        if self == now {
+            return Ok(());
+        }
+        let named = |release: &Self| release.revision.clone().unwrap_or("no commit".to_owned());
+        bail!(
+            "the sources changed from {} to {} while the release was built; build it again",
+            named(self),
+            named(now)
+        );
     }
 
     /// The date of the sources as RFC 3339 has it, in UTC.
@@ -136,6 +152,21 @@ mod tests {
         assert_eq!(release.date().unwrap(), None);
         release.seconds = Some(u64::MAX);
         assert!(release.date().is_err());
+    }
+
+    #[test]
+    fn sources_that_change_meanwhile_make_no_release() {
+        let begun = Release {
+            revision: Some("abc".into()),
+            ..Release::default()
+        };
+        assert!(begun.check_unchanged(&begun.clone()).is_ok());
+        let now = Release {
+            revision: Some("abc-dirty".into()),
+            ..Release::default()
+        };
+        let error = begun.check_unchanged(&now).unwrap_err().to_string();
+        assert!(error.contains("from abc to abc-dirty"), "{error}");
     }
 
     #[test]
