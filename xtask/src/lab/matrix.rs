@@ -56,7 +56,7 @@ pub fn run(maker: &Maker, args: &Args, output: &File) -> Result<ExitCode> {
         outcomes.extend(host(maker, args, &printer)?);
     }
     let machines = args.machines()?;
-    let mut ready = VecDeque::new();
+    let mut ready = Vec::new();
     for arch in [Arch::Aarch64, Arch::X86_64] {
         let of: Vec<&Machine> = machines.iter().filter(|m| m.kernel.arch == arch).collect();
         if of.is_empty() {
@@ -64,10 +64,10 @@ pub fn run(maker: &Maker, args: &Args, output: &File) -> Result<ExitCode> {
         }
         let parts = maker.parts(arch)?;
         for machine in of {
-            ready.push_back((*machine, maker.guest(machine.kernel, &parts, &[])?));
+            ready.push((*machine, maker.guest(machine.kernel, &parts, &[])?));
         }
     }
-    outcomes.extend(side_by_side(ready, args, &printer)?);
+    outcomes.extend(side_by_side(queue(ready), args, &printer)?);
     for line in scaling::of(&outcomes) {
         printer.outcome(&line)?;
         outcomes.push(line);
@@ -184,12 +184,28 @@ fn host(maker: &Maker, args: &Args, printer: &Printer) -> Result<Vec<Outcome>> {
     Ok(outcomes)
 }
 
-/// Boots the machines, some at a time; the results are in the machines' order.
-fn side_by_side(
-    ready: VecDeque<(Machine, Guest)>,
-    args: &Args,
-    printer: &Printer,
-) -> Result<Vec<Outcome>> {
+/// A machine with its place among the results.
+type Ready = (usize, Machine, Guest);
+
+/// Architectures take turns, because what runs side by side is then one that keeps all CPUs busy and one that
+/// keeps one of them.
+fn queue(machines: Vec<(Machine, Guest)>) -> VecDeque<Ready> {
+    let mut turns = [0, 0];
+    let mut queue: Vec<_> = machines
+        .into_iter()
+        .enumerate()
+        .map(|(place, (machine, guest))| {
+            let turn = &mut turns[usize::from(machine.kernel.arch == Arch::X86_64)];
+            *turn += 1;
+            (*turn, (place, machine, guest))
+        })
+        .collect();
+    queue.sort_by_key(|(turn, _)| *turn);
+    queue.into_iter().map(|(_, ready)| ready).collect()
+}
+
+/// Boots the machines, some at a time; the results are in the order of their places.
+fn side_by_side(ready: VecDeque<Ready>, args: &Args, printer: &Printer) -> Result<Vec<Outcome>> {
     let (all, jobs) = (ready.len(), args.jobs());
     let mut results: Vec<Option<Result<Vec<Outcome>>>> = Vec::new();
     results.resize_with(all, || None);
@@ -203,22 +219,21 @@ fn side_by_side(
         for _ in 0..jobs.min(all) {
             scope.spawn(|| {
                 loop {
-                    let (nth, machine, guest) = {
+                    let (nth, (place, machine, guest)) = {
                         let (ready, _) = &mut *lock();
-                        let nth = all - ready.len();
-                        let Some((machine, guest)) = ready.pop_front() else {
+                        let Some(next) = ready.pop_front() else {
                             return;
                         };
-                        (nth, machine, guest)
+                        (all - ready.len(), next)
                     };
-                    println!("==> [{}/{all}] {machine}", nth + 1);
+                    println!("==> [{nth}/{all}] {machine}");
                     let prefix = if jobs > 1 {
                         machine.prefix()
                     } else {
                         String::new()
                     };
                     let booted = boot(machine, guest, &args.test, printer, &prefix);
-                    lock().1[nth] = Some(booted);
+                    lock().1[place] = Some(booted);
                 }
             });
         }
