@@ -87,7 +87,10 @@ impl Report {
     /// Says what cannot be shown on this machine.
     pub fn leave_out(&mut self, why: impl Display) {
         println!("    left out: {why}");
-        self.left_out.push(why.to_string());
+        let why = why.to_string();
+        if !self.left_out.contains(&why) {
+            self.left_out.push(why);
+        }
     }
 
     /// What came of it all.

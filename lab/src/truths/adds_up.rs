@@ -89,7 +89,8 @@ fn free(world: &mut World, report: &mut Report) -> Result<()> {
 
 fn throttled(world: &mut World, report: &mut Report) -> Result<()> {
     let group = Group::new("quota")?;
-    group.limit_cpu(100_000, 100_000)?;
+    // An eighth of the CPUs, so that it runs out whoever competes.
+    group.limit_cpu(world.cpus().len() as u64 * 12_500, 100_000)?;
     let tasks = group.spin(world.cpus().len() * 3 / 2)?;
     sleep(Duration::from_secs(1));
     let other = Group::new("competitor")?;
