@@ -63,7 +63,8 @@ fn one(world: &mut World, report: &mut Report) -> Result<()> {
     let span = Span::of(world, &group, quota)?;
     task.resume();
     span.until(31)?;
-    // Stopped while throttled or not: the last throttle ends with its period.
+    // Stopped with its quota just used up, it would be throttled without waiting.
+    group.unlimit_cpu()?;
     task.stop()?;
     let measured = span.end()?;
     measured.judge(report, "one thread");
@@ -109,6 +110,7 @@ fn parent(world: &mut World, report: &mut Report) -> Result<()> {
     );
     task.resume();
     span.until(29)?;
+    pod.unlimit_cpu()?;
     task.stop()?;
     let (measured, inner) = (span.end()?, inner.end()?);
     measured.judge(report, "the pod");
