@@ -178,9 +178,9 @@ impl Taken {
         );
         report.check(
             format!("{what}: {cause}: part that was a wait"),
-            "more than 30 %",
+            "more than 5 %",
             format!("{total} of {traced} ns remain"),
-            total as f64 <= traced as f64 * 0.7,
+            total as f64 <= traced as f64 * 0.95,
         );
     }
 }

@@ -220,14 +220,15 @@ impl Measured<'_> {
     }
 
     /// A throttle is of a CPU. Alone, there is one at least in each period in which the quota ran out, but
-    /// a timer that is late counts several; inside another quota it may outlast its period.
+    /// a timer that is late counts several; inside another quota it may outlast its period. What others leave
+    /// of the quota ends a throttle early, and then there is another one.
     pub(super) fn judge_number(&self, report: &mut Report, what: &str, cpus: u64, alone: bool) {
         if let Some(lengths) = &self.lengths {
             let periods = self.truth.throttled_periods;
             report.between(
                 format!("{what}: number of throttles"),
                 if alone { periods / 2 } else { periods.min(1) },
-                periods * cpus,
+                periods * cpus * 2,
                 lengths.count,
             );
         }
