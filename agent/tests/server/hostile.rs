@@ -218,7 +218,7 @@ async fn a_client_that_reads_too_slowly_is_dropped() {
         }
     }
     assert!(
-        start.elapsed() < SHORT * 20 && (1..LARGE).contains(&read),
+        start.elapsed() < SHORT * 20 && read < LARGE,
         "{read} bytes in {:?}",
         start.elapsed()
     );
