@@ -31,6 +31,7 @@ fn run(world: &mut World, report: &mut Report) -> Result<()> {
         hop(&group, &root(&group)?, moves, [first, last])?;
         made += moves;
         if nth % LOOK == 0 {
+            println!("    {nth} of {GROUPS} cgroups came and went");
             looked += 1;
             let labels = [label("cgroup", &group.label)];
             let counted = world.scrape()?.sum(TOTAL, &labels)?;

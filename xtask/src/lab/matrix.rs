@@ -175,7 +175,15 @@ fn host(maker: &Maker, args: &Args, printer: &Printer) -> Result<Vec<Outcome>> {
     }
     let mut outcomes = Vec::new();
     let ended = shell::lines(&mut command, |line| {
-        outcomes.extend(printer.hear(line, "")?);
+        let Some(mut outcome) = Outcome::parse(line) else {
+            println!("{line}");
+            return Ok(());
+        };
+        // What builders of kernels add to the version says nothing about this one.
+        let version = outcome.kernel.split('-').next().unwrap_or_default();
+        outcome.kernel = format!("{version} (host)");
+        printer.outcome(&outcome)?;
+        outcomes.push(outcome);
         Ok(())
     })?;
     if !ended.success() && !outcomes.iter().any(Outcome::failed) {
