@@ -32,13 +32,7 @@ pub fn of(outcomes: &[Outcome]) -> String {
             .collect();
         let _ = writeln!(text, "| {row} | {} |", cells.join(" | "));
     }
-    let mut notes: Vec<String> = Vec::new();
-    for outcome in outcomes.iter().filter(|o| !o.detail.is_empty()) {
-        let note = format!("{} ({})", outcome.detail, outcome.test);
-        if !notes.contains(&note) {
-            notes.push(note);
-        }
-    }
+    let notes = notes(outcomes);
     if !notes.is_empty() {
         let _ = writeln!(text, "\n- {}", notes.join("\n- "));
     }
@@ -49,6 +43,24 @@ pub fn of(outcomes: &[Outcome]) -> String {
     let releases: Vec<String> = releases.into_iter().collect();
     let _ = writeln!(text, "\nKernels: {}.", releases.join(", "));
     text
+}
+
+/// Why something is not green, each reason once, with the truths it is the reason for.
+fn notes(outcomes: &[Outcome]) -> Vec<String> {
+    let mut reasons: Vec<(&str, BTreeSet<&str>)> = Vec::new();
+    for outcome in outcomes.iter().filter(|o| !o.detail.is_empty()) {
+        for reason in outcome.detail.split("; ") {
+            match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, truths)) => _ = truths.insert(&outcome.test),
+                None => reasons.push((reason, BTreeSet::from([outcome.test.as_str()]))),
+            }
+        }
+    }
+    let note = |(reason, truths): (&str, BTreeSet<&str>)| {
+        let truths: Vec<&str> = truths.into_iter().collect();
+        format!("{reason} ({})", truths.join(", "))
+    };
+    reasons.into_iter().map(note).collect()
 }
 
 /// What came of a truth on a machine, with each cgroup hierarchy that it ran with.
