@@ -90,7 +90,7 @@ pub struct Args {
     exec: Vec<PathBuf>,
 
     /// Break the probes on purpose, in every way that is listed, and fail unless the truths find each.
-    #[arg(long, conflicts_with_all = ["exec", "shell", "json", "table"])]
+    #[arg(long, conflicts_with_all = ["exec", "shell", "json"])]
     mutants: bool,
 
     /// Only fetch the kernels, and say where they are.

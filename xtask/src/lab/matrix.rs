@@ -11,7 +11,6 @@ use std::sync::Mutex;
 use std::thread;
 
 use anyhow::{Context as _, Result, bail};
-use time::OffsetDateTime;
 
 use super::guest::{Guest, Session};
 use super::kernels::{self, Kernel};
@@ -303,13 +302,7 @@ pub fn boot(
 
 fn conclude(args: &Args, outcomes: &[Outcome], text: &str) -> Result<ExitCode> {
     println!("\n{text}");
-    if let Some(path) = &args.table {
-        let date = OffsetDateTime::now_utc().date();
-        let words: Vec<String> = std::env::args().skip(1).collect();
-        let text = format!("`cargo xtask {}` on {date}:\n\n{text}", words.join(" "));
-        std::fs::write(path, text)
-            .with_context(|| format!("could not write {}", path.display()))?;
-    }
+    table::write(args.table.as_deref(), text)?;
     if outcomes.is_empty() {
         bail!("no truth was run");
     }

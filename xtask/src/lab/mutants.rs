@@ -136,6 +136,7 @@ pub fn run(maker: &Maker, args: &Args) -> Result<ExitCode> {
         }
     }
     println!("\n{table}");
+    super::table::write(args.table.as_deref(), &table)?;
     if !survivors.is_empty() {
         bail!("not caught: {}", survivors.join("; "));
     }

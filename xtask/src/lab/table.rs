@@ -2,8 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use time::OffsetDateTime;
 
 use super::outcome::{Outcome, Verdict};
+
+/// Writes a table to a file, if one is given, with its date and the command that made it.
+pub fn write(path: Option<&Path>, text: &str) -> Result<()> {
+    let Some(path) = path else {
+        return Ok(());
+    };
+    let date = OffsetDateTime::now_utc().date();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let text = format!("`cargo xtask {}` on {date}:\n\n{text}", words.join(" "));
+    std::fs::write(path, text).with_context(|| format!("could not write {}", path.display()))
+}
 
 /// The table in Markdown, with the reasons of what is not green below it.
 pub fn of(outcomes: &[Outcome]) -> String {
