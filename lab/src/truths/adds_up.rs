@@ -83,7 +83,7 @@ fn free(world: &mut World, report: &mut Report) -> Result<()> {
     let measured = Span::of(world, &[&group], &tasks)?.during(|| sleep(seconds(world, 10)))?;
     measured.judge(report, "", EXACT);
     report.share("throttled", 0.0..=0.001, measured.share("throttled"));
-    report.share("own", 0.3..=1.0, measured.share("own"));
+    report.share("own", 0.2..=1.0, measured.share("own"));
     Ok(())
 }
 

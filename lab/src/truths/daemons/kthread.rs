@@ -157,8 +157,6 @@ impl Taken {
             .iter()
             .map(|cpu| group.spin_on(*cpu))
             .collect::<Result<_>>()?;
-        // The agent counts from the first time it sees it.
-        kthread.quiet()?;
         let siblings: Vec<(u32, Kthread)> = world
             .nodes
             .iter()
@@ -167,6 +165,12 @@ impl Taken {
                 (sibling.pid != kthread.pid).then_some((node.id, sibling))
             })
             .collect();
+        // What is on a CPU is counted when it leaves it.
+        let quiet = || -> Result<()> {
+            kthread.quiet()?;
+            siblings.iter().try_for_each(|(_, sibling)| sibling.quiet())
+        };
+        quiet()?;
         let groups = [&group];
         // Some look every half a second whether there is anything to do, and so during the scrapes too.
         let outer = Moment::now(kthread, &siblings)?;
@@ -177,7 +181,7 @@ impl Taken {
         let inner = Moment::now(kthread, &siblings)?;
         let (mut done, mut inner_end) = (Ok(()), None);
         let wait = span.during(|| {
-            done = work().and_then(|()| kthread.quiet());
+            done = work().and_then(|()| quiet());
             inner_end = Some(Moment::now(kthread, &siblings));
         })?;
         done?;

@@ -123,7 +123,8 @@ impl Taken {
             report.between(
                 format!("{what}: {cause}: within the task's own time in ns"),
                 1,
-                self.passed.saturating_sub(self.waited),
+                // By clocks of their own, which a hypervisor that takes time away sets apart.
+                self.passed.saturating_sub(self.waited) / 50 * 51,
                 total,
             );
         }
