@@ -61,13 +61,6 @@ pub const MUTANTS: &[Mutant] = &[
         truth: "migrations_between_nodes",
     },
     Mutant {
-        wrong: "staying on a CPU counts as a move",
-        file: "agent-ebpf/src/bin/task_migrations.rs",
-        old: "    if from == to {\n",
-        new: "    if from == u32::MAX {\n",
-        truth: "migrations_waiting",
-    },
-    Mutant {
         wrong: "the distance is that of a node to itself",
         file: "agent-ebpf/src/bin/task_migrations.rs",
         old: "    let place = distance_place(from.node, to.node, kernel::nodes());\n",
