@@ -86,6 +86,12 @@ impl Region {
         Ok(Self { start, pages })
     }
 
+    /// Where it begins.
+    #[must_use]
+    pub fn address(&self) -> usize {
+        self.start.addr().get()
+    }
+
     /// Some of its pages.
     ///
     /// # Panics

@@ -4,6 +4,7 @@
 mod counts;
 mod files;
 mod first_touch;
+mod folios;
 mod hinting;
 mod process;
 mod sampled;
@@ -40,6 +41,12 @@ pub(super) const TRUTHS: &[Truth] = &[
         about: "shared memory of each node, read and written from a CPU of each node",
         both_hierarchies: false,
         run: files::shared_memory,
+    },
+    Truth {
+        name: "page_faults_folios",
+        about: "shared memory in large folios: one fault maps all pages of one",
+        both_hierarchies: false,
+        run: folios::shared_folios,
     },
     Truth {
         name: "page_faults_disk",

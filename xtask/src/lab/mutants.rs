@@ -127,11 +127,14 @@ pub fn run(maker: &Maker, args: &Args) -> Result<ExitCode> {
         }
         println!("==> mutant: {}", mutant.wrong);
         copy.breaks(mutant)?;
-        let caught = caught(&broken, machine, mutant)?;
-        let how = caught.as_deref().unwrap_or("**nothing**");
+        let (caught, how) = match caught(&broken, machine, mutant) {
+            Ok(Some(how)) => (true, how),
+            Ok(None) => (false, "**nothing**".to_owned()),
+            Err(error) => (false, format!("**not run**: {error:#}")),
+        };
         // Writing to a String cannot fail.
         let _ = writeln!(table, "| {} | {} | {how} |", mutant.wrong, mutant.truth);
-        if caught.is_none() {
+        if !caught {
             survivors.push(mutant.wrong);
         }
     }

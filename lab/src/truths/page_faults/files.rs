@@ -15,7 +15,7 @@ use crate::{
     memory::{Region, allocate_on, map_file, memory_file, page_size},
 };
 
-const HOOK: &str = "file mapping";
+pub(super) const HOOK: &str = "file mapping";
 
 /// Pages that a fault maps at most: those around it within 64 KiB.
 fn around() -> u64 {

@@ -107,13 +107,13 @@ pub const MUTANTS: &[Mutant] = &[
         file: "agent-ebpf/src/bin/page_faults.rs",
         old: "    cell.count(FaultCount::FileMapPages, remote, nr);\n",
         new: "    cell.count(FaultCount::FileMapPages, remote, nr.min(1));\n",
-        truth: "page_faults_disk",
+        truth: "page_faults_folios",
     },
     Mutant {
         wrong: "hinting faults are told apart by where the page goes, not where it was",
         file: "agent-ebpf/src/bin/page_faults.rs",
         old: "    hinting(Task::<Typed>::current(), ctx.arg(3));\n",
-        new: "    let here = bpf_get_numa_node_id().cast_unsigned() as u32;\n    let there: u32 = ctx.arg(1);\n    hinting(Task::<Typed>::current(), if here == there { TNF_FAULT_LOCAL } else { 0 });\n",
+        new: "    let here = unsafe { bpf_get_numa_node_id() }.cast_unsigned() as u32;\n    let there: u32 = ctx.arg(1);\n    hinting(Task::<Typed>::current(), if here == there { TNF_FAULT_LOCAL } else { 0 });\n",
         truth: "page_faults_hinting",
     },
     Mutant {
