@@ -146,7 +146,7 @@ fn direct(world: &mut World, report: &mut Report) -> Result<()> {
     task::nice(kswapd, 0)?;
     task::pin(kswapd, &node.cpus)?;
     let taken = taken?;
-    taken.judge(report, "bound to a full node", &[("direct_reclaim", 11)])?;
+    taken.judge(report, "bound to a full node", &[("direct_reclaim", 3)])?;
     taken.judge_pressure(report, "bound to a full node", "direct_reclaim")
 }
 
