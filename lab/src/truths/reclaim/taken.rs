@@ -123,8 +123,7 @@ impl Taken {
             report.between(
                 format!("{what}: {cause}: within the task's own time in ns"),
                 1,
-                // By clocks of their own, which a hypervisor that takes time away sets apart.
-                self.passed.saturating_sub(self.waited) / 50 * 51,
+                self.passed,
                 total,
             );
         }
