@@ -153,7 +153,17 @@ fn caught(broken: &Maker, machine: Machine, mutant: &Mutant) -> Result<Option<St
     let tests = [mutant.truth.to_owned()];
     let outcomes = matrix::boot(machine, guest, &tests, &Printer { json: None }, "")?;
     let found = outcomes.into_iter().find(|o| o.test == mutant.truth);
-    Ok(found.filter(Outcome::failed).map(|outcome| outcome.detail))
+    Ok(found
+        .filter(Outcome::failed)
+        .map(|outcome| brief(&outcome.detail)))
+}
+
+/// The first of many reasons.
+fn brief(detail: &str) -> String {
+    match detail.split_once("; ") {
+        None => detail.to_owned(),
+        Some((first, others)) => format!("{first}, and {} more", others.split("; ").count()),
+    }
 }
 
 /// Copies only what differs, so that what is the same is not built anew.
@@ -175,7 +185,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::MUTANTS;
+    use super::{MUTANTS, brief};
     use std::path::Path;
 
     #[test]
@@ -186,6 +196,15 @@ mod tests {
             let broken = mutant.applied(&text).unwrap();
             assert_ne!(broken, text, "{}", mutant.wrong);
         }
+    }
+
+    #[test]
+    fn of_many_reasons_one_is_told() {
+        assert_eq!(brief("wrong: own"), "wrong: own");
+        assert_eq!(
+            brief("wrong: a; wrong: b; wrong: c"),
+            "wrong: a, and 2 more"
+        );
     }
 
     #[test]
