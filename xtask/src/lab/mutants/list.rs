@@ -152,20 +152,6 @@ pub const MUTANTS: &[Mutant] = &[
         truth: "adds_up_kswapd",
     },
     Mutant {
-        wrong: "who goes to sleep when a daemon comes counts as preempted",
-        file: "agent-ebpf/src/bin/cpu_wait/main.rs",
-        old: "        if next.flags() & PF_KTHREAD != 0 && runnable {\n",
-        new: "        if next.flags() & PF_KTHREAD != 0 {\n",
-        truth: "daemons_khugepaged",
-    },
-    Mutant {
-        wrong: "what a moved daemon waited is dropped",
-        file: "agent-ebpf/src/bin/cpu_wait/daemons.rs",
-        old: "        unsafe { (*cell).wait_ns += wait }\n",
-        new: "        unsafe { (*cell).wait_ns += wait & 1 }\n",
-        truth: "daemons_khugepaged",
-    },
-    Mutant {
         wrong: "a wait for the CPU counts as reclaim",
         file: "agent-ebpf/src/bin/reclaim.rs",
         old: "passed.saturating_sub(waited)) {\n",
