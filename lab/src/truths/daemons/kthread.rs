@@ -249,7 +249,13 @@ impl Taken {
         let traced = self.switches.iter().filter(runnable).count() as u64;
         report.equal("preemptions of the victims", traced, count);
         let most = self.involuntary.min(self.clocks[1].arrivals);
-        report.between("preemptions of all its switches and theirs", 1, most, count);
+        report.between("preemptions of all its switches and theirs", 0, most, count);
+        if traced == 0 {
+            report.leave_out(format!(
+                "{} came after others than the victims only",
+                self.daemon
+            ));
+        }
         Ok(())
     }
 
