@@ -158,11 +158,4 @@ pub const MUTANTS: &[Mutant] = &[
         new: "passed.max(waited)) {\n",
         truth: "reclaim_compaction",
     },
-    Mutant {
-        wrong: "reclaim inside reclaim counts twice",
-        file: "agent-ebpf/src/bin/reclaim.rs",
-        old: "    if began.outermost != kind as u32 {\n        return;\n    }\n",
-        new: "    if began.kinds & !bit == u32::MAX {\n        return;\n    }\n",
-        truth: "reclaim_direct",
-    },
 ];
