@@ -72,11 +72,21 @@ pub fn run(maker: &Maker, args: &Args, output: &File) -> Result<ExitCode> {
         outcomes.push(line);
     }
     let mut all = earlier(&args.with)?;
-    for outcome in &outcomes {
-        all.retain(|old| !outcome.replaces(old));
-    }
     all.extend(outcomes.iter().cloned());
-    conclude(args, &outcomes, &table::of(&all))
+    conclude(args, &outcomes, &table::of(&newest(all)))
+}
+
+/// Without what newer results replace.
+fn newest(all: Vec<Outcome>) -> Vec<Outcome> {
+    let mut newest: Vec<Outcome> = Vec::new();
+    for outcome in all {
+        // In its place, so that the table's order stays.
+        match newest.iter().position(|old| outcome.replaces(old)) {
+            Some(place) => newest[place] = outcome,
+            None => newest.push(outcome),
+        }
+    }
+    newest
 }
 
 fn earlier(files: &[PathBuf]) -> Result<Vec<Outcome>> {
