@@ -21,6 +21,7 @@ use std::{
 use aya::maps::{HashMap, Map, MapData, loaded_maps};
 use kernel::{Group, Scrape, agent, label, pin, unpin};
 use stallscope::{
+    agent::Agent,
     agent::Config,
     topology::{Boundary, Topology},
 };
@@ -390,6 +391,19 @@ impl Drop for Inside {
     }
 }
 
+/// The kernel's moves and the exported ones, at a moment at which no thread moves: one may be on its way to
+/// where it waits.
+fn at_rest(agent: &mut Agent, group: &Group) -> (u64, u64) {
+    for _ in 0..100 {
+        let moved = moves_by_the_kernel().unwrap();
+        let counted = sum(&Scrape::of(agent), &group.label);
+        if moves_by_the_kernel() == Some(moved) {
+            return (moved, counted);
+        }
+    }
+    panic!("the threads do not come to rest");
+}
+
 /// Moves this process into a fresh group, where `work` moves threads. Gives the moves that the
 /// kernel counted meanwhile and those that are exported; `None` where the kernel does not show its
 /// own. What a thread moved is shown while it is there, so `work` leaves its threads waiting at the
@@ -405,12 +419,11 @@ fn moved_and_counted(
         let mut agent = agent(Config::default());
         let group = Group::new(name);
         let _inside = Inside::enter(&group);
-        let before = moves_by_the_kernel().unwrap();
+        let (moved_before, counted_before) = at_rest(&mut agent, &group);
         let waiting = work();
-        let moved = moves_by_the_kernel().unwrap() - before;
-        let counted = sum(&Scrape::of(&mut agent), &group.label);
+        let (moved, counted) = at_rest(&mut agent, &group);
         waiting.wait();
-        (moved, counted)
+        (moved - moved_before, counted - counted_before)
     });
     Some(test.join().unwrap())
 }
