@@ -21,8 +21,7 @@ use std::{
 use aya::maps::{HashMap, Map, MapData, loaded_maps};
 use kernel::{Group, Scrape, agent, label, pin, unpin};
 use stallscope::{
-    agent::Agent,
-    agent::Config,
+    agent::{Agent, Config},
     topology::{Boundary, Topology},
 };
 use stallscope_ebpf::NodePair;
