@@ -47,6 +47,11 @@ pub enum Profile {
 }
 
 impl Profile {
+    /// What `--debug` asks for.
+    pub fn of(debug: bool) -> Self {
+        if debug { Self::Debug } else { Self::Release }
+    }
+
     /// The folder in which Cargo leaves what it built.
     fn folder(self) -> &'static str {
         match self {
@@ -63,11 +68,7 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<PathB
         Some(arch) => arch,
         None => *host.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?,
     };
-    let profile = if args.debug {
-        Profile::Debug
-    } else {
-        Profile::Release
-    };
+    let profile = Profile::of(args.debug);
     let packages = [AGENT_PACKAGE];
     let built = if args.linked_statically {
         static_binaries(workspace, install, arch, &packages, profile)?

@@ -72,7 +72,13 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
         .arch
         .map_or_else(|| vec![Arch::X86_64, Arch::Aarch64], |arch| vec![arch]);
     let mut files = Files::default();
-    let release = make(workspace, install, &archs, args.profile(), &mut files)?;
+    let release = make(
+        workspace,
+        install,
+        &archs,
+        Profile::of(args.debug),
+        &mut files,
+    )?;
     let folder = folder(workspace);
     files.write(&folder)?;
     for (name, bytes) in &files.0 {
@@ -85,16 +91,6 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     let mut steps = Steps::default();
     proof::run(&mut steps, workspace, &release, &archs);
     steps.finish()
-}
-
-impl Args {
-    fn profile(&self) -> Profile {
-        if self.debug {
-            Profile::Debug
-        } else {
-            Profile::Release
-        }
-    }
 }
 
 fn make(

@@ -79,6 +79,7 @@ pub fn disk(folder: &Path) -> Result<PathBuf> {
 }
 
 /// A machine.
+#[derive(Clone)]
 pub struct Guest {
     /// What it boots.
     pub kernel: &'static Kernel,

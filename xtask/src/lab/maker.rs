@@ -59,11 +59,7 @@ impl Maker<'_> {
 
     /// The agent as it is released, and the program that brings the truths about.
     pub fn programs(&self, arch: Arch) -> Result<[PathBuf; 2]> {
-        let profile = if self.debug {
-            Profile::Debug
-        } else {
-            Profile::Release
-        };
+        let profile = Profile::of(self.debug);
         let packages = [AGENT_PACKAGE, LAB_PACKAGE];
         let built = build::static_binaries(self.workspace, self.install, arch, &packages, profile)?;
         <[PathBuf; 2]>::try_from(built)

@@ -62,8 +62,10 @@ pub fn run(maker: &Maker, args: &Args, output: &File) -> Result<ExitCode> {
             continue;
         }
         let parts = maker.parts(arch)?;
-        for machine in of {
-            ready.push((*machine, maker.guest(machine.kernel, &parts, &[])?));
+        // Machines of a kernel are next to each other and boot from the same files.
+        for machines in of.chunk_by(|a, b| a.kernel == b.kernel) {
+            let guest = maker.guest(machines[0].kernel, &parts, &[])?;
+            ready.extend(machines.iter().map(|machine| (**machine, guest.clone())));
         }
     }
     outcomes.extend(side_by_side(queue(ready), args, &printer)?);
