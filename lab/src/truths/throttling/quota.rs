@@ -37,11 +37,7 @@ impl Stat {
         Ok(Self {
             periods: number("nr_periods ")?,
             throttled_periods: number("nr_throttled ")?,
-            ns: if group.unified() {
-                number("throttled_usec ")? * 1000
-            } else {
-                number("throttled_time ")?
-            },
+            ns: group.throttled()?,
         })
     }
 
