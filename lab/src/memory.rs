@@ -1,7 +1,7 @@
 //! Memory on a NUMA node of one's choice, and where the kernel says it lies.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Write as _},
     os::fd::{AsRawFd as _, FromRawFd as _, RawFd},
     ptr::NonNull,
@@ -18,6 +18,18 @@ const MPOL_BIND: libc::c_ulong = 2;
 #[must_use]
 pub fn page_size() -> usize {
     rustix::param::page_size()
+}
+
+/// Where the kernel shows and is told how it uses transparent huge pages.
+pub const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage";
+
+/// Bytes of a huge page, if there are any.
+#[must_use]
+pub fn huge_size() -> Option<usize> {
+    let read = |file: &str| fs::read_to_string(format!("{HUGE_PAGES}/{file}")).ok();
+    let on = read("enabled")?.contains("[never]");
+    (!on).then_some(())?;
+    read("hpage_pmd_size")?.trim().parse().ok()
 }
 
 /// A mapping that nobody has touched; it stays until the process ends.

@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result};
 use super::Truth;
 use crate::{
     Group, Report, Setting, World,
-    memory::{self, Region},
+    memory::{self, HUGE_PAGES, Region},
     split::EXACT,
-    world::Node,
+    world::{DISK, Node},
 };
 use kthread::{Kthread, Taken};
 
@@ -35,9 +35,6 @@ pub(super) const TRUTHS: &[Truth] = &[
         run: khugepaged,
     },
 ];
-
-/// The disk of a machine of the lab; each read of it comes from the page cache or fills it.
-const DISK: &str = "/dev/vda";
 
 /// The node whose daemons are made to work, and another; `None`, with the reason, where that cannot be.
 fn two_nodes<'a>(world: &'a World, report: &mut Report) -> Option<(&'a Node, &'a Node)> {
@@ -126,20 +123,16 @@ fn khugepaged(world: &mut World, report: &mut Report) -> Result<()> {
     let Some((node, other)) = two_nodes(world, report) else {
         return Ok(());
     };
-    let folder = "/sys/kernel/mm/transparent_hugepage";
-    let Ok(enabled) = Setting::open(format!("{folder}/enabled")) else {
+    let Ok(enabled) = Setting::open(format!("{HUGE_PAGES}/enabled")) else {
         report.leave_out("this kernel has no transparent huge pages");
         return Ok(());
     };
-    let sleeps = Setting::open(format!("{folder}/khugepaged/scan_sleep_millisecs"))?;
-    let scans = Setting::open(format!("{folder}/khugepaged/pages_to_scan"))?;
+    let sleeps = Setting::open(format!("{HUGE_PAGES}/khugepaged/scan_sleep_millisecs"))?;
+    let scans = Setting::open(format!("{HUGE_PAGES}/khugepaged/pages_to_scan"))?;
     sleeps.set("60000")?;
     enabled.set("always")?;
     scans.set("65536")?;
-    let size: usize = std::fs::read_to_string(format!("{folder}/hpage_pmd_size"))?
-        .trim()
-        .parse()
-        .context("the size of a huge page should be a number")?;
+    let size = memory::huge_size().context("the size of a huge page should be a number")?;
     let Some(daemon) = Kthread::find("khugepaged") else {
         report.leave_out("khugepaged does not run here");
         return Ok(());

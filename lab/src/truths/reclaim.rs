@@ -19,6 +19,7 @@ use crate::{
     Group, Report, Worker, World,
     memory::{self, Region, page_size},
     task,
+    world::DISK,
 };
 use limit::{Limit, Source};
 use taken::Taken;
@@ -134,7 +135,7 @@ fn direct(world: &mut World, report: &mut Report) -> Result<()> {
     let mut worker = Worker::start(&group, move |step| {
         task::pin(0, &[cpu])?;
         memory::allocate_on(Some(id))?;
-        let disk = File::open(limit::DISK).context(limit::DISK)?;
+        let disk = File::open(DISK).context(DISK)?;
         timed(|| {
             if step == READ {
                 read(&disk, bytes)?;

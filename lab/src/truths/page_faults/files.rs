@@ -13,6 +13,7 @@ use super::{
 use crate::{
     Group, Report, World,
     memory::{Region, allocate_on, map_file, memory_file, page_size},
+    world::DISK,
 };
 
 pub(super) const HOOK: &str = "file mapping";
@@ -106,8 +107,6 @@ pub(super) fn judge_mapped(
     let side = if remote { "remote" } else { "local" };
     report.check(what, format!("{pages} to {most} {side}"), counted, agrees);
 }
-
-const DISK: &str = "/dev/vda";
 
 /// So that a fault on a large folio, where the kernel has any, maps more than one of its pages.
 const DISK_PAGES: [usize; 2] = [257, 509];

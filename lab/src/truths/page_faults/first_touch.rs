@@ -1,7 +1,5 @@
 //! New memory: first writes, huge pages and copies on write.
 
-use std::fs;
-
 use anyhow::{Context as _, Result, bail};
 
 use super::{
@@ -13,7 +11,7 @@ use super::{
 };
 use crate::{
     Group, Report, World,
-    memory::{Region, allocate_on, map_file, memory_file},
+    memory::{Region, allocate_on, huge_size, map_file, memory_file},
     primes,
     world::Node,
 };
@@ -67,16 +65,6 @@ pub(super) fn base_pages(world: &mut World, report: &mut Report) -> Result<()> {
         }
     }
     Ok(())
-}
-
-const HUGE: &str = "/sys/kernel/mm/transparent_hugepage";
-
-/// Bytes of a huge page, if there are any.
-pub(super) fn huge_size() -> Option<usize> {
-    let read = |file: &str| fs::read_to_string(format!("{HUGE}/{file}")).ok();
-    let on = read("enabled")?.contains("[never]");
-    (!on).then_some(())?;
-    read("hpage_pmd_size")?.trim().parse().ok()
 }
 
 pub(super) fn huge_pages(world: &mut World, report: &mut Report) -> Result<()> {

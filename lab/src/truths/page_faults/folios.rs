@@ -15,24 +15,26 @@ use super::{
 };
 use crate::{
     Group, Report, Setting, World,
-    memory::{Region, page_size},
+    memory::{HUGE_PAGES, Region, page_size},
 };
 
-const SIZES: &str = "/sys/kernel/mm/transparent_hugepage";
 /// Folios that are touched, on the process's node and on another.
 const FOLIOS: [usize; 2] = [7, 11];
 
 /// The smallest size in which this kernel makes shared memory, in bytes, and the file that makes it do so.
 fn smallest() -> Option<(usize, PathBuf)> {
-    let sizes = fs::read_dir(SIZES).ok()?.flatten().filter_map(|entry| {
-        let name = entry.file_name();
-        let kilobytes = name
-            .to_str()?
-            .strip_prefix("hugepages-")?
-            .strip_suffix("kB")?;
-        let path = entry.path().join("shmem_enabled");
-        Some((kilobytes.parse::<usize>().ok()? * 1024, path)).filter(|(_, path)| path.exists())
-    });
+    let sizes = fs::read_dir(HUGE_PAGES)
+        .ok()?
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let kilobytes = name
+                .to_str()?
+                .strip_prefix("hugepages-")?
+                .strip_suffix("kB")?;
+            let path = entry.path().join("shmem_enabled");
+            Some((kilobytes.parse::<usize>().ok()? * 1024, path)).filter(|(_, path)| path.exists())
+        });
     sizes.min()
 }
 

@@ -4,13 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::{
-    first_touch::huge_size,
-    sampled::{Moment, Sampled, fast},
-};
+use super::sampled::{Moment, Sampled, fast};
 use crate::{
     Group, Report, Worker, World,
-    memory::{Region, allocate_on, page_size},
+    memory::{Region, allocate_on, huge_size, page_size},
     task,
     worker::minor_faults,
     world::Node,

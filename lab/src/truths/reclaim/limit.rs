@@ -10,10 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{Group, World};
+use crate::{Group, World, world::DISK};
 
-/// The disk of a machine of the lab.
-pub(super) const DISK: &str = "/dev/vda";
 /// Where v1's memory controller is by convention.
 const V1: &str = "/sys/fs/cgroup/memory";
 
