@@ -3,12 +3,17 @@
 //! The kubelet makes `<root>/kubepods/<QoS>/pod<UID>` (cgroup driver `cgroupfs`) or
 //! `<root>-kubepods-<QoS>-pod<UID with _ for ->.slice` (driver `systemd`), leaving the level out for guaranteed pods
 //! (kubernetes/pkg/kubelet/cm: `pod_container_manager_linux.go`, `cgroup_manager_linux.go`); the runtime makes the
-//! containers' below it. Only the UID, the container's ID and the class are in it: names come from elsewhere.
+//! containers' below it. Only the UID, the container's ID and the class are in it: names come from a source of their own,
+//! which fills a [`Directory`] by way of a [`feed`].
+
+mod directory;
+pub mod feed;
 
 use std::fmt;
 
 use crate::attribution::container;
 use crate::cgroup::CgroupPath;
+pub use directory::{Conflict, Directory, Found, Pod, RETENTION, Workload};
 
 /// The pod, and the container in it, that a cgroup belongs to.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -41,6 +46,14 @@ impl PodIdentity {
 pub struct PodUid(String);
 
 impl PodUid {
+    /// A UID as the API writes it (RFC 4122 text, lower case), or a static pod's configuration hash of 32 hex digits;
+    /// none for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        (!text.contains(['_', '.', ':'])).then_some(())?;
+        uid_at(text.as_bytes())
+    }
+
     /// The UID, with dashes whichever driver made the path.
     #[must_use]
     pub fn as_str(&self) -> &str {
