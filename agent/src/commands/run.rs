@@ -9,9 +9,9 @@ use std::{
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{DEFAULT_LISTEN, ProbeArgs, start_logging};
+use super::{DEFAULT_LISTEN, ProbeArgs, names::NameArgs, start_logging};
 use crate::{
-    agent::Agent,
+    agent::{Agent, Config},
     preflight,
     server::{self, Handlers},
 };
@@ -21,6 +21,7 @@ use crate::{
 #[command(after_help = "Examples:
   stallscope run
   stallscope run --listen 0.0.0.0:9750
+  stallscope run --pod-source api --node-name worker-1 --labels namespace,workload
   curl -s http://127.0.0.1:9750/metrics | grep stall_seconds
 
 Needs CAP_BPF and CAP_PERFMON, or root. RUST_LOG=stallscope=debug says more;
@@ -31,6 +32,12 @@ pub(super) struct Args {
     listen: String,
     #[command(flatten)]
     probes: ProbeArgs,
+    #[command(flatten)]
+    names: NameArgs,
+    /// Give up all capabilities once the probes are attached, as far as this kernel allows it: the tables cannot be
+    /// enlarged then, so --slots is at least 4000 unless given
+    #[arg(long)]
+    drop_capabilities: bool,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -55,7 +62,25 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     registry
         .register(Box::new(process))
         .context("cannot watch the agent's own process")?;
-    let agent = Agent::start(args.probes.config(), registry.clone())?;
+    let config = Config {
+        names: args.names.choose()?,
+        labels: args.names.labels.clone(),
+        sealed: args.drop_capabilities,
+        ..args.probes.config()
+    };
+    let mut agent = Agent::start(config, registry.clone())?;
+    if args.drop_capabilities {
+        // Before there are other threads, each of which would have capabilities of its own.
+        match agent.seal() {
+            Ok(()) => tracing::info!("gave up all capabilities"),
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "capabilities are kept: without them the agent could not go on measuring here"
+            ),
+        }
+    }
+    agent.start_names()?;
+    agent.tick();
     agent.ready().map_err(anyhow::Error::msg)?;
     let agent = Arc::new(Mutex::new(agent));
     tokio::spawn(keep_time(Arc::clone(&agent)));
