@@ -1,6 +1,7 @@
 //! The agent: probes in the kernel, owners of what they count, and the exposition of both.
 
 use std::{
+    os::fd::OwnedFd,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -8,6 +9,7 @@ use std::{
 use bytes::BytesMut;
 use serde::Serialize;
 use stallscope_ebpf::Host;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
     cgroup::{Controller, Hierarchy, Watch},
@@ -268,6 +270,20 @@ impl Agent {
         self.overhead.due().map_or(SECOND, |due| due.min(SECOND))
     }
 
+    /// Becomes readable when cgroups come or go; none where that can only be found by looking.
+    #[must_use]
+    pub fn changes(&self) -> Option<AsyncFd<OwnedFd>> {
+        let fd = self.owners.changes()?.try_clone_to_owned().ok()?;
+        // SAFETY: the AsyncFd owns this descriptor, and nothing takes it out or closes it.
+        unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.ok()
+    }
+
+    /// Whether [`Agent::changes`] still tells.
+    #[must_use]
+    pub fn follows_changes(&self) -> bool {
+        self.owners.changes().is_some()
+    }
+
     /// Takes in what all probes have counted.
     fn read(&mut self) {
         for instance in &mut self.instances {
@@ -307,7 +323,8 @@ impl Agent {
             return Ok(());
         }
         if self.sealed {
-            return self.refuse_to_grow();
+            self.refuse_to_grow();
+            return Ok(());
         }
         tracing::info!(
             from = self.host.slots,

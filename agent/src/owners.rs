@@ -5,6 +5,7 @@ mod pending;
 
 use std::{
     collections::{HashMap, HashSet},
+    os::fd::BorrowedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -377,6 +378,12 @@ impl Owners {
     #[must_use]
     pub fn folded(&self) -> u64 {
         self.folded
+    }
+
+    /// Becomes readable when cgroups come or go; see [`Watch::as_fd`].
+    #[must_use]
+    pub fn changes(&self) -> Option<BorrowedFd<'_>> {
+        self.watch.as_fd()
     }
 
     /// The names of pods.

@@ -30,13 +30,13 @@ impl Agent {
         Ok(())
     }
 
-    pub(super) fn refuse_to_grow(&mut self) -> anyhow::Result<()> {
+    /// Says once that the tables would have to be enlarged.
+    pub(super) fn refuse_to_grow(&mut self) {
         if !std::mem::replace(&mut self.refused_to_grow, true) {
             tracing::warn!(
                 slots = self.host.slots,
                 "more cgroups than slots, and without capabilities the kernel's tables cannot be enlarged: what is beyond is summed as (other); start with a larger --slots"
             );
         }
-        Ok(())
     }
 }

@@ -19,8 +19,8 @@ pub(super) struct NameArgs {
     /// Directory with the kubelet's `pods` and `containers`, for the source files
     #[arg(long, value_name = "DIR", default_value = "/var/log")]
     kubelet_logs: PathBuf,
-    /// Labels of each container's series, with commas between: namespace, pod, container, cgroup, qos_class, uid, and
-    /// with the source api workload, workload_type, label:KEY (a label of the pod); series that have all labels in
+    /// Labels of each container's series, with commas between: namespace, pod, container, cgroup, uid, `qos_class`, and
+    /// with the source api workload, `workload_type`, label:KEY (a label of the pod); series that have all labels in
     /// common are summed
     #[arg(long, value_name = "LIST", default_value_t = LabelSet::default())]
     pub(super) labels: LabelSet,
@@ -38,6 +38,7 @@ enum PodSource {
 
 impl NameArgs {
     /// The source that was asked for, or the best there is.
+    #[allow(clippy::unnecessary_wraps)]
     pub(super) fn choose(&self) -> anyhow::Result<Chosen> {
         let asked = || "asked for".to_owned();
         let (source, reason) = match self.pod_source {

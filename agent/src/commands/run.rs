@@ -4,6 +4,7 @@ use std::{
     path::Path,
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -88,14 +89,32 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     server::serve(listener, handlers(&agent), &registry, shutdown()?).await
 }
 
+/// Looks after the agent when it is time, and soon after a cgroup came or went: one that lives shorter than the time
+/// between two looks would stay without a name.
 async fn keep_time(agent: Arc<Mutex<Agent>>) {
+    /// The least time between two looks, however much comes and goes.
+    const PAUSE: Duration = Duration::from_millis(50);
+    let mut changes = lock(&agent).changes();
     loop {
         let next = {
             let mut agent = lock(&agent);
             agent.tick();
             agent.next_tick()
         };
-        tokio::time::sleep(next).await;
+        tokio::time::sleep(PAUSE).await;
+        let wait = tokio::time::sleep(next.saturating_sub(PAUSE));
+        match &changes {
+            None => wait.await,
+            Some(fd) => tokio::select! {
+                () = wait => {}
+                ready = fd.readable() => match ready {
+                    Ok(mut ready) => ready.clear_ready(),
+                    Err(_) => changes = None,
+                },
+            },
+        }
+        // In fallback nothing is ever readable, and a duplicate would hold on to the watches.
+        changes = changes.filter(|_| lock(&agent).follows_changes());
     }
 }
 
