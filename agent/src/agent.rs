@@ -28,11 +28,13 @@ mod families;
 mod host;
 mod scrape;
 mod seal;
+mod series;
 
 pub use bound::map_bound;
 pub use families::METRICS;
 pub use host::tables;
 use host::{MAX_SLOTS, SEALED_SLOTS, check_cpus, host, kernel};
+pub use series::{OwnerFamily, owner_families, series_bound};
 
 /// How an agent is set up.
 #[derive(Clone, Debug)]
