@@ -54,7 +54,7 @@ pub struct Args {
     agent: Option<PathBuf>,
 
     #[command(flatten)]
-    fleet: fleet::Args,
+    fleet: fleet::FleetArgs,
 }
 
 const EXAMPLES: &str = "\

@@ -27,9 +27,12 @@ use prometheus::Prometheus;
 /// How often every agent is scraped.
 const SCRAPE_SECONDS: u64 = 15;
 
+/// Until the rates over five minutes that the rules take are of five minutes.
+const SETTLE: Duration = Duration::from_secs(330);
+
 /// Options of the fleet.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct FleetArgs {
     /// Measure instead what a real Prometheus takes to scrape a fleet of agents whose counts are made up.
     #[arg(long, conflicts_with_all = ["only", "agent"])]
     pub fleet: bool,
@@ -50,13 +53,13 @@ pub struct Args {
     )]
     labels: String,
 
-    /// Minutes to measure, after two in which everything is new.
+    /// Minutes to measure, after some in which everything is new.
     #[arg(long, default_value_t = 10, requires = "fleet", value_parser = clap::value_parser!(u64).range(1..=600))]
     minutes: u64,
 }
 
 /// Builds the fleet, starts it and a Prometheus, and measures.
-pub fn run(workspace: &Workspace, install: Install, args: &Args, json: bool) -> Result<()> {
+pub fn run(workspace: &Workspace, install: Install, args: &FleetArgs, json: bool) -> Result<()> {
     stop::on_signals();
     let program = prometheus_program(workspace, install)?;
     let fleet = build(workspace)?;
@@ -106,7 +109,7 @@ pub struct Addresses {
     pod_owners: SocketAddr,
 }
 
-fn start_fleet(program: &Path, args: &Args) -> Result<(Process, Addresses)> {
+fn start_fleet(program: &Path, args: &FleetArgs) -> Result<(Process, Addresses)> {
     let mut command = Command::new(program);
     command
         .args(["--agents", &args.agents.to_string()])
@@ -129,7 +132,7 @@ fn measure(
     program: &Path,
     fleet: &Path,
     folder: &Path,
-    args: &Args,
+    args: &FleetArgs,
     figures: &mut Figures,
 ) -> Result<()> {
     let (fleet, addresses) = start_fleet(fleet, args)?;
@@ -140,7 +143,7 @@ fn measure(
     let rules = workspace.root.join("dashboards/fleet-rules.yaml");
     let mut prometheus = Prometheus::start(program, folder, &rules, &addresses)?;
     prometheus.wait_until_all_are_up(args.agents as usize)?;
-    stop::sleep(Duration::from_secs(120))?;
+    stop::sleep(SETTLE)?;
 
     eprintln!("==> measuring for {} minutes", args.minutes);
     let before = Reading::take(&prometheus, &fleet, folder)?;
