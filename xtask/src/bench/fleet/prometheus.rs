@@ -135,8 +135,8 @@ impl Prometheus {
         let answer: Value = serde_json::from_str(&text)?;
         let groups = answer["data"]["groups"].as_array().cloned();
         let groups = groups.unwrap_or_default().into_iter().map(|group| {
-            let failed = group["rules"].as_array().into_iter().flatten();
-            for rule in failed.filter(|rule| rule["health"] != "ok") {
+            let mut rules = group["rules"].as_array().into_iter().flatten();
+            if let Some(rule) = rules.find(|rule| rule["health"] != "ok") {
                 bail!("the rule {} fails: {}", rule["name"], rule["lastError"]);
             }
             let name = group["name"].as_str().unwrap_or_default();
