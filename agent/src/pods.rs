@@ -8,6 +8,7 @@
 
 mod directory;
 pub mod feed;
+pub mod files;
 
 use std::fmt;
 
