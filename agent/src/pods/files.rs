@@ -4,7 +4,6 @@
 //! `<root>/containers/<pod>_<namespace>_<container>-<ID>.log`, a link to `…/<namespace>_<pod>_<UID>/<container>/<N>.log`,
 //! a container once it runs. Only names and the links' targets are read, never a log: a target need not exist here.
 
-mod doubts;
 mod names;
 mod place;
 mod view;
@@ -14,10 +13,10 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use self::doubts::Doubts;
 use self::names::{Link, PodName, Wrong};
 use self::place::{Look, Place, shown};
 use self::view::View;
+use super::doubts::Doubts;
 use super::feed::{Closed, Feed, Message};
 
 /// The kubelet's directories below the root.

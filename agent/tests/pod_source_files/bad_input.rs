@@ -67,7 +67,7 @@ fn what_is_no_containers_link_is_left_out_and_said_once() {
     assert!(node.troubles[0].1.contains("(5 more like it)"));
     assert_eq!(node.directory.running(), 1);
 
-    // One more is said, its name first of all being a name of no link.
+    // One more is said, its name being none of a link.
     let target = format!(
         "/var/log/pods/{}/web-server/0.log",
         Named::new(6).directory()

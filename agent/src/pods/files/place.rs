@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::doubts::Doubts;
+use crate::pods::doubts::Doubts;
 
 /// Entries that are kept of one directory; a node has room for some hundred pods.
 const MAX_KEPT: usize = 8192;

@@ -3,8 +3,8 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::doubts::Doubts;
 use super::names::{Link, PodName};
+use crate::pods::doubts::Doubts;
 use crate::pods::feed::{Closed, Feed, Message};
 use crate::pods::{Pod, PodUid};
 

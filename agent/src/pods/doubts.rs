@@ -1,8 +1,8 @@
-//! What makes no sense, said once rather than at each look.
+//! What makes no sense, said once rather than at each reading.
 
 use std::collections::BTreeMap;
 
-use crate::pods::feed::{Closed, Feed};
+use super::feed::{Closed, Feed};
 
 /// Doubts of one reading, and how many of each kind were said of earlier ones.
 #[derive(Debug, Default)]
