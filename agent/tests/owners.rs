@@ -98,7 +98,10 @@ impl Node {
 
     /// The link that it makes after the start of a container.
     fn log_container(&self, pod: usize, name: &str, container: &str, digit: char) {
-        let target = self.path(&format!("log/pods/shop_{name}_{}/{container}/0.log", UID[pod]));
+        let target = self.path(&format!(
+            "log/pods/shop_{name}_{}/{container}/0.log",
+            UID[pod]
+        ));
         let link = format!("log/containers/{name}_shop_{container}-{}.log", id(digit));
         symlink(target, self.path(&link)).expect("a link");
     }
@@ -120,9 +123,7 @@ impl Node {
 
 fn text(pod: &str, container: &str, cgroup: &str) -> String {
     let namespace = if pod.is_empty() { "" } else { "shop" };
-    format!(
-        "namespace=\"{namespace}\",pod=\"{pod}\",container=\"{container}\",cgroup=\"{cgroup}\""
-    )
+    format!("namespace=\"{namespace}\",pod=\"{pod}\",container=\"{container}\",cgroup=\"{cgroup}\"")
 }
 
 fn pod_path(pod: usize) -> String {
@@ -150,7 +151,10 @@ fn a_container_waits_for_its_name_and_a_pod_is_named_before_its_containers() {
     assert_eq!(node.owner(nested), node.owner(server));
     let unit = node.cgroup("system.slice/sshd.service");
     node.poll();
-    assert_eq!(node.labels(unit), text("", "", "/system.slice/sshd.service"));
+    assert_eq!(
+        node.labels(unit),
+        text("", "", "/system.slice/sshd.service")
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     path::PathBuf,
     time::Instant,
 };
@@ -205,6 +206,26 @@ impl Names {
         let pods = self.directory.running() as u64;
         out.family(&PODS)
             .sample(None, &[source], Value::Count(pods));
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Chosen { source, reason } = &self.chosen;
+        write!(f, "{}: {reason}", source.name())?;
+        match self.health.up {
+            None => Ok(()),
+            Some(true) => write!(f, "; {} pods", self.directory.running()),
+            Some(false) => {
+                let reasons: Vec<_> = self.health.down.iter().copied().collect();
+                write!(
+                    f,
+                    "; not readable now ({}), {} pods known",
+                    reasons.join(", "),
+                    self.directory.running()
+                )
+            }
+        }
     }
 }
 
