@@ -199,11 +199,7 @@ fn labels(
 
 /// Names by ID, those of dead containers first: where there are too many, the first are forgotten.
 fn containers(status: wire::PodStatus, of: &str, reading: &mut Reading) -> Vec<(String, String)> {
-    let all = [
-        status.container_statuses,
-        status.init_container_statuses,
-        status.ephemeral_container_statuses,
-    ];
+    let all = [status.containers, status.init, status.ephemeral];
     let mut all: Vec<_> = all.into_iter().flatten().flatten().collect();
     all.truncate(MAX_CONTAINERS / 2);
     let mut containers = Vec::new();
@@ -247,3 +243,6 @@ fn bad_container(of: &str, name: &str, id: &str) -> String {
         quoted(id)
     )
 }
+
+#[cfg(test)]
+mod tests;

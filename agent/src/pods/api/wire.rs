@@ -89,11 +89,14 @@ pub(super) struct Owner {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default)]
 pub(super) struct PodStatus {
-    pub container_statuses: Option<Vec<ContainerStatus>>,
-    pub init_container_statuses: Option<Vec<ContainerStatus>>,
-    pub ephemeral_container_statuses: Option<Vec<ContainerStatus>>,
+    #[serde(rename = "containerStatuses")]
+    pub containers: Option<Vec<ContainerStatus>>,
+    #[serde(rename = "initContainerStatuses")]
+    pub init: Option<Vec<ContainerStatus>>,
+    #[serde(rename = "ephemeralContainerStatuses")]
+    pub ephemeral: Option<Vec<ContainerStatus>>,
 }
 
 #[derive(Default, Deserialize)]
