@@ -6,6 +6,7 @@
 //! containers' below it. Only the UID, the container's ID and the class are in it: names come from a source of their own,
 //! which fills a [`Directory`] by way of a [`feed`].
 
+pub mod api;
 mod directory;
 pub mod feed;
 pub mod names;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Directory, Found, PodIdentity,
+    Directory, Found, PodIdentity, api,
     feed::{Feed, Inbox, Message, Trouble, feed},
 };
 use crate::{
@@ -63,6 +63,8 @@ pub enum Source {
     None,
     /// The directory with the kubelet's `pods` and `containers`.
     Files(PathBuf),
+    /// The Kubernetes API.
+    Api(api::Config),
 }
 
 impl Source {
@@ -72,6 +74,7 @@ impl Source {
         match self {
             Self::None => "none",
             Self::Files(_) => "files",
+            Self::Api(_) => "api",
         }
     }
 }
@@ -136,6 +139,7 @@ impl Names {
         match &self.chosen.source {
             Source::None => {}
             Source::Files(root) => drop((root, feed)),
+            Source::Api(config) => api::spawn(config.clone(), feed)?,
         }
         Ok(())
     }
