@@ -10,6 +10,7 @@ pub mod api;
 mod directory;
 pub mod feed;
 pub mod names;
+pub mod files;
 
 use std::fmt;
 
