@@ -9,8 +9,8 @@
 pub mod api;
 mod directory;
 pub mod feed;
-pub mod names;
 pub mod files;
+pub mod names;
 
 use std::fmt;
 

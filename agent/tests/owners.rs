@@ -61,8 +61,10 @@ impl Node {
         node
     }
 
+    /// Looks, and lets the clock of the file system go on, so that what comes next is seen at the next look.
     fn poll(&mut self) {
         self.owners.poll(self.now).expect("a poll");
+        std::thread::sleep(Duration::from_millis(20));
     }
 
     fn pass(&mut self, time: Duration) {

@@ -10,6 +10,7 @@ use std::{
 use super::{
     Directory, Found, PodIdentity, api,
     feed::{Feed, Inbox, Message, Trouble, feed},
+    files::Files,
 };
 use crate::{
     exposition::Encoder,
@@ -95,6 +96,8 @@ pub struct Names {
     inbox: Inbox,
     /// Until the source has started.
     feed: Option<Feed>,
+    /// The source that is asked rather than speaking up by itself.
+    files: Option<Files>,
     directory: Directory,
     health: Health,
 }
@@ -123,6 +126,7 @@ impl Names {
             chosen,
             inbox,
             feed: Some(feed),
+            files: None,
             directory: Directory::default(),
             health: Health::default(),
         }
@@ -138,7 +142,7 @@ impl Names {
         };
         match &self.chosen.source {
             Source::None => {}
-            Source::Files(root) => drop((root, feed)),
+            Source::Files(root) => self.files = Some(Files::new(root.clone(), feed)),
             Source::Api(config) => api::spawn(config.clone(), feed)?,
         }
         Ok(())
@@ -152,6 +156,9 @@ impl Names {
 
     /// Takes in what the source has said. True when names may have changed.
     pub fn poll(&mut self, now: Instant) -> bool {
+        if let Some(files) = &mut self.files {
+            files.poll();
+        }
         let mut changed = false;
         for message in self.inbox.drain() {
             match message {
