@@ -1,22 +1,23 @@
 //! The agent: probes in the kernel, owners of what they count, and the exposition of both.
 
 use std::{
+    os::fd::OwnedFd,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use serde::Serialize;
 use stallscope_ebpf::Host;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
     cgroup::{Controller, Hierarchy, Watch},
-    collector::{OwnerRows, Rows},
-    exposition::{Encoder, Format},
+    collector::Rows,
     ledger::Ledger,
     overhead::Overhead,
-    owners::Owners,
+    owners::{LabelSet, Owners},
+    pods::names::{Chosen, Names},
     probe::{Kernel, Probe, Running, State, Status},
     probes::PROBES,
     topology::Topology,
@@ -25,11 +26,13 @@ use crate::{
 mod bound;
 mod families;
 mod host;
+mod scrape;
+mod seal;
 
 pub use bound::map_bound;
 pub use families::METRICS;
 pub use host::tables;
-use host::{MAX_SLOTS, check_cpus, host, kernel};
+use host::{MAX_SLOTS, SEALED_SLOTS, check_cpus, host, kernel};
 
 /// How an agent is set up.
 #[derive(Clone, Debug)]
@@ -42,6 +45,14 @@ pub struct Config {
     pub slots: Option<u32>,
     /// The most owners with series of their own.
     pub owners: usize,
+    /// The most series in a scrape: those of the owners that did the least are folded until it fits.
+    pub series: usize,
+    /// The labels of owners.
+    pub labels: LabelSet,
+    /// Where pods' names come from.
+    pub names: Chosen,
+    /// Whether tables have to last, because they cannot be enlarged later (see [`Agent::seal`]).
+    pub sealed: bool,
     /// Hooks to treat as if this kernel refused them.
     pub disabled_hooks: Vec<String>,
     /// Where the topology is read: `/sys`, or a tree of the same form that says other things.
@@ -55,6 +66,10 @@ impl Default for Config {
             controller: None,
             slots: None,
             owners: 4096,
+            series: 100_000,
+            labels: LabelSet::default(),
+            names: Chosen::default(),
+            sealed: false,
             disabled_hooks: Vec::new(),
             sys: PathBuf::from("/sys"),
         }
@@ -79,8 +94,12 @@ pub struct Agent {
     overhead: Overhead,
     host: Host,
     started: Instant,
-    expired: Instant,
+    /// When [`Agent::tick`] last read everything; none before the first time.
+    expired: Option<Instant>,
     grown: u64,
+    /// Whether the capabilities are gone.
+    sealed: bool,
+    refused_to_grow: bool,
     buffer: BytesMut,
     registry: prometheus::Registry,
 }
@@ -92,12 +111,16 @@ pub struct StatusReport {
     pub version: &'static str,
     /// `uname -r`.
     pub kernel: String,
-    /// The cgroup hierarchy and controller, with the reason of the choice.
+    /// The cgroup hierarchy and controller, with the reason of the choice; and why it is scanned time and again, if so.
     pub cgroups: String,
+    /// Where pods' names come from, and how that fares.
+    pub names: String,
     /// Slots of the kernel-side tables.
     pub slots: u32,
     /// Kernel memory of all maps, in bytes.
     pub map_bytes: u64,
+    /// The agent's capabilities in effect; none once they are given up.
+    pub capabilities: Vec<String>,
     /// Each probe.
     pub probes: Vec<Status>,
 }
@@ -122,11 +145,13 @@ impl Agent {
             "following cgroups",
         );
         let watch = Watch::new(hierarchy)?;
-        let mut owners = Owners::new(watch, config.owners);
+        let names = Names::new(config.names.clone());
+        let mut owners = Owners::new(watch, names, config.labels.clone(), config.owners);
         owners.poll(Instant::now())?;
-        let wanted = config
-            .slots
-            .unwrap_or_else(|| u32::try_from(owners.cgroups().count() * 4).unwrap_or(MAX_SLOTS));
+        let wanted = config.slots.unwrap_or_else(|| {
+            let spare = u32::try_from(owners.cgroups().count() * 4).unwrap_or(MAX_SLOTS);
+            spare.max(if config.sealed { SEALED_SLOTS } else { 0 })
+        });
         let host = host(&topology, wanted, config.slots.is_some());
         let now = Instant::now();
         let mut agent = Self {
@@ -137,8 +162,10 @@ impl Agent {
             overhead: Overhead::new(),
             host,
             started: now,
-            expired: now,
+            expired: None,
             grown: 0,
+            sealed: false,
+            refused_to_grow: false,
             buffer: BytesMut::new(),
             registry,
         };
@@ -196,6 +223,14 @@ impl Agent {
         kernel(self.owners.hierarchy(), self.host, &self.topology, disabled)
     }
 
+    /// Starts the source of pods' names.
+    ///
+    /// # Errors
+    /// When it could never work as it is set up. What can get better is a matter of its metrics.
+    pub fn start_names(&mut self) -> anyhow::Result<()> {
+        self.owners.start_names()
+    }
+
     /// Names new cgroups for the programs and lets go of old ones; to be called about once a second.
     pub fn tick(&mut self) {
         let now = Instant::now();
@@ -213,9 +248,13 @@ impl Agent {
         }
         self.overhead.tick(now);
         // Often enough that 32-bit counters cannot wrap unseen; scrapes do it more often.
-        if now.saturating_duration_since(self.expired) >= Duration::from_secs(30) {
-            self.expired = now;
+        let due = |then| now.saturating_duration_since(then) >= Duration::from_secs(30);
+        if self.expired.is_none_or(due) {
+            self.expired = Some(now);
             self.read();
+            for instance in &mut self.instances {
+                instance.ledger.iter_mut().for_each(Ledger::age);
+            }
             self.expire(now);
             if let Err(error) = self.grow() {
                 tracing::error!(
@@ -231,6 +270,20 @@ impl Agent {
     pub fn next_tick(&self) -> Duration {
         const SECOND: Duration = Duration::from_secs(1);
         self.overhead.due().map_or(SECOND, |due| due.min(SECOND))
+    }
+
+    /// Becomes readable when cgroups come or go; none where that can only be found by looking.
+    #[must_use]
+    pub fn changes(&self) -> Option<AsyncFd<OwnedFd>> {
+        let fd = self.owners.changes()?.try_clone_to_owned().ok()?;
+        // SAFETY: the AsyncFd owns this descriptor, and nothing takes it out or closes it.
+        unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.ok()
+    }
+
+    /// Whether [`Agent::changes`] still tells.
+    #[must_use]
+    pub fn follows_changes(&self) -> bool {
+        self.owners.changes().is_some()
     }
 
     /// Takes in what all probes have counted.
@@ -271,6 +324,10 @@ impl Agent {
         if larger.slots <= self.host.slots || !self.instances.iter().any(beyond) {
             return Ok(());
         }
+        if self.sealed {
+            self.refuse_to_grow();
+            return Ok(());
+        }
         tracing::info!(
             from = self.host.slots,
             to = larger.slots,
@@ -282,44 +339,6 @@ impl Agent {
         self.load(Some(before))
     }
 
-    /// One scrape.
-    ///
-    /// # Errors
-    /// When the cgroup file system cannot be read.
-    pub fn collect(&mut self, format: Format) -> anyhow::Result<Bytes> {
-        self.owners
-            .poll(Instant::now())
-            .context("cannot follow cgroups")?;
-        self.read();
-        let mut out = Encoder::new(format, std::mem::take(&mut self.buffer));
-        for instance in &self.instances {
-            let (Some(running), Some(ledger)) = (&instance.running, &instance.ledger) else {
-                continue;
-            };
-            let mut indexes: Vec<_> = ledger.owners().collect();
-            indexes.sort_unstable();
-            let rows = indexes
-                .into_iter()
-                .filter_map(|index| {
-                    let row = ledger.row(index)?;
-                    // A cgroup in which nothing ever happened has nothing to tell.
-                    (row.iter().any(|word| *word != 0)).then_some(())?;
-                    Some((self.owners.labels(index)?, row))
-                })
-                .collect();
-            let labels = &|id| self.owners.labels_of(id);
-            running
-                .collector
-                .encode(&OwnerRows { rows, labels }, &mut out);
-        }
-        self.encode_own(&mut out);
-        out.registry(&self.registry);
-        let mut buffer = out.finish();
-        let text = buffer.split().freeze();
-        self.buffer = buffer;
-        Ok(text)
-    }
-
     /// What became of each probe.
     #[must_use]
     pub fn status(&self) -> StatusReport {
@@ -328,17 +347,23 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION"),
             kernel: crate::preflight::kernel_release(),
             cgroups: format!(
-                "{} by controller {} at {}: {}",
+                "{} by controller {} at {}: {}{}",
                 hierarchy.mode().name(),
                 hierarchy.controller(),
                 hierarchy.mount().display(),
-                hierarchy.reason()
+                hierarchy.reason(),
+                self.owners
+                    .fallback()
+                    .map(|why| format!("; {why}"))
+                    .unwrap_or_default()
             ),
+            names: self.owners.names().to_string(),
             slots: self.host.slots,
             map_bytes: self
                 .running()
                 .map(|(_, r)| crate::overhead::map_bytes(r))
                 .sum(),
+            capabilities: crate::capabilities::effective(),
             probes: self.instances.iter().map(|i| i.status.clone()).collect(),
         }
     }
@@ -349,7 +374,10 @@ impl Agent {
     /// Says why not.
     pub fn ready(&self) -> Result<(), String> {
         if self.running().next().is_some() {
-            return Ok(());
+            return match self.expired {
+                Some(_) => Ok(()),
+                None => Err("the first snapshot is yet to be taken".to_owned()),
+            };
         }
         let reasons: Vec<_> = self
             .instances

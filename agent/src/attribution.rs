@@ -14,6 +14,8 @@ pub struct Owner {
     group: String,
     /// The label `cgroup`: the path of the owning cgroup as text. Different cgroups never have the same text.
     pub cgroup: String,
+    /// The same of the cgroup of the whole pod; none outside of pods.
+    pub pod_cgroup: Option<String>,
 }
 
 /// The kinds of owner.
@@ -85,14 +87,15 @@ pub fn attribute(path: &CgroupPath) -> Owner {
             kind: OwnerKind::Root,
             group: "/".to_owned(),
             cgroup: "/".to_owned(),
+            pod_cgroup: None,
         };
     }
-    if let Some((identity, depth)) = pods::find(&components) {
-        let group = format!("pod:{}", identity.uid);
+    if let Some(found) = pods::find(&components) {
         return Owner {
-            kind: OwnerKind::Pod(identity),
-            group,
-            cgroup: owning(depth),
+            group: format!("pod:{}", found.identity.uid),
+            kind: OwnerKind::Pod(found.identity),
+            cgroup: owning(found.owner),
+            pod_cgroup: Some(pod_label(owning(found.pod))),
         };
     }
     if let Some((named, depth)) = container::find(&components) {
@@ -104,6 +107,7 @@ pub fn attribute(path: &CgroupPath) -> Owner {
             },
             group: cgroup.clone(),
             cgroup,
+            pod_cgroup: None,
         };
     }
     let unit = components.iter().rposition(|component| is_unit(component));
@@ -117,7 +121,18 @@ pub fn attribute(path: &CgroupPath) -> Owner {
         kind,
         group: cgroup.clone(),
         cgroup,
+        pod_cgroup: None,
     }
+}
+
+/// The label of a pod's cgroup. Where the runtime took the pod's slice for a part of the container's name, what stands
+/// for it: `…-pod<UID>.slice`.
+fn pod_label(mut label: String) -> String {
+    let last = label.rfind('/').unwrap_or_default();
+    if let Some(colon) = label[last..].find(':') {
+        label.truncate(last + colon);
+    }
+    label
 }
 
 impl Owner {

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::{agent::Config, cgroup::Controller};
 
 mod bench;
+mod names;
 mod reference;
 mod run;
 mod status;
@@ -49,6 +50,9 @@ struct ProbeArgs {
     /// Containers, services and cgroups with series of their own; the others are summed as (other)
     #[arg(long, value_name = "N", default_value_t = Config::default().owners)]
     max_owners: usize,
+    /// Series in a scrape at most; those of the containers, services and cgroups that did the least are summed as (other)
+    #[arg(long, value_name = "N", default_value_t = Config::default().series)]
+    max_series: usize,
     /// Treat a kind of hook (kprobe) or one hook (`fentry/unthrottle_cfs_rq`) as if the kernel refused it; may be repeated
     #[arg(long, value_name = "HOOK")]
     disable_hook: Vec<String>,
@@ -61,6 +65,7 @@ impl ProbeArgs {
             controller: self.controller,
             slots: self.slots,
             owners: self.max_owners,
+            series: self.max_series,
             disabled_hooks: self.disable_hook,
             ..Config::default()
         }

@@ -32,6 +32,8 @@ pub struct Ledger {
     ended: HashSet<CgroupId>,
     /// Totals by owner.
     owners: HashMap<OwnerIndex, Box<[u64]>>,
+    /// How much each owner's totals have grown lately, over all columns: see [`Ledger::age`].
+    recent: HashMap<OwnerIndex, u64>,
     /// Sum of all cells at the last reading.
     everything: Box<[u64]>,
     /// What all cells have grown by and no owner has been given.
@@ -48,6 +50,7 @@ impl Ledger {
             cgroups: HashMap::new(),
             ended: HashSet::new(),
             owners: HashMap::new(),
+            recent: HashMap::new(),
             everything: vec![0; columns.width].into(),
             unaccounted: vec![0; columns.width].into(),
             removed,
@@ -87,10 +90,12 @@ impl Ledger {
                 .owners
                 .entry(owner)
                 .or_insert_with(|| vec![0; width].into());
+            let recent = self.recent.entry(owner).or_default();
             for i in 0..width {
                 let grown = row[i].wrapping_sub(last[i]);
                 let grown = if i >= exact { grown & WRAP } else { grown };
                 total[i] += grown;
+                *recent = recent.saturating_add(grown);
                 self.unaccounted[i] -= grown.cast_signed();
             }
             last.copy_from_slice(row);
@@ -122,6 +127,7 @@ impl Ledger {
 
     /// Adds an owner's totals to another's, because it has ended or has no place of its own.
     pub fn fold(&mut self, from: OwnerIndex, into: OwnerIndex) {
+        self.recent.remove(&from);
         let Some(row) = self.owners.remove(&from) else {
             return;
         };
@@ -152,6 +158,20 @@ impl Ledger {
             }
             stays
         });
+    }
+
+    /// Halves what [`Ledger::recent`] says, so that the past counts less the longer it is ago.
+    pub fn age(&mut self) {
+        for recent in self.recent.values_mut() {
+            *recent /= 2;
+        }
+    }
+
+    /// How much an owner's totals have grown lately, over all columns: a measure of how much it does. Times are in
+    /// nanoseconds and so outweigh counts.
+    #[must_use]
+    pub fn recent(&self, owner: OwnerIndex) -> u64 {
+        self.recent.get(&owner).copied().unwrap_or_default()
     }
 
     /// An owner's totals.
@@ -257,6 +277,18 @@ mod tests {
         ledger.update(&rows(&[(7, [4, 1])], [0, 0]), by_id);
         assert_eq!(ledger.row(OwnerIndex(7)), Some(&[14, 2][..]));
         assert_eq!(ledger.row(REMOVED).unwrap()[0], 3);
+    }
+
+    #[test]
+    fn what_an_owner_did_lately_counts_more_than_what_it_did_long_ago() {
+        let mut ledger = Ledger::new(COLUMNS, REMOVED);
+        ledger.update(&rows(&[(7, [1000, 0])], [0, 0]), by_id);
+        for _ in 0..4 {
+            ledger.age();
+        }
+        ledger.update(&rows(&[(7, [1000, 0]), (8, [100, 2])], [0, 0]), by_id);
+        let recent = [7, 8, 9].map(|owner| ledger.recent(OwnerIndex(owner)));
+        assert_eq!(recent, [62, 102, 0]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod attribution;
 pub mod btf;
+pub mod capabilities;
 pub mod cgroup;
 pub mod collector;
 pub mod commands;

@@ -6,11 +6,13 @@
 //! containers' below it. Only the UID, the container's ID and the class are in it: names come from a source of their own,
 //! which fills a [`Directory`] by way of a [`feed`].
 
+pub mod api;
 pub mod cri;
 mod directory;
 mod doubts;
 pub mod feed;
 pub mod files;
+pub mod names;
 
 use std::fmt;
 
@@ -37,7 +39,7 @@ impl PodIdentity {
     #[must_use]
     pub fn parse(path: &CgroupPath) -> Option<Self> {
         let components: Vec<&[u8]> = path.components().collect();
-        find(&components).map(|(identity, _)| identity)
+        find(&components).map(|found| found.identity)
     }
 }
 
@@ -99,9 +101,18 @@ impl QosClass {
     }
 }
 
-/// The last pod in a path's components, and how many of these lead to the cgroup that owns the rest: the container's, or
-/// else the pod's.
-pub(crate) fn find(components: &[&[u8]]) -> Option<(PodIdentity, usize)> {
+/// A pod in a path's components.
+pub(crate) struct InPath {
+    /// Which pod, and which container in it.
+    pub(crate) identity: PodIdentity,
+    /// How many components lead to the cgroup that owns the rest: the container's, or else the pod's.
+    pub(crate) owner: usize,
+    /// How many lead to the pod's.
+    pub(crate) pod: usize,
+}
+
+/// The last pod in a path's components.
+pub(crate) fn find(components: &[&[u8]]) -> Option<InPath> {
     let (index, pod) = components
         .iter()
         .enumerate()
@@ -109,42 +120,24 @@ pub(crate) fn find(components: &[&[u8]]) -> Option<(PodIdentity, usize)> {
         .find_map(|(index, component)| Some((index, pod_in(component)?)))?;
     let above = index.checked_sub(1).map(|above| components[above]);
     let qos = qos(pod.before, above);
-    let uid = pod.uid;
-
     // `…pod<UID>.slice:cri-containerd:<ID>`: a slice given to a runtime that takes it for a plain name.
-    if let Some(found) = container::named_by(components[index], None) {
-        return Some((
-            PodIdentity {
-                uid,
-                container_id: Some(found.id),
-                qos,
-            },
-            index + 1,
-        ));
-    }
-    let container = (index + 1..components.len()).find_map(|below| {
-        Some((
-            below,
-            container::named_by(components[below], Some(components[below - 1]))?,
-        ))
-    });
-    Some(match container {
-        Some((below, found)) => (
-            PodIdentity {
-                uid,
-                container_id: Some(found.id),
-                qos,
-            },
-            below + 1,
-        ),
-        None => (
-            PodIdentity {
-                uid,
-                container_id: None,
-                qos,
-            },
-            index + 1,
-        ),
+    let container = container::named_by(components[index], None)
+        .map(|found| (index, found))
+        .or_else(|| {
+            (index + 1..components.len()).find_map(|below| {
+                let above = Some(components[below - 1]);
+                Some((below, container::named_by(components[below], above)?))
+            })
+        });
+    let owner = container.as_ref().map_or(index, |(below, _)| *below) + 1;
+    Some(InPath {
+        identity: PodIdentity {
+            uid: pod.uid,
+            container_id: container.map(|(_, found)| found.id),
+            qos,
+        },
+        owner,
+        pod: index + 1,
     })
 }
 

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The families written here.
-pub static METRICS: [&Metric; 12] = [
+pub static METRICS: [&Metric; 14] = [
     &BUILD_INFO,
     &PROBE_STATUS,
     &HOOK_STATUS,
@@ -20,6 +20,8 @@ pub static METRICS: [&Metric; 12] = [
     &OWNERS,
     &OWNERS_BUDGET,
     &OWNERS_FOLDED,
+    &POD_CGROUPS,
+    &SERIES_BUDGET,
     &SERIES,
 ];
 
@@ -116,10 +118,28 @@ static OWNERS_BUDGET: Metric = Metric {
 static OWNERS_FOLDED: Metric = Metric {
     name: "stallscope_owners_folded_total",
     kind: Kind::Counter,
-    help: "Cgroups counted under (other) because the budget was used up when they came.",
+    help: "Cgroups counted under (other) because the budget of owners or of series was used up.",
     labels: &[],
     scope: Scope::Host,
     source: "the agent",
+};
+
+static POD_CGROUPS: Metric = Metric {
+    name: "stallscope_pod_cgroups",
+    kind: Kind::Gauge,
+    help: "Cgroups of pods by whether the source of names knows their pod: named, pending (their counts wait for a name) or unresolved (counted under (unresolved)).",
+    labels: &["state"],
+    scope: Scope::Host,
+    source: "the agent",
+};
+
+static SERIES_BUDGET: Metric = Metric {
+    name: "stallscope_series_budget",
+    kind: Kind::Gauge,
+    help: "The most series that a scrape may have; the owners that did the least lately are summed as (other) until it fits.",
+    labels: &[],
+    scope: Scope::Host,
+    source: "`--max-series`",
 };
 
 static SERIES: Metric = Metric {
@@ -193,6 +213,20 @@ impl Agent {
             .sample(None, &[], Value::Count(budget as u64));
         out.family(&OWNERS_FOLDED)
             .sample(None, &[], Value::Count(self.owners.folded()));
+        let names = self.owners.names();
+        names.encode(out);
+        if names.expected() {
+            let pods = self.owners.pod_cgroups();
+            let states = [
+                ("named", pods.named),
+                ("pending", pods.pending),
+                ("unresolved", pods.unresolved),
+            ];
+            let mut family = out.family(&POD_CGROUPS);
+            for (state, count) in states {
+                family.sample(None, &[state], Value::Count(count));
+            }
+        }
         let samples = self.topology.samples();
         for metric in topology::METRICS {
             let mut family = out.family(metric);
@@ -202,6 +236,8 @@ impl Agent {
             }
         }
         self.overhead.encode(self.running(), out);
+        out.family(&SERIES_BUDGET)
+            .sample(None, &[], Value::Count(self.config.series as u64));
         let series = out.series() as u64;
         out.family(&SERIES).sample(None, &[], Value::Count(series));
     }

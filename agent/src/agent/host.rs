@@ -23,6 +23,8 @@ const CELL_BYTES: u64 =
     (size_of::<WaitCell>() + size_of::<FaultCell>() + size_of::<MigrationCell>()) as u64;
 const MIN_SLOTS: u32 = 1024;
 pub(super) const MAX_SLOTS: u32 = 16384;
+/// Slots of tables that cannot grow: a node has at most some hundred pods, each with a few cgroups.
+pub(super) const SEALED_SLOTS: u32 = 4000;
 
 /// The largest `kernel.pid_max`.
 pub(super) const PID_MAX: u32 = 1 << 22;

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, process::ExitCode};
 use clap::CommandFactory as _;
 
 use super::Cli;
-use crate::{agent, exposition, metric::Metric, overhead, probes::PROBES, server, topology};
+use crate::{agent, exposition, metric::Metric, overhead, pods, probes::PROBES, server, topology};
 
 /// Print a page of the reference.
 #[derive(clap::Args, Debug)]
@@ -36,6 +36,7 @@ fn all_metrics() -> Vec<&'static Metric> {
         .collect();
     metrics.extend(agent::METRICS);
     metrics.extend(overhead::METRICS);
+    metrics.extend(pods::names::METRICS);
     metrics.extend(topology::METRICS);
     metrics.extend(server::METRICS);
     metrics

@@ -4,14 +4,15 @@ use std::{
     path::Path,
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{DEFAULT_LISTEN, ProbeArgs, start_logging};
+use super::{DEFAULT_LISTEN, ProbeArgs, names::NameArgs, start_logging};
 use crate::{
-    agent::Agent,
+    agent::{Agent, Config},
     preflight,
     server::{self, Handlers},
 };
@@ -21,6 +22,7 @@ use crate::{
 #[command(after_help = "Examples:
   stallscope run
   stallscope run --listen 0.0.0.0:9750
+  stallscope run --pod-source api --node-name worker-1 --labels namespace,workload
   curl -s http://127.0.0.1:9750/metrics | grep stall_seconds
 
 Needs CAP_BPF and CAP_PERFMON, or root. RUST_LOG=stallscope=debug says more;
@@ -31,6 +33,12 @@ pub(super) struct Args {
     listen: String,
     #[command(flatten)]
     probes: ProbeArgs,
+    #[command(flatten)]
+    names: NameArgs,
+    /// Give up all capabilities once the probes are attached, as far as this kernel allows it: the tables cannot be
+    /// enlarged then, so --slots is at least 4000 unless given
+    #[arg(long)]
+    drop_capabilities: bool,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -55,7 +63,25 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     registry
         .register(Box::new(process))
         .context("cannot watch the agent's own process")?;
-    let agent = Agent::start(args.probes.config(), registry.clone())?;
+    let config = Config {
+        names: args.names.choose()?,
+        labels: args.names.labels.clone(),
+        sealed: args.drop_capabilities,
+        ..args.probes.config()
+    };
+    let mut agent = Agent::start(config, registry.clone())?;
+    if args.drop_capabilities {
+        // Before there are other threads, each of which would have capabilities of its own.
+        match agent.seal() {
+            Ok(()) => tracing::info!("gave up all capabilities"),
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "capabilities are kept: without them the agent could not go on measuring here"
+            ),
+        }
+    }
+    agent.start_names()?;
+    agent.tick();
     agent.ready().map_err(anyhow::Error::msg)?;
     let agent = Arc::new(Mutex::new(agent));
     tokio::spawn(keep_time(Arc::clone(&agent)));
@@ -63,14 +89,32 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     server::serve(listener, handlers(&agent), &registry, shutdown()?).await
 }
 
+/// Looks after the agent when it is time, and soon after a cgroup came or went: one that lives shorter than the time
+/// between two looks would stay without a name.
 async fn keep_time(agent: Arc<Mutex<Agent>>) {
+    /// The least time between two looks, however much comes and goes.
+    const PAUSE: Duration = Duration::from_millis(50);
+    let mut changes = lock(&agent).changes();
     loop {
         let next = {
             let mut agent = lock(&agent);
             agent.tick();
             agent.next_tick()
         };
-        tokio::time::sleep(next).await;
+        tokio::time::sleep(PAUSE).await;
+        let wait = tokio::time::sleep(next.saturating_sub(PAUSE));
+        match &changes {
+            None => wait.await,
+            Some(fd) => tokio::select! {
+                () = wait => {}
+                ready = fd.readable() => match ready {
+                    Ok(mut ready) => ready.clear_ready(),
+                    Err(_) => changes = None,
+                },
+            },
+        }
+        // In fallback nothing is ever readable, and a duplicate would hold on to the watches.
+        changes = changes.filter(|_| lock(&agent).follows_changes());
     }
 }
 

@@ -14,18 +14,22 @@ use super::Format;
 pub struct OwnerLabels(Box<str>);
 
 impl OwnerLabels {
-    /// The names of these labels, in the order in which they are written.
+    /// The names of these labels unless others are asked for, in the order in which they are written.
     pub const NAMES: [&'static str; 4] = ["namespace", "pod", "container", "cgroup"];
 
     /// Renders the labels of one owner. Off Kubernetes the first three are empty, but present.
     #[must_use]
     pub fn new(namespace: &str, pod: &str, container: &str, cgroup: &str) -> Self {
+        let values = [namespace, pod, container, cgroup];
+        Self::of(Self::NAMES.into_iter().zip(values))
+    }
+
+    /// Renders labels of any names, in this order.
+    #[must_use]
+    pub fn of<'a, V: AsRef<str>>(labels: impl IntoIterator<Item = (&'a str, V)>) -> Self {
         let mut text = Vec::new();
-        for (name, value) in Self::NAMES
-            .into_iter()
-            .zip([namespace, pod, container, cgroup])
-        {
-            put_label(&mut text, name, value);
+        for (name, value) in labels {
+            put_label(&mut text, name, value.as_ref());
         }
         // Escaping inserts ASCII into UTF-8, so nothing can be lost here; `from_utf8` would need a panic to say so.
         Self(String::from_utf8_lossy(&text).into())

@@ -49,6 +49,9 @@ const OTHER_UNITS: [&str; 36] = [
 /// Labels that belong to the scraper or to the formats themselves.
 const RESERVED_LABELS: [&str; 4] = ["instance", "job", "le", "quantile"];
 
+/// Labels that owners have when they are asked for.
+const OTHERS_OF_OWNERS: [&str; 4] = ["workload", "workload_type", "qos_class", "uid"];
+
 /// Says what is wrong with a definition; nothing if it is sound.
 #[must_use]
 pub fn lint(metric: &Metric) -> Vec<String> {
@@ -128,7 +131,8 @@ pub fn lint(metric: &Metric) -> Vec<String> {
             &format!("the label {label:?} is reserved"),
         );
         check(
-            scope == Scope::Host || !OwnerLabels::NAMES.contains(label),
+            scope == Scope::Host
+                || !(OwnerLabels::NAMES.contains(label) || OTHERS_OF_OWNERS.contains(label)),
             &format!("the label {label:?} comes with the owner"),
         );
     }

@@ -16,7 +16,11 @@ pub fn reference(metrics: &[&Metric]) -> String {
         "# Metrics\n\n\
          <!-- Made from the definitions in the code, and compared with them by a test. Do not edit. -->\n\n\
          A metric that this kernel or machine cannot provide is absent, not zero.\n\
-         The labels `namespace`, `pod` and `container` are empty for what does not run under Kubernetes.\n",
+         The labels `namespace`, `pod` and `container` are empty for what does not run under Kubernetes; what is in a\n\
+         pod, but in no container that has a name, has an empty `container`. `cgroup` is the path of the pod's cgroup,\n\
+         outside of pods that of the container's, service's or cgroup itself. Three sums have a name in parentheses\n\
+         there: `(other)`, what has no series of its own because of a limit; `(unresolved)`, pods that no source has\n\
+         named; `(removed)`, what has ended. `--labels` puts other labels in the place of these four.\n",
     );
     for metric in metrics {
         let owner: &[&str] = if metric.scope == Scope::Owner {

@@ -94,7 +94,9 @@ fn say(feed: &Feed, join: &mut Join, answer: Result<Listed, Failure>) -> Result<
     match answer {
         Ok(listed) => {
             feed.say(Message::Up)?;
-            feed.say(Message::All(join.pods(listed)))?;
+            if let Some(pods) = join.news(listed) {
+                feed.say(Message::All(pods))?;
+            }
             join.doubts.say(feed)?;
             Ok(true)
         }

@@ -11,7 +11,7 @@ use super::{PodIdentity, PodUid};
 pub const RETENTION: Duration = Duration::from_secs(300);
 
 /// Ended pods that keep their name at most; a node has room for a few hundred.
-const MAX_ENDED: usize = 4096;
+const MAX_ENDED: usize = 4000;
 
 /// Containers of one pod that are remembered at most: one that crashes over and over has a new ID each time.
 const MAX_CONTAINERS: usize = 256;

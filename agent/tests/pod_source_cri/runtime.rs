@@ -82,13 +82,6 @@ fn start(folder: &Path) -> Child {
         .unwrap()
 }
 
-fn wait_for_list(listener: &Listener) -> usize {
-    listener.wait("a list", |message| match message {
-        Message::All(pods) => Some(pods.len()),
-        _ => None,
-    })
-}
-
 #[test]
 #[ignore = "needs root and containerd"]
 fn a_runtime_is_asked_when_names_are_wanted_and_after_it_restarts() {
@@ -99,21 +92,25 @@ fn a_runtime_is_asked_when_names_are_wanted_and_after_it_restarts() {
     let mut containerd = Containerd::start("");
     containerd.wait_for_socket();
     let listener = Listener::new(&containerd.socket());
-    assert_eq!(wait_for_list(&listener), 0);
+    let pods = listener.wait("a list", |message| match message {
+        Message::All(pods) => Some(pods.len()),
+        _ => None,
+    });
+    assert_eq!(pods, 0);
 
     // At most once a second, however often it is wanted.
     let end = Instant::now() + Duration::from_millis(3500);
-    let mut lists = 0;
+    let mut answers = 0;
     while Instant::now() < end {
         listener.inbox.want();
-        lists += listener
+        answers += listener
             .inbox
             .drain()
-            .filter(|message| matches!(message, Message::All(_)))
+            .filter(|message| matches!(message, Message::Up))
             .count();
         std::thread::sleep(Duration::from_millis(10));
     }
-    assert!((2..=4).contains(&lists), "{lists} lists");
+    assert!((2..=4).contains(&answers), "{answers} answers");
 
     containerd.stop();
     listener.inbox.want();
@@ -123,7 +120,9 @@ fn a_runtime_is_asked_when_names_are_wanted_and_after_it_restarts() {
     });
     assert!(["absent", "refused"].contains(&reason), "{reason}");
     containerd.child = start(containerd.folder.path());
-    assert_eq!(wait_for_list(&listener), 0);
+    listener.wait("an answer", |message| {
+        matches!(message, Message::Up).then_some(())
+    });
 }
 
 #[test]

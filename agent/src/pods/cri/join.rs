@@ -11,18 +11,29 @@ use crate::pods::{Pod, PodUid};
 /// The longest name that Kubernetes allows (of a pod; of others 63).
 const MAX_NAME: usize = 253;
 
-/// Joins sandboxes and containers, and remembers what made no sense.
+/// Joins sandboxes and containers, and remembers what was said of them.
 #[derive(Debug, Default)]
 pub(super) struct Join {
     pub(super) doubts: Doubts,
+    said: Option<Vec<(PodUid, Pod)>>,
 }
 
 impl Join {
+    /// All pods of an answer, unless they are those of the answer before: taking them in has its price.
+    pub(super) fn news(&mut self, listed: Listed) -> Option<Vec<(PodUid, Pod)>> {
+        let pods = Some(self.pods(listed));
+        if self.said == pods {
+            return None;
+        }
+        self.said.clone_from(&pods);
+        pods
+    }
+
     /// All pods of an answer.
     ///
     /// A sandbox's UID is the pod's as the kubelet has it, and so as its cgroup has it: for a static pod the hash of its
     /// configuration. Labels that the kubelet gives each container say the same, for one whose sandbox is gone.
-    pub(super) fn pods(&mut self, listed: Listed) -> Vec<(PodUid, Pod)> {
+    fn pods(&mut self, listed: Listed) -> Vec<(PodUid, Pod)> {
         self.doubts = self.doubts.next();
         if listed.sandboxes.beyond + listed.containers.beyond > 0 {
             self.doubts.note("many", || {

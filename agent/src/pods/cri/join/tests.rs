@@ -84,6 +84,18 @@ fn containers_go_to_the_pod_of_their_sandbox() {
 }
 
 #[test]
+fn only_news_are_said() {
+    let answer = |name| listed(vec![sandbox("s1", "shop", name, UID)], vec![]);
+    let mut join = Join::default();
+    assert_eq!(join.news(answer("cart-0")).map(|pods| pods.len()), Some(1));
+    assert_eq!(join.news(answer("cart-0")), None);
+    assert_eq!(join.news(answer("cart-1")).map(|pods| pods.len()), Some(1));
+    assert_eq!(join.news(listed(vec![], vec![])), Some(vec![]));
+    let mut join = Join::default();
+    assert_eq!(join.news(listed(vec![], vec![])), Some(vec![]), "the first");
+}
+
+#[test]
 fn labels_stand_in_for_what_is_missing() {
     let mut lone = container(1, "gone", "");
     lone.metadata = None;

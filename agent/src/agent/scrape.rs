@@ -1,0 +1,106 @@
+//! One scrape: what was counted since the start, in no more series than the budget allows.
+
+use std::{collections::HashSet, time::Instant};
+
+use anyhow::Context as _;
+use bytes::{Bytes, BytesMut};
+
+use super::Agent;
+use crate::{
+    collector::OwnerRows,
+    exposition::{Encoder, Format},
+    owners::{OwnerIndex, Owners},
+};
+
+/// How often a scrape is written anew because it had too many series. Each time about as many owners are folded as
+/// have too many, so that once is the rule.
+const ATTEMPTS: usize = 8;
+
+impl Agent {
+    /// One scrape.
+    ///
+    /// # Errors
+    /// When the cgroup file system cannot be read.
+    pub fn collect(&mut self, format: Format) -> anyhow::Result<Bytes> {
+        self.owners
+            .poll(Instant::now())
+            .context("cannot follow cgroups")?;
+        self.read();
+        let mut attempt = 1;
+        loop {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            buffer.clear();
+            let (mut buffer, series) = self.encode(format, buffer);
+            let excess = series.saturating_sub(self.config.series);
+            if excess > 0 && attempt < ATTEMPTS && self.fold(excess, series) {
+                self.buffer = buffer;
+                attempt += 1;
+                continue;
+            }
+            let text = buffer.split().freeze();
+            self.buffer = buffer;
+            return Ok(text);
+        }
+    }
+
+    /// Writes everything, and says how many series that is.
+    fn encode(&self, format: Format, buffer: BytesMut) -> (BytesMut, usize) {
+        let mut out = Encoder::new(format, buffer);
+        for instance in &self.instances {
+            let (Some(running), Some(ledger)) = (&instance.running, &instance.ledger) else {
+                continue;
+            };
+            let mut indexes: Vec<_> = ledger.owners().collect();
+            indexes.sort_unstable();
+            let rows = indexes
+                .into_iter()
+                .filter_map(|index| {
+                    let row = ledger.row(index)?;
+                    // A cgroup in which nothing ever happened has nothing to tell.
+                    (row.iter().any(|word| *word != 0)).then_some(())?;
+                    Some((self.owners.labels(index)?, row))
+                })
+                .collect();
+            let labels = &|id| self.owners.labels_of(id);
+            running
+                .collector
+                .encode(&OwnerRows { rows, labels }, &mut out);
+        }
+        out.registry(&self.registry);
+        self.encode_own(&mut out);
+        let series = out.series();
+        (out.finish(), series)
+    }
+
+    /// Takes their own series from as many owners as probably have `excess` of all `series`, those first that did the
+    /// least lately. False when there is nobody left.
+    fn fold(&mut self, excess: usize, series: usize) -> bool {
+        let mut owners: Vec<(u64, OwnerIndex)> = self
+            .owners
+            .single()
+            .map(|owner| (self.activity(owner), owner))
+            .collect();
+        // Among equals the newest go.
+        owners.sort_unstable_by_key(|(activity, owner)| (*activity, std::cmp::Reverse(*owner)));
+        let share = (owners.len() * excess).div_ceil(series.max(1));
+        let folded: HashSet<_> = owners.iter().take(share).map(|(_, owner)| *owner).collect();
+        tracing::info!(
+            series,
+            budget = self.config.series,
+            owners = folded.len(),
+            "too many series: those that did the least are summed as (other); raise --max-series or choose fewer --labels"
+        );
+        self.owners.fold(&folded);
+        for ledger in self.instances.iter_mut().filter_map(|i| i.ledger.as_mut()) {
+            for owner in &folded {
+                ledger.fold(*owner, Owners::OTHER);
+            }
+        }
+        !folded.is_empty()
+    }
+
+    fn activity(&self, owner: OwnerIndex) -> u64 {
+        let ledgers = self.instances.iter().filter_map(|i| i.ledger.as_ref());
+        ledgers.fold(0, |sum, ledger| sum.saturating_add(ledger.recent(owner)))
+    }
+}

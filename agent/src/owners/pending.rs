@@ -1,0 +1,139 @@
+//! Cgroups of pods, from their first sight until they have a name.
+
+use std::time::{Duration, Instant};
+
+use super::{Owner, OwnerKind, Owners, Subject};
+use crate::pods::{Found, PodIdentity};
+
+/// How long counts wait for a name. A kubelet makes a pod's log directory before its containers and their links right
+/// after, an API server or runtime answers within seconds; a scrape interval is longer than a test's patience.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What a cgroup of a pod is waited with for.
+pub(super) struct Waiting {
+    identity: PodIdentity,
+    /// The label of the pod's cgroup.
+    cgroup: String,
+    since: Instant,
+    resolution: Resolution,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Resolution {
+    Pending,
+    /// The pod has a name.
+    Named,
+    Unresolved,
+}
+
+/// Live cgroups of pods, by whether their pod has a name.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct PodCgroups {
+    /// It has.
+    pub named: u64,
+    /// Not yet, and their counts wait for it.
+    pub pending: u64,
+    /// It has none, and they are counted as [`Owners::UNRESOLVED`].
+    pub unresolved: u64,
+}
+
+impl Waiting {
+    /// For the name of an owner that is a pod or in one.
+    pub(super) fn for_name_of(owner: &Owner, now: Instant) -> Option<Self> {
+        let (OwnerKind::Pod(identity), Some(cgroup)) = (&owner.kind, &owner.pod_cgroup) else {
+            return None;
+        };
+        Some(Self {
+            identity: identity.clone(),
+            cgroup: cgroup.clone(),
+            since: now,
+            resolution: Resolution::Pending,
+        })
+    }
+}
+
+impl Owners {
+    /// Gives names to cgroups that have none yet, as far as they are known, and stops waiting for those that do not
+    /// come. A cgroup that gets its name later has what it counts from then on under it.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let changed = self.names.poll(now);
+        let mut asked = false;
+        let unsettled: Vec<_> = self.unsettled.iter().copied().collect();
+        for id in unsettled {
+            let Some(member) = self.members.get(&id) else {
+                self.unsettled.remove(&id);
+                continue;
+            };
+            let Some(pod) = &member.pod else { continue };
+            let waits = pod.resolution == Resolution::Pending;
+            if !(changed || waits) {
+                continue;
+            }
+            let patient = waits && now.saturating_duration_since(pod.since) < PATIENCE;
+            let found = self.names.find(&pod.identity);
+            let whole = match found {
+                Found::Nothing => false,
+                Found::Pod(_) => pod.identity.container_id.is_none(),
+                Found::Container(..) => true,
+            };
+            if patient && !whole {
+                asked = true;
+                continue;
+            }
+            let (resolution, subject) = match found {
+                Found::Nothing => (Resolution::Unresolved, None),
+                found => {
+                    let subject = Subject::Named {
+                        identity: &pod.identity,
+                        found,
+                        cgroup: &pod.cgroup,
+                    };
+                    (Resolution::Named, Some(subject))
+                }
+            };
+            let labels = subject.map(|subject| self.label_set.render(subject));
+            let (before, removed) = (member.owner, member.removed);
+            if whole {
+                self.unsettled.remove(&id);
+            }
+            // An owner that was folded into the rest stays there.
+            if before == Some(Self::OTHER) {
+                continue;
+            }
+            let owner = labels.map_or(Self::UNRESOLVED, |labels| self.index(labels));
+            if before != Some(owner) {
+                self.join(owner, removed);
+                if let (Some(before), None) = (before, removed) {
+                    self.leave(before, now);
+                }
+            }
+            if let Some(member) = self.members.get_mut(&id) {
+                member.owner = Some(owner);
+                if let Some(pod) = &mut member.pod {
+                    pod.resolution = resolution;
+                }
+            }
+        }
+        if asked {
+            self.names.want();
+        }
+    }
+
+    /// How many cgroups of pods have a name.
+    #[must_use]
+    pub fn pod_cgroups(&self) -> PodCgroups {
+        let mut count = PodCgroups::default();
+        let live = self
+            .members
+            .values()
+            .filter(|member| member.removed.is_none());
+        for pod in live.filter_map(|member| member.pod.as_ref()) {
+            match pod.resolution {
+                Resolution::Pending => count.pending += 1,
+                Resolution::Named => count.named += 1,
+                Resolution::Unresolved => count.unresolved += 1,
+            }
+        }
+        count
+    }
+}

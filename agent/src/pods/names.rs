@@ -1,0 +1,278 @@
+//! The names of this node's pods: where they come from, how the source fares, and the directory it fills.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+    time::Instant,
+};
+
+use super::{
+    Directory, Found, PodIdentity, api,
+    feed::{Feed, Inbox, Message, Trouble, feed},
+    files::Files,
+};
+use crate::{
+    exposition::Encoder,
+    metric::{Kind, Metric, Scope, Value},
+};
+
+/// The families written here.
+pub static METRICS: [&Metric; 4] = [&INFO, &UP, &ERRORS, &PODS];
+
+static INFO: Metric = Metric {
+    name: "stallscope_pod_source_info",
+    kind: Kind::Info,
+    help: "Where the names of pods come from, and why from there.",
+    labels: &["source", "reason"],
+    scope: Scope::Host,
+    source: "`--pod-source`",
+};
+
+static UP: Metric = Metric {
+    name: "stallscope_pod_source_up",
+    kind: Kind::Gauge,
+    help: "Whether the source of pods' names could be read the last time it was tried; names already known are kept.",
+    labels: &["source"],
+    scope: Scope::Host,
+    source: "the agent",
+};
+
+static ERRORS: Metric = Metric {
+    name: "stallscope_pod_source_errors_total",
+    kind: Kind::Counter,
+    help: "What could not be read from the source of pods' names, or made no sense, by reason.",
+    labels: &["source", "reason"],
+    scope: Scope::Host,
+    source: "the agent",
+};
+
+static PODS: Metric = Metric {
+    name: "stallscope_pod_source_pods",
+    kind: Kind::Gauge,
+    help: "Pods that the source says this node runs.",
+    labels: &["source"],
+    scope: Scope::Host,
+    source: "the agent",
+};
+
+/// Where names come from.
+#[derive(Clone, Debug, Default)]
+pub enum Source {
+    /// From nowhere: pods are known by their cgroup.
+    #[default]
+    None,
+    /// The directory with the kubelet's `pods` and `containers`.
+    Files(PathBuf),
+    /// The Kubernetes API.
+    Api(api::Config),
+}
+
+impl Source {
+    /// The name as `--pod-source` has it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Files(_) => "files",
+            Self::Api(_) => "api",
+        }
+    }
+}
+
+/// A source, and why it is that one.
+#[derive(Clone, Debug, Default)]
+pub struct Chosen {
+    /// The source.
+    pub source: Source,
+    /// For people.
+    pub reason: String,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Names {
+    chosen: Chosen,
+    inbox: Inbox,
+    /// Until the source has started.
+    feed: Option<Feed>,
+    /// The source that is asked rather than speaking up by itself.
+    files: Option<Files>,
+    directory: Directory,
+    health: Health,
+}
+
+/// How a source fares.
+#[derive(Debug, Default)]
+struct Health {
+    /// None before the first attempt is over.
+    up: Option<bool>,
+    errors: BTreeMap<&'static str, u64>,
+    /// Why it could not be read, since it last could: each reason is logged once.
+    down: BTreeSet<&'static str>,
+    /// What made no sense and was logged.
+    doubts: BTreeMap<&'static str, BTreeSet<String>>,
+}
+
+/// Doubts of one kind that are logged; more of them are counted, and shown with `RUST_LOG=debug`.
+const LOGGED_DOUBTS: usize = 8;
+
+impl Names {
+    /// Names from a source that is yet to be started.
+    #[must_use]
+    pub fn new(chosen: Chosen) -> Self {
+        let (feed, inbox) = feed();
+        Self {
+            chosen,
+            inbox,
+            feed: Some(feed),
+            files: None,
+            directory: Directory::default(),
+            health: Health::default(),
+        }
+    }
+
+    /// Starts the source; nothing if it runs already.
+    ///
+    /// # Errors
+    /// When it could never work as it is set up.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        let Some(feed) = self.feed.take() else {
+            return Ok(());
+        };
+        match &self.chosen.source {
+            Source::None => {}
+            Source::Files(root) => self.files = Some(Files::new(root.clone(), feed)),
+            Source::Api(config) => api::spawn(config.clone(), feed)?,
+        }
+        Ok(())
+    }
+
+    /// Whether there is a source at all.
+    #[must_use]
+    pub const fn expected(&self) -> bool {
+        !matches!(self.chosen.source, Source::None)
+    }
+
+    /// Takes in what the source has said. True when names may have changed.
+    pub fn poll(&mut self, now: Instant) -> bool {
+        if let Some(files) = &mut self.files {
+            files.poll();
+        }
+        let mut changed = false;
+        for message in self.inbox.drain() {
+            match message {
+                Message::Put(uid, pod) => {
+                    changed = true;
+                    self.health.put(self.directory.put(uid, pod));
+                }
+                Message::Ended(uid) => self.directory.end(&uid, now),
+                Message::All(pods) => {
+                    changed = true;
+                    self.directory
+                        .end_others(pods.iter().map(|(uid, _)| uid), now);
+                    for (uid, pod) in pods {
+                        self.health.put(self.directory.put(uid, pod));
+                    }
+                }
+                Message::Up => self.health.up(self.chosen.source.name()),
+                Message::Trouble(trouble) => self.health.trouble(&trouble),
+            }
+        }
+        changed
+    }
+
+    /// Asks the source to look again, because there is a pod or container without a name.
+    pub fn want(&self) {
+        self.inbox.want();
+    }
+
+    /// What is known of a cgroup's pod.
+    #[must_use]
+    pub fn find(&self, identity: &PodIdentity) -> Found<'_> {
+        self.directory.find(identity)
+    }
+
+    /// Forgets what ended long ago.
+    pub fn expire(&mut self, now: Instant) {
+        self.directory.expire(now);
+    }
+
+    /// Writes the families.
+    pub fn encode(&self, out: &mut Encoder) {
+        let source = self.chosen.source.name();
+        out.family(&INFO)
+            .sample(None, &[source, &self.chosen.reason], Value::Count(1));
+        if !self.expected() {
+            return;
+        }
+        if let Some(up) = self.health.up {
+            out.family(&UP)
+                .sample(None, &[source], Value::Count(u64::from(up)));
+        }
+        let mut family = out.family(&ERRORS);
+        for (reason, count) in &self.health.errors {
+            family.sample(None, &[source, reason], Value::Count(*count));
+        }
+        let pods = self.directory.running() as u64;
+        out.family(&PODS)
+            .sample(None, &[source], Value::Count(pods));
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Chosen { source, reason } = &self.chosen;
+        write!(f, "{}: {reason}", source.name())?;
+        match self.health.up {
+            None => Ok(()),
+            Some(true) => write!(f, "; {} pods", self.directory.running()),
+            Some(false) => {
+                let reasons: Vec<_> = self.health.down.iter().copied().collect();
+                write!(
+                    f,
+                    "; not readable now ({}), {} pods known",
+                    reasons.join(", "),
+                    self.directory.running()
+                )
+            }
+        }
+    }
+}
+
+impl Health {
+    fn put(&mut self, taken: Result<(), super::Conflict>) {
+        if let Err(conflict) = taken {
+            self.trouble(&Trouble {
+                reason: "conflict",
+                text: conflict.to_string(),
+                down: false,
+            });
+        }
+    }
+
+    fn up(&mut self, source: &str) {
+        if self.up.replace(true) == Some(false) {
+            tracing::info!(source, "the source of pods' names answers again");
+        }
+        self.down.clear();
+    }
+
+    /// Counts each, and logs it unless it is known.
+    fn trouble(&mut self, trouble: &Trouble) {
+        let Trouble { reason, text, down } = trouble;
+        *self.errors.entry(reason).or_default() += 1;
+        let new = if *down {
+            self.up = Some(false);
+            self.down.insert(reason)
+        } else {
+            let logged = self.doubts.entry(reason).or_default();
+            logged.len() < LOGGED_DOUBTS && logged.insert(text.clone())
+        };
+        if new {
+            tracing::warn!(reason, "{text}");
+        } else {
+            tracing::debug!(reason, "{text}");
+        }
+    }
+}
