@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use crate::{
     owners::LabelSet,
     pods::{
-        api, files,
+        api, cri, files,
         names::{Chosen, Source},
     },
 };
@@ -74,7 +74,7 @@ impl NameArgs {
             PodSource::Auto => self.best(),
             PodSource::Files => asked(Source::Files(self.kubelet_logs.clone())),
             PodSource::Api => asked(Source::Api(self.api()?)),
-            PodSource::Cri => anyhow::bail!("later"),
+            PodSource::Cri => asked(Source::Cri(self.socket()?)),
             PodSource::None => asked(Source::None),
         })
     }
@@ -102,5 +102,11 @@ impl NameArgs {
             labels: self.labels.pod_labels(),
             ..api::Config::in_cluster(node)
         })
+    }
+
+    fn socket(&self) -> anyhow::Result<PathBuf> {
+        self.cri_socket.clone().or_else(cri::default_socket).context(
+            "--pod-source cri: none of the container runtimes' usual sockets is here; give its path with --cri-socket",
+        )
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Directory, Found, PodIdentity, api,
+    Directory, Found, PodIdentity, api, cri,
     feed::{Feed, Inbox, Message, Trouble, feed},
     files::Files,
 };
@@ -66,6 +66,8 @@ pub enum Source {
     Files(PathBuf),
     /// The Kubernetes API.
     Api(api::Config),
+    /// The container runtime's socket.
+    Cri(PathBuf),
 }
 
 impl Source {
@@ -76,6 +78,7 @@ impl Source {
             Self::None => "none",
             Self::Files(_) => "files",
             Self::Api(_) => "api",
+            Self::Cri(_) => "cri",
         }
     }
 }
@@ -144,6 +147,7 @@ impl Names {
             Source::None => {}
             Source::Files(root) => self.files = Some(Files::new(root.clone(), feed)),
             Source::Api(config) => api::spawn(config.clone(), feed)?,
+            Source::Cri(socket) => cri::spawn(socket.clone(), feed)?,
         }
         Ok(())
     }
