@@ -26,7 +26,7 @@ use teller::Teller;
 pub const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Pods that are kept at most: a node runs a few hundred.
-pub const MAX_PODS: usize = 4096;
+pub const MAX_PODS: usize = 4000;
 
 /// The length of a node's name at most, in bytes (a DNS subdomain, as the API checks it).
 const MAX_NODE: usize = 253;
