@@ -4,6 +4,8 @@ pub mod apt;
 pub mod compiler;
 pub mod foreign;
 mod linker;
+mod promtool;
+mod python;
 mod stamp;
 pub mod tools;
 
