@@ -1,6 +1,6 @@
 //! Pages and manifests against each other and against the program.
 
-use super::{files, read};
+use super::{files, promtool, read};
 
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -27,6 +27,21 @@ fn the_expressions_of_the_page_are_those_that_are_tested() {
     let shown: Vec<String> = blocks(&page, "promql").into_iter().map(words).collect();
     assert!(!shown.is_empty());
     assert_eq!(shown, tested);
+}
+
+#[test]
+fn prometheus_takes_the_configuration_of_the_page() {
+    let page = read("docs/kubernetes.md");
+    let configuration = blocks(&page, "yaml")
+        .into_iter()
+        .find(|block| block.starts_with("scrape_configs:"))
+        .expect("the page shows how to scrape");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("prometheus.yaml");
+    std::fs::write(&file, configuration).expect("it is written");
+    if let Some(text) = promtool(&["check", "config", file.to_str().expect("a name in UTF-8")]) {
+        assert!(text.contains("is valid prometheus config file"), "{text}");
+    }
 }
 
 #[test]
