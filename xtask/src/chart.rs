@@ -28,6 +28,11 @@ const VERSIONS: [&str; 13] = [
     "1.37",
 ];
 
+/// The steps that take Helm's engine.
+const CHART_STEP: &str = "chart";
+const REFUSED_STEP: &str = "values the chart refuses";
+const RULES_STEP: &str = "rules of the chart";
+
 /// The tools of these checks, or why there are none.
 #[derive(Debug)]
 pub struct Tools {
@@ -59,7 +64,7 @@ pub fn check(
     let engine = match &tools.python {
         Ok(python) => Engine::new(python, workspace.root.join(CHART)),
         Err(why) => {
-            for name in ["chart", "values the chart refuses", manifests::FOLDER] {
+            for name in [CHART_STEP, REFUSED_STEP, manifests::FOLDER, RULES_STEP] {
                 steps.step(name, || Ok(Outcome::Skipped(why.clone())));
             }
             return;
@@ -67,15 +72,15 @@ pub fn check(
     };
     // Rendered once: the steps below look at different sides of it.
     let mut rendered = Vec::new();
-    steps.step("chart", || {
+    steps.step(CHART_STEP, || {
         rendered = render_all(workspace, &engine)?;
         judge(&rendered)
     });
-    steps.step("values the chart refuses", || refused::check(&engine));
+    steps.step(REFUSED_STEP, || refused::check(&engine));
     steps.step(manifests::FOLDER, || {
         manifests::check(workspace, &engine, fix)
     });
-    steps.step("rules of the chart", || match &tools.promtool {
+    steps.step(RULES_STEP, || match &tools.promtool {
         Ok(folder) => rules::check(workspace, folder, &rendered),
         Err(why) => Ok(Outcome::Skipped(why.clone())),
     });

@@ -84,6 +84,13 @@ impl Setup {
     }
 }
 
+/// The end of an error: what the program that failed said last.
+fn last_words(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let last = text.lines().rfind(|line| !line.trim().is_empty());
+    last.unwrap_or("no reason was given").trim().to_owned()
+}
+
 fn describe(missing: &[Missing]) -> String {
     let mut text =
         String::from("this machine lacks the following, and --no-install forbids installing it:");

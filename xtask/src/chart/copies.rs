@@ -13,8 +13,8 @@ use crate::workspace::Workspace;
 /// Compares the chart's copies with the originals, or makes them the same.
 pub fn check(workspace: &Workspace, fix: bool) -> Result<Outcome> {
     let wanted = originals(&workspace.root.join("dashboards"))?;
-    let folder = workspace.root.join(CHART).join("files");
-    let written = same(&folder, &wanted, fix)?;
+    let folder = format!("{CHART}/files");
+    let written = same(&workspace.root, &folder, &wanted, fix)?;
     Ok(Outcome::Passed(match written {
         0 => format!("{} files", wanted.len()),
         _ => format!("{written} written"),
@@ -35,8 +35,15 @@ fn originals(dashboards: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
 }
 
 /// Makes the files below a folder exactly these, or fails naming what differs. Returns how many it changed.
-pub fn same(folder: &Path, wanted: &BTreeMap<PathBuf, Vec<u8>>, fix: bool) -> Result<usize> {
+pub fn same(
+    root: &Path,
+    folder: &str,
+    wanted: &BTreeMap<PathBuf, Vec<u8>>,
+    fix: bool,
+) -> Result<usize> {
     let mut stale = Vec::new();
+    let shown = folder;
+    let folder = &root.join(folder);
     for (name, bytes) in wanted {
         let path = folder.join(name);
         if fs::read(&path).is_ok_and(|kept| kept == *bytes) {
@@ -48,7 +55,7 @@ pub fn same(folder: &Path, wanted: &BTreeMap<PathBuf, Vec<u8>>, fix: bool) -> Re
                 .and_then(|()| fs::write(&path, bytes))
                 .with_context(|| format!("could not write {}", path.display()))?;
         }
-        stale.push(format!("{} is stale or missing", path.display()));
+        stale.push(format!("{shown}/{} is stale or missing", name.display()));
     }
     for path in all_files(folder)? {
         let name = path.strip_prefix(folder).unwrap_or(&path);
@@ -59,7 +66,7 @@ pub fn same(folder: &Path, wanted: &BTreeMap<PathBuf, Vec<u8>>, fix: bool) -> Re
             fs::remove_file(&path)
                 .with_context(|| format!("could not remove {}", path.display()))?;
         }
-        stale.push(format!("{} belongs to nothing", path.display()));
+        stale.push(format!("{shown}/{} belongs to nothing", name.display()));
     }
     if !fix && !stale.is_empty() {
         bail!(
@@ -115,23 +122,24 @@ mod tests {
     fn copies_follow_their_originals_and_nothing_is_left_over() {
         let root = tempfile::tempdir().unwrap();
         let (dashboards, chart) = (root.path().join("d"), root.path().join("c"));
+        let same = |wanted, fix| same(root.path(), "c", wanted, fix);
         fs::create_dir_all(&dashboards).unwrap();
         for name in ["rules.yaml", "alerts.yaml", "host.json"] {
             fs::write(dashboards.join(name), name).unwrap();
         }
         let wanted = originals(&dashboards).unwrap();
-        assert!(same(&chart, &wanted, false).is_err());
-        assert_eq!(same(&chart, &wanted, true).unwrap(), 3);
-        assert_eq!(same(&chart, &wanted, false).unwrap(), 0);
+        assert!(same(&wanted, false).is_err());
+        assert_eq!(same(&wanted, true).unwrap(), 3);
+        assert_eq!(same(&wanted, false).unwrap(), 0);
 
         fs::write(chart.join("dashboards/gone.json"), "{}").unwrap();
         fs::write(chart.join("rules.yaml"), "edited").unwrap();
-        let error = same(&chart, &wanted, false).unwrap_err().to_string();
+        let error = same(&wanted, false).unwrap_err().to_string();
         assert!(
             error.contains("rules.yaml is stale") && error.contains("gone.json belongs to nothing"),
             "{error}"
         );
-        assert_eq!(same(&chart, &wanted, true).unwrap(), 2);
-        assert_eq!(same(&chart, &wanted, false).unwrap(), 0);
+        assert_eq!(same(&wanted, true).unwrap(), 2);
+        assert_eq!(same(&wanted, false).unwrap(), 0);
     }
 }

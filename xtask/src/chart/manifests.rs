@@ -54,9 +54,8 @@ pub fn check(workspace: &Workspace, engine: &Engine, fix: bool) -> Result<Outcom
             wanted.insert(Path::new(variant).join(name), text.into_bytes());
         }
     }
-    let folder = workspace.root.join(FOLDER);
-    let written = copies::same(&folder, &wanted, fix)?;
-    let built = kustomized(&folder, &answers)?;
+    let written = copies::same(&workspace.root, FOLDER, &wanted, fix)?;
+    let built = kustomized(&workspace.root.join(FOLDER), &answers)?;
     Ok(Outcome::Passed(match written {
         0 => built,
         _ => format!("{written} written, {built}"),

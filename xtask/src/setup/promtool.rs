@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::{Missing, Setup, apt};
+use super::{Missing, Setup, apt, last_words};
 use crate::shell;
 use crate::workspace::Workspace;
 
@@ -35,9 +35,7 @@ impl Setup {
         };
         let mut failed = None;
         let installed = self.need(missing, || {
-            failed = unpack(&folder)
-                .err()
-                .map(|error| format!("{error:#}").replace('\n', " "));
+            failed = unpack(&folder).err().map(|error| last_words(&error));
             Ok(())
         })?;
         Ok(match failed {

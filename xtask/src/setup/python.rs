@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::{Missing, Setup, apt};
+use super::{Missing, Setup, apt, last_words};
 use crate::shell;
 use crate::workspace::Workspace;
 
@@ -40,9 +40,7 @@ impl Setup {
         let mut failed = None;
         // A closed network or another processor may not have them, which is no fault of the chart.
         let installed = self.need(missing, || {
-            failed = install(&folder)
-                .err()
-                .map(|error| format!("{error:#}").replace('\n', " "));
+            failed = install(&folder).err().map(|error| last_words(&error));
             Ok(())
         })?;
         Ok(match failed {
