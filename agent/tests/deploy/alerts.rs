@@ -67,7 +67,10 @@ fn every_alert_leads_to_a_page_and_every_page_is_an_alerts() {
 
 #[test]
 fn every_alert_is_seen_to_fire_and_not_to_fire() {
-    let tests = read("dashboards/tests/alerts.yaml");
+    let tests: String = files("dashboards/tests", "yaml")
+        .iter()
+        .map(|path| std::fs::read_to_string(path).expect("it is there"))
+        .collect();
     for Alert { name, .. } in alerts() {
         let seen: Vec<bool> = tests
             .split(&format!("alertname: {name}\n"))

@@ -7,7 +7,7 @@ use super::engine::{Case, Engine};
 use crate::steps::Outcome;
 
 /// Values, and what the refusal has to say.
-const BAD: [(&str, &str); 27] = [
+const BAD: [(&str, &str); 29] = [
     ("bogus: 1", "additional properties 'bogus' not allowed"),
     (
         "image: {regsitry: x}",
@@ -77,6 +77,11 @@ const BAD: [(&str, &str); 27] = [
     (
         "kubeApi: {url: 'https://api:6443'}",
         "kubeApi.url is used with podSource: api only, and it is auto",
+    ),
+    ("slots: 1", "at '/slots'"),
+    (
+        "prometheusRule: {enabled: true, disabledAlerts: [StallscopeDwon]}",
+        "there is no alert StallscopeDwon; there are StallscopeDown, ",
     ),
     (
         "{podMonitor: {enabled: true}, serviceMonitor: {enabled: true}}",
