@@ -7,7 +7,7 @@ use super::engine::{Case, Engine};
 use crate::steps::Outcome;
 
 /// Values, and what the refusal has to say.
-const BAD: [(&str, &str); 29] = [
+const BAD: [(&str, &str); 30] = [
     ("bogus: 1", "additional properties 'bogus' not allowed"),
     (
         "image: {regsitry: x}",
@@ -77,6 +77,10 @@ const BAD: [(&str, &str); 29] = [
     (
         "kubeApi: {url: 'https://api:6443'}",
         "kubeApi.url is used with podSource: api only, and it is auto",
+    ),
+    (
+        "{podSource: files, seriesLabels: [namespace, workload]}",
+        "seriesLabels: workload needs podSource: api, and it is files",
     ),
     ("slots: 1", "at '/slots'"),
     (

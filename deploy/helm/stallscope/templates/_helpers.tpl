@@ -70,6 +70,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if and .Values.seriesPodLabels (ne .Values.podSource "api") }}
 {{- fail (printf "seriesPodLabels needs podSource: api, and it is %s: only the API knows labels of pods" .Values.podSource) }}
 {{- end }}
+{{- range $label := list "workload" "workload_type" }}
+{{- if and (has $label $.Values.seriesLabels) (ne $.Values.podSource "api") }}
+{{- fail (printf "seriesLabels: %s needs podSource: api, and it is %s: only the API knows workloads" $label $.Values.podSource) }}
+{{- end }}
+{{- end }}
 {{- if and .Values.kubeApi.url (ne .Values.podSource "api") }}
 {{- fail (printf "kubeApi.url is used with podSource: api only, and it is %s" .Values.podSource) }}
 {{- end }}
