@@ -1,6 +1,6 @@
 //! Where the API is, and who asks: all of it read anew for each connection, since tokens and certificates rotate.
 
-use std::{env, path::Path};
+use std::{env, fs, path::Path};
 
 use anyhow::{Context as _, bail, ensure};
 use hyper::Uri;
@@ -42,24 +42,13 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
     let address = address.trim_end_matches('/').to_owned();
     let client = kube::Client::try_from(settings).map_err(|error| {
         let text = format!(
-            "cannot use the credentials for the Kubernetes API at {address}: {}; check {}",
+            "cannot use the credentials for the Kubernetes API at {address}: {}; check the kubeconfig, or ca.crt in {}",
             chain(&error),
-            source(config)
+            config.service_account.display()
         );
         Failure::new(CONFIG, text)
     })?;
     Ok(Connection { client, address })
-}
-
-/// The place of the credentials, for a person.
-fn source(config: &Config) -> String {
-    match &config.kubeconfig {
-        Some(path) => path.display().to_string(),
-        None => format!(
-            "that the pod mounts its service account's token (automountServiceAccountToken) at {}",
-            config.service_account.display()
-        ),
-    }
 }
 
 async fn settings(config: &Config) -> anyhow::Result<kube::Config> {
@@ -74,6 +63,7 @@ async fn settings(config: &Config) -> anyhow::Result<kube::Config> {
         if let Some(address) = given {
             settings.cluster_url = address;
         }
+        read_token(&mut settings)?;
         return Ok(settings);
     }
     let own = given.is_none();
@@ -81,7 +71,28 @@ async fn settings(config: &Config) -> anyhow::Result<kube::Config> {
         Some(address) => address,
         None => in_cluster()?,
     };
-    Ok(with_service_account(address, &config.service_account, own))
+    let mut settings = with_service_account(address, &config.service_account, own);
+    read_token(&mut settings).context(
+        "a pod has its service account's token unless automountServiceAccountToken is false",
+    )?;
+    Ok(settings)
+}
+
+/// Reads the token here: the library sends a newline at its end too, and keeps it for a minute.
+fn read_token(settings: &mut kube::Config) -> anyhow::Result<()> {
+    let Some(path) = settings.auth_info.token_file.take() else {
+        return Ok(());
+    };
+    let token = fs::read_to_string(&path)
+        .with_context(|| format!("cannot read the Kubernetes API's token {path}"))?;
+    let token = token.trim();
+    let is_sendable = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    ensure!(
+        is_sendable,
+        "{path} has no token for the Kubernetes API: expected one word"
+    );
+    settings.auth_info.token = Some(token.to_owned().into());
+    Ok(())
 }
 
 /// The service account is shown to the cluster's own API server, and to another over TLS only, if there is one.
