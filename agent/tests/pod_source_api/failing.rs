@@ -33,7 +33,7 @@ fn kubeconfig(server: &Server, directory: &tempfile::TempDir) -> Config {
 
 #[tokio::test]
 async fn a_token_that_is_refused_is_read_anew() {
-    let server = Server::start(Answer::list("7", "", &[])).await;
+    let server = Server::start(Answer::list("7", "", &[]));
     server.next([
         Answer::status(401, "Unauthorized"),
         Answer::status(401, "Unauthorized"),
@@ -56,7 +56,7 @@ async fn a_token_that_is_refused_is_read_anew() {
 
 #[tokio::test]
 async fn credentials_that_are_missing_are_waited_for() {
-    let server = Server::start(Answer::list("7", "", &[])).await;
+    let server = Server::start(Answer::list("7", "", &[]));
     let directory = tempfile::tempdir().unwrap();
     let config = kubeconfig(&server, &directory);
     let mut heard = Heard::start(config);
@@ -80,8 +80,7 @@ async fn what_is_not_allowed_is_named() {
     let server = Server::start(Answer::status(
         403,
         "pods is forbidden: User \"x\" cannot list",
-    ))
-    .await;
+    ));
     let mut heard = Heard::of(&server);
     heard.until("down forbidden").await;
     for part in [
@@ -109,7 +108,7 @@ async fn failures_are_asked_for_ever_more_rarely() {
         (Answer::status(404, "not found"), "bad_answer"),
         (Answer::parts([Part::Cut]), "unreachable"),
     ] {
-        let server = Server::start(answer).await;
+        let server = Server::start(answer);
         let mut heard = Heard::of(&server);
         heard.until(&format!("down {reason}")).await;
         tokio::time::sleep(WATCHED_FOR).await;
@@ -120,7 +119,7 @@ async fn failures_are_asked_for_ever_more_rarely() {
 
 #[tokio::test]
 async fn watches_that_end_at_once_are_asked_for_ever_more_rarely() {
-    let server = Server::start(Answer::list("7", "", &[])).await;
+    let server = Server::start(Answer::list("7", "", &[]));
     server.watches(Answer::ended(&[]));
     let mut heard = Heard::of(&server);
     heard.until("up").await;
@@ -132,7 +131,7 @@ async fn watches_that_end_at_once_are_asked_for_ever_more_rarely() {
 
 #[tokio::test]
 async fn a_server_that_asks_for_patience_gets_it() {
-    let server = Server::start(Answer::list("7", "", &[])).await;
+    let server = Server::start(Answer::list("7", "", &[]));
     let busy = Answer {
         headers: vec![("retry-after", "1".to_owned())],
         ..Answer::status(429, "too many requests")
@@ -180,7 +179,7 @@ async fn a_server_that_is_too_slow_is_given_up() {
         Answer::parts([Part::Repeat(" ".into(), Duration::from_millis(20))]),
     ];
     for answer in stalled {
-        let server = Server::start(Answer::list("7", "", &[])).await;
+        let server = Server::start(Answer::list("7", "", &[]));
         server.next([answer]);
         let mut heard = Heard::start(impatient(&server));
         heard.until("down timeout").await;
@@ -190,7 +189,7 @@ async fn a_server_that_is_too_slow_is_given_up() {
 
 #[tokio::test]
 async fn a_line_that_stalls_is_given_up_and_silence_is_not() {
-    let server = Server::start(Answer::list("7", "", &[])).await;
+    let server = Server::start(Answer::list("7", "", &[]));
     let half = Part::Text("{\"type\": \"ADDED\", ".to_owned());
     server.next([
         Answer::list("7", "", &[]),
@@ -210,7 +209,7 @@ async fn a_line_that_stalls_is_given_up_and_silence_is_not() {
 
 #[tokio::test]
 async fn connections_may_break_at_any_point() {
-    let server = Server::start(Answer::list("7", "", &[pod("a", 1, "1")])).await;
+    let server = Server::start(Answer::list("7", "", &[pod("a", 1, "1")]));
     let raw: [&'static [u8]; 8] = [
         b"",
         b"HT",

@@ -19,7 +19,7 @@ fn flood(text: &'static str) -> Answer {
 
 #[tokio::test]
 async fn a_line_without_end_is_not_read_to_it() {
-    let server = Server::start(Answer::list("7", "", &[])).await;
+    let server = Server::start(Answer::list("7", "", &[]));
     server.next([Answer::list("7", "", &[]), flood("x")]);
     let mut heard = Heard::of(&server);
     heard.until("down bad_answer").await;
@@ -39,7 +39,7 @@ async fn a_line_without_end_is_not_read_to_it() {
 
 #[tokio::test]
 async fn a_list_without_end_is_not_read_to_it() {
-    let server = Server::start(Answer::list("7", "", &[])).await;
+    let server = Server::start(Answer::list("7", "", &[]));
     server.next([flood("[{\"metadata\":")]);
     let mut heard = Heard::of(&server);
     heard.until("down bad_answer").await;
@@ -53,7 +53,7 @@ async fn a_list_without_end_is_not_read_to_it() {
 
 #[tokio::test]
 async fn an_error_without_end_is_not_read_to_it() {
-    let server = Server::start(Answer::list("7", "", &[])).await;
+    let server = Server::start(Answer::list("7", "", &[]));
     let endless = Answer {
         status: 500,
         ..flood("oops ")
@@ -84,7 +84,7 @@ async fn answers_that_are_no_lists_are_refused() {
         "{\"metadata\": {\"resourceVersion\": 7}}",
         "{\"metadata\": {\"resourceVersion\": \"7\\n8\"}, \"items\": []}",
     ];
-    let server = Server::start(Answer::list("7", "", &[])).await;
+    let server = Server::start(Answer::list("7", "", &[]));
     server.next(answers.map(Answer::text));
     let mut heard = Heard::of(&server);
     for _ in answers {
@@ -99,8 +99,7 @@ async fn answers_that_are_no_lists_are_refused() {
 async fn an_empty_list_may_be_null() {
     let server = Server::start(Answer::text(
         r#"{"metadata":{"resourceVersion":"7"},"items":null}"#,
-    ))
-    .await;
+    ));
     let mut heard = Heard::of(&server);
     heard.until("all").await;
     heard.until("up").await;
@@ -122,7 +121,7 @@ async fn pods_that_make_no_sense_are_doubted_and_the_others_named() {
         json!({"metadata": {"namespace": "shop", "name": "x".repeat(1 << 20), "uid": uid(3)}}),
         pod("good", 4, "6"),
     ];
-    let server = Server::start(Answer::list("7", "", &list)).await;
+    let server = Server::start(Answer::list("7", "", &list));
     server.watches(Answer::changes(&[
         ("ADDED", with_uid("later", &json!("no uid"))),
         ("MODIFIED", json!([])),
@@ -139,7 +138,7 @@ async fn pods_that_make_no_sense_are_doubted_and_the_others_named() {
 #[tokio::test]
 async fn a_uid_that_two_pods_claim_stays_with_the_first() {
     let (first, liar) = (pod("first", 1, "5"), pod("liar", 1, "6"));
-    let server = Server::start(Answer::list("7", "", &[first.clone(), liar.clone()])).await;
+    let server = Server::start(Answer::list("7", "", &[first.clone(), liar.clone()]));
     server.watches(Answer::changes(&[
         ("DELETED", liar),
         ("BOOKMARK", at("8")),
@@ -158,7 +157,7 @@ async fn a_uid_that_two_pods_claim_stays_with_the_first() {
 #[tokio::test]
 async fn pods_are_bounded_in_number() {
     let pods: Vec<Value> = (0..5000).map(|i| pod(&format!("p{i}"), i, "5")).collect();
-    let server = Server::start(Answer::list("7", "", &pods)).await;
+    let server = Server::start(Answer::list("7", "", &pods));
     server.watches(Answer::changes(&[
         ("ADDED", pod("extra", 9000, "8")),
         ("MODIFIED", pod("p7", 7, "9")),
@@ -178,7 +177,7 @@ async fn pods_are_bounded_in_number() {
 
 #[tokio::test]
 async fn changes_come_no_faster_than_they_are_taken_in() {
-    let server = Server::start(Answer::list("7", "", &[])).await;
+    let server = Server::start(Answer::list("7", "", &[]));
     let mut parts: Vec<Part> = (0..5000)
         .map(|_| change("MODIFIED", &pod("a", 1, "8")))
         .collect();
@@ -201,7 +200,7 @@ async fn doubts_are_bounded_in_number() {
     let bad: Vec<Value> = (0..1000)
         .map(|i| with_uid(&format!("p{i}"), &json!("x")))
         .collect();
-    let server = Server::start(Answer::list("7", "", &bad)).await;
+    let server = Server::start(Answer::list("7", "", &bad));
     let mut heard = Heard::of(&server);
     heard.until("all").await;
     let doubts = heard.count("doubt bad_uid");

@@ -13,8 +13,7 @@ async fn this_nodes_pods_are_listed_from_the_cache_and_then_watched() {
         "7",
         "",
         &[pod("cart-0", 1, "5"), pod("cart-1", 2, "6")],
-    ))
-    .await;
+    ));
     let mut heard = Heard::of(&server);
     heard.until("all shop/cart-0 shop/cart-1").await;
     heard.until("up").await;
@@ -50,7 +49,7 @@ async fn this_nodes_pods_are_listed_from_the_cache_and_then_watched() {
 
 #[tokio::test]
 async fn after_an_expiry_pages_of_what_is_stored_are_listed() {
-    let server = Server::start(Answer::list("7", "", &[])).await;
+    let server = Server::start(Answer::list("7", "", &[]));
     server.next([
         Answer::list("7", "", &[pod("old", 9, "7")]),
         Answer::changes(&[(
@@ -95,7 +94,7 @@ async fn after_an_expiry_pages_of_what_is_stored_are_listed() {
 
 #[tokio::test]
 async fn a_page_that_expires_begins_the_list_anew() {
-    let server = Server::start(Answer::list("30", "", &[pod("b", 2, "2")])).await;
+    let server = Server::start(Answer::list("30", "", &[pod("b", 2, "2")]));
     server.next([
         Answer::list("20", "token-2", &[pod("a", 1, "1")]),
         Answer::status(410, "the continue token is too old"),
@@ -109,7 +108,7 @@ async fn a_page_that_expires_begins_the_list_anew() {
 
 #[tokio::test]
 async fn a_list_without_end_is_given_up() {
-    let server = Server::start(Answer::list("20", "again", &[])).await;
+    let server = Server::start(Answer::list("20", "again", &[]));
     let mut heard = Heard::of(&server);
     heard.until("down bad_answer").await;
     assert!(heard.text().contains("pages"), "{}", heard.text());
@@ -119,7 +118,7 @@ async fn a_list_without_end_is_given_up() {
 
 #[tokio::test]
 async fn a_server_that_is_down_at_the_start_and_restarts_later_is_found() {
-    let closed = Server::start(Answer::list("1", "", &[])).await.stop().await;
+    let closed = Server::start(Answer::list("1", "", &[])).stop().await;
     let mut heard = Heard::start(config(&format!("http://{closed}")));
     heard.until("down unreachable").await;
     assert!(
@@ -129,14 +128,14 @@ async fn a_server_that_is_down_at_the_start_and_restarts_later_is_found() {
     );
     heard.until("down unreachable").await;
 
-    let server = Server::start_at(closed, None, Answer::list("7", "", &[pod("a", 1, "1")])).await;
+    let server = Server::start_at(closed, None, Answer::list("7", "", &[pod("a", 1, "1")]));
     server.watches(Answer::changes(&[("BOOKMARK", at("9"))]));
     heard.until("all shop/a").await;
     heard.until("up").await;
 
     let address = server.stop().await;
     heard.until("down unreachable").await;
-    let server = Server::start_at(address, None, Answer::list("9", "", &[])).await;
+    let server = Server::start_at(address, None, Answer::list("9", "", &[]));
     server.watches(Answer::changes(&[("DELETED", pod("a", 1, "10"))]));
     // It goes on from the bookmark, without a list.
     heard.until("ended shop/a").await;
@@ -146,7 +145,7 @@ async fn a_server_that_is_down_at_the_start_and_restarts_later_is_found() {
 
 #[tokio::test]
 async fn the_thread_ends_with_the_agent() {
-    let server = Server::start(Answer::list("1", "", &[])).await;
+    let server = Server::start(Answer::list("1", "", &[]));
     server.watches(Answer::parts([Part::Repeat(
         format!("{}\n", json!({"type": "BOOKMARK", "object": at("2")})).into(),
         Duration::from_millis(20),

@@ -148,11 +148,11 @@ pub struct Server {
 
 impl Server {
     /// Answers lists with `lists`, and watches with silence.
-    pub async fn start(lists: Answer) -> Self {
-        Self::start_at("127.0.0.1:0".parse().unwrap(), None, lists).await
+    pub fn start(lists: Answer) -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), None, lists)
     }
 
-    pub async fn start_at(address: SocketAddr, tls: Option<TlsAcceptor>, lists: Answer) -> Self {
+    pub fn start_at(address: SocketAddr, tls: Option<TlsAcceptor>, lists: Answer) -> Self {
         let script = Arc::new(Mutex::new(Script {
             lists: Some(lists),
             watches: Some(Answer::parts([Part::Stall])),

@@ -55,8 +55,7 @@ async fn the_service_account_speaks_to_the_server_it_trusts() {
         "127.0.0.1:0".parse().unwrap(),
         Some(authority.acceptor()),
         list,
-    )
-    .await;
+    );
     server.next([Answer::status(401, "Unauthorized")]);
     server.watches(Answer::changes(&[("BOOKMARK", at("8"))]));
     let directory = tempfile::tempdir().unwrap();
@@ -85,8 +84,7 @@ async fn a_server_that_is_not_the_clusters_gets_nothing() {
         "127.0.0.1:0".parse().unwrap(),
         Some(authority.acceptor()),
         list,
-    )
-    .await;
+    );
     let directory = tempfile::tempdir().unwrap();
     other.write(directory.path());
     std::fs::write(directory.path().join("token"), "secret").unwrap();
@@ -102,7 +100,7 @@ async fn a_server_that_is_not_the_clusters_gets_nothing() {
 
 #[tokio::test]
 async fn what_speaks_no_tls_is_no_server_of_ours() {
-    let server = Server::start(Answer::list("7", "", &[])).await;
+    let server = Server::start(Answer::list("7", "", &[]));
     let directory = tempfile::tempdir().unwrap();
     Authority::new().write(directory.path());
     let mut heard = Heard::start(with_account(&server, directory.path()));

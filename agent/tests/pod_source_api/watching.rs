@@ -7,7 +7,7 @@ use super::server::{Answer, Part, Server, at, change, pod, uid};
 
 #[tokio::test]
 async fn changes_are_passed_on_as_they_come() {
-    let server = Server::start(Answer::list("7", "", &[])).await;
+    let server = Server::start(Answer::list("7", "", &[]));
     let mut waiting = pod("cart-0", 1, "8");
     waiting["status"] = json!({"containerStatuses": [{"name": "server", "containerID": ""}]});
     server.next([
@@ -31,7 +31,7 @@ async fn changes_are_passed_on_as_they_come() {
 
 /// Where the watch goes on after one that gave `answer`.
 async fn next_after(answer: Answer, trouble: Option<&str>) -> String {
-    let server = Server::start(Answer::list("50", "", &[])).await;
+    let server = Server::start(Answer::list("50", "", &[]));
     server.next([Answer::list("7", "", &[]), answer]);
     let mut heard = Heard::of(&server);
     if let Some(trouble) = trouble {

@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn a_token_is_not_sent_in_the_clear() -> anyhow::Result<()> {
         let directory = tempfile::tempdir()?;
-        std::fs::write(directory.path().join("token"), "secret")?;
+        fs::write(directory.path().join("token"), "secret")?;
         let token = |url| {
             let settings = with_service_account(address(url)?, directory.path(), false);
             anyhow::Ok(settings.auth_info.token_file.is_some())
