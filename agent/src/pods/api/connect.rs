@@ -35,16 +35,24 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
     let made = settings(config).await;
     let mut settings = made.map_err(|error| Failure::new(CONFIG, format!("{error:#}")))?;
     settings.connect_timeout = Some(config.timing.connect);
-    // Deadlines and pauses are this module's.
+    client(settings, &config.service_account)
+}
+
+fn client(mut settings: kube::Config, service_account: &Path) -> Result<Connection, Failure> {
+    // Deadlines and pauses are not the library's.
     settings.read_timeout = None;
     settings.default_retry = false;
+    if settings.root_cert_file.is_some() || settings.cluster_url.scheme_str() == Some("http") {
+        // Or else the system's authorities are looked for, which a container need not have.
+        settings.root_cert.get_or_insert_default();
+    }
     let address = settings.cluster_url.to_string();
     let address = address.trim_end_matches('/').to_owned();
     let client = kube::Client::try_from(settings).map_err(|error| {
         let text = format!(
             "cannot use the credentials for the Kubernetes API at {address}: {}; check the kubeconfig, or ca.crt in {}",
             chain(&error),
-            config.service_account.display()
+            service_account.display()
         );
         Failure::new(CONFIG, text)
     })?;
@@ -177,6 +185,42 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    /// Why there is no connection with a service account whose directory has these files.
+    async fn refused(files: &[&str]) -> String {
+        let directory = tempfile::tempdir().expect("a directory");
+        for file in files {
+            fs::write(directory.path().join(file), "content").expect("it takes files");
+        }
+        let own = "https://10.0.0.1".parse().expect("a URL");
+        let mut settings = with_service_account(own, directory.path(), true);
+        match read_token(&mut settings) {
+            Err(error) => format!("{error:#}"),
+            Ok(()) => match client(settings, directory.path()) {
+                Err(failure) => format!("{} {}", failure.reason, failure.text),
+                Ok(_) => String::new(),
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn in_a_cluster_both_files_are_needed() {
+        let text = refused(&["ca.crt"]).await;
+        assert!(
+            text.contains("/token") && text.contains("No such file"),
+            "{text}"
+        );
+        let text = refused(&["token"]).await;
+        assert!(
+            text.contains("ca.crt") && text.starts_with("config"),
+            "{text}"
+        );
+        let text = refused(&["token", "ca.crt"]).await;
+        assert!(
+            text.contains("ca.crt") && text.starts_with("config"),
+            "{text}"
+        );
     }
 
     #[test]
