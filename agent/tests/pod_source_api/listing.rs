@@ -131,7 +131,10 @@ async fn a_server_that_is_down_at_the_start_and_restarts_later_is_found() {
     let server = Server::start_at(closed, None, Answer::list("7", "", &[pod("a", 1, "1")]));
     server.watches(Answer::changes(&[("BOOKMARK", at("9"))]));
     heard.until("all shop/a").await;
-    heard.until("up").await;
+    // The list, the watch, and its bookmark.
+    for _ in 0..3 {
+        heard.until("up").await;
+    }
 
     let address = server.stop().await;
     heard.until("down unreachable").await;
