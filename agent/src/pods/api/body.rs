@@ -116,7 +116,7 @@ impl<'a> Reader<'a> {
             };
             match frame {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(Failure::transport(self.address, &error)),
+                Some(Err(error)) => return Err(Failure::client(self.address, &error)),
                 // Trailers say nothing here.
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {

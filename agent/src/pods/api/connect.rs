@@ -1,6 +1,6 @@
 //! Where the API is, and who asks: all of it read anew for each connection, since tokens and certificates rotate.
 
-use std::{env, path::Path};
+use std::{env, fs, path::Path};
 
 use anyhow::{Context as _, bail, ensure};
 use hyper::Uri;
@@ -35,31 +35,28 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
     let made = settings(config).await;
     let mut settings = made.map_err(|error| Failure::new(CONFIG, format!("{error:#}")))?;
     settings.connect_timeout = Some(config.timing.connect);
-    // Deadlines and pauses are this module's.
+    client(settings, &config.service_account)
+}
+
+fn client(mut settings: kube::Config, service_account: &Path) -> Result<Connection, Failure> {
+    // Deadlines and pauses are not the library's.
     settings.read_timeout = None;
     settings.default_retry = false;
+    if settings.root_cert_file.is_some() || settings.cluster_url.scheme_str() == Some("http") {
+        // Or else the system's authorities are looked for, which a container need not have.
+        settings.root_cert.get_or_insert_default();
+    }
     let address = settings.cluster_url.to_string();
     let address = address.trim_end_matches('/').to_owned();
     let client = kube::Client::try_from(settings).map_err(|error| {
         let text = format!(
-            "cannot use the credentials for the Kubernetes API at {address}: {}; check {}",
+            "cannot use the credentials for the Kubernetes API at {address}: {}; check the kubeconfig, or ca.crt in {}",
             chain(&error),
-            source(config)
+            service_account.display()
         );
         Failure::new(CONFIG, text)
     })?;
     Ok(Connection { client, address })
-}
-
-/// The place of the credentials, for a person.
-fn source(config: &Config) -> String {
-    match &config.kubeconfig {
-        Some(path) => path.display().to_string(),
-        None => format!(
-            "that the pod mounts its service account's token (automountServiceAccountToken) at {}",
-            config.service_account.display()
-        ),
-    }
 }
 
 async fn settings(config: &Config) -> anyhow::Result<kube::Config> {
@@ -74,6 +71,7 @@ async fn settings(config: &Config) -> anyhow::Result<kube::Config> {
         if let Some(address) = given {
             settings.cluster_url = address;
         }
+        read_token(&mut settings)?;
         return Ok(settings);
     }
     let own = given.is_none();
@@ -81,7 +79,28 @@ async fn settings(config: &Config) -> anyhow::Result<kube::Config> {
         Some(address) => address,
         None => in_cluster()?,
     };
-    Ok(with_service_account(address, &config.service_account, own))
+    let mut settings = with_service_account(address, &config.service_account, own);
+    read_token(&mut settings).context(
+        "a pod has its service account's token unless automountServiceAccountToken is false",
+    )?;
+    Ok(settings)
+}
+
+/// Reads the token here: the library sends a newline at its end too, and keeps it for a minute.
+fn read_token(settings: &mut kube::Config) -> anyhow::Result<()> {
+    let Some(path) = settings.auth_info.token_file.take() else {
+        return Ok(());
+    };
+    let token = fs::read_to_string(&path)
+        .with_context(|| format!("cannot read the Kubernetes API's token {path}"))?;
+    let token = token.trim();
+    let is_sendable = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    ensure!(
+        is_sendable,
+        "{path} has no token for the Kubernetes API: expected one word"
+    );
+    settings.auth_info.token = Some(token.to_owned().into());
+    Ok(())
 }
 
 /// The service account is shown to the cluster's own API server, and to another over TLS only, if there is one.
@@ -168,10 +187,46 @@ mod tests {
         }
     }
 
+    /// Why there is no connection with a service account whose directory has these files.
+    async fn refused(files: &[&str]) -> String {
+        let directory = tempfile::tempdir().expect("a directory");
+        for file in files {
+            fs::write(directory.path().join(file), "content").expect("it takes files");
+        }
+        let own = "https://10.0.0.1".parse().expect("a URL");
+        let mut settings = with_service_account(own, directory.path(), true);
+        match read_token(&mut settings) {
+            Err(error) => format!("{error:#}"),
+            Ok(()) => match client(settings, directory.path()) {
+                Err(failure) => format!("{} {}", failure.reason, failure.text),
+                Ok(_) => String::new(),
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn in_a_cluster_both_files_are_needed() {
+        let text = refused(&["ca.crt"]).await;
+        assert!(
+            text.contains("/token") && text.contains("No such file"),
+            "{text}"
+        );
+        let text = refused(&["token"]).await;
+        assert!(
+            text.contains("ca.crt") && text.starts_with("config"),
+            "{text}"
+        );
+        let text = refused(&["token", "ca.crt"]).await;
+        assert!(
+            text.contains("ca.crt") && text.starts_with("config"),
+            "{text}"
+        );
+    }
+
     #[test]
     fn a_token_is_not_sent_in_the_clear() -> anyhow::Result<()> {
         let directory = tempfile::tempdir()?;
-        std::fs::write(directory.path().join("token"), "secret")?;
+        fs::write(directory.path().join("token"), "secret")?;
         let token = |url| {
             let settings = with_service_account(address(url)?, directory.path(), false);
             anyhow::Ok(settings.auth_info.token_file.is_some())

@@ -67,6 +67,21 @@ impl Failure {
         Self::new(TIMEOUT, text)
     }
 
+    /// What the client says instead of an answer.
+    pub(super) fn client(address: &str, error: &kube::Error) -> Self {
+        match error {
+            kube::Error::Auth(error) => {
+                let text = format!(
+                    "cannot use the credentials for the Kubernetes API at {address}: {}; check the kubeconfig",
+                    chain(error)
+                );
+                Self::new(CONFIG, text)
+            }
+            kube::Error::Service(error) => Self::transport(address, &**error),
+            error => Self::transport(address, error),
+        }
+    }
+
     /// No answer at all, or the end of the connection in the middle of one.
     pub(super) fn transport(address: &str, error: &(dyn Error + 'static)) -> Self {
         let what = chain(error);

@@ -244,7 +244,7 @@ impl Session<'_> {
         let Ok(answered) = timeout(patience, sent).await else {
             return Err(Failure::timeout(address, "begin an answer", patience));
         };
-        let response = answered.map_err(|error| Failure::transport(address, &error))?;
+        let response = answered.map_err(|error| Failure::client(address, &error))?;
         if response.status() == StatusCode::OK {
             return Ok(response);
         }
