@@ -160,11 +160,10 @@ fn nothing_is_said_when_nothing_happens() {
 }
 
 #[test]
-fn what_changes_within_one_time_stamp_is_seen() {
+fn changes_that_follow_one_another_closely_are_seen() {
     let mut node = Node::new();
     let root = node.path("log/pods");
     node.poll();
-    // As on a file system whose stamps are two seconds apart: the change leaves no trace in the directory's own.
     for number in 0..200 {
         fs::create_dir(root.join(Named::new(number).directory())).unwrap();
         node.poll();

@@ -176,3 +176,63 @@ pub(super) fn shown(name: &OsStr) -> String {
     let more = if cut.len() < text.len() { "…" } else { "" };
     format!("{cut:?}{more}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_name(entry: &DirEntry, _: &mut Doubts) -> Option<()> {
+        entry.file_name().to_str().map(|_| ())
+    }
+
+    fn read(place: &mut Place<()>, now: Instant) -> bool {
+        match place.look(now) {
+            Look::Same => false,
+            Look::Read => true,
+            Look::Failed(error) => panic!("{error}"),
+        }
+    }
+
+    fn place() -> (tempfile::TempDir, Place<()>, Instant) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pods");
+        fs::create_dir(&path).expect("a folder");
+        let (mut place, now) = (Place::new(path, read_name), Instant::now());
+        assert!(read(&mut place, now), "the first time");
+        (folder, place, now)
+    }
+
+    fn stamp(place: &Place<()>) -> Stamp {
+        Stamp::of(&fs::metadata(place.path()).expect("it is there"))
+    }
+
+    #[test]
+    fn what_comes_within_the_stamp_of_a_reading_is_read_once_more() {
+        let (_folder, mut place, now) = place();
+        fs::create_dir(place.path().join("late")).expect("a folder");
+        // As it would be where stamps are coarse.
+        place.stamp = Some(stamp(&place));
+        assert!(!read(&mut place, now + Duration::from_secs(2)));
+        assert!(place.entries.is_empty());
+        assert!(read(&mut place, now + SETTLED));
+        assert_eq!(place.entries.len(), 1);
+        assert!(!read(&mut place, now + Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn a_directory_that_took_long_is_left_alone_unless_another_is_in_its_place() {
+        let (folder, mut place, now) = place();
+        let rested = now + Duration::from_secs(60);
+        place.rested = Some(rested);
+        fs::create_dir(place.path().join("one")).expect("a folder");
+        assert!(!read(&mut place, now + Duration::from_secs(59)));
+        assert!(read(&mut place, rested));
+        assert_eq!(place.entries.len(), 1);
+
+        place.rested = Some(rested + Duration::from_secs(60));
+        fs::rename(place.path(), folder.path().join("old")).expect("it moves");
+        fs::create_dir(place.path()).expect("a folder");
+        assert!(read(&mut place, rested));
+        assert!(place.entries.is_empty());
+    }
+}
