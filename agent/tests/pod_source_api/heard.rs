@@ -7,7 +7,7 @@ use stallscope::pods::feed::{Inbox, Message, feed};
 use stallscope::pods::{Pod, PodUid};
 
 /// Longer than anything here takes, short enough to fail a hanging test.
-pub const LONG: Duration = Duration::from_secs(20);
+pub const LONG: Duration = Duration::from_secs(60);
 
 /// What was said, in short, and the texts of troubles.
 pub struct Heard {

@@ -328,7 +328,7 @@ async fn send(parts: Vec<Part>, mut sender: Sender<Bytes, io::Error>, script: Ar
             }
             Part::Cut => {
                 // What was sent before is on its way once the channel is empty.
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(300)).await;
                 return sender.abort(io::Error::other("cut"));
             }
         }

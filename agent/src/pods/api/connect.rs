@@ -188,7 +188,7 @@ mod tests {
     }
 
     /// Why there is no connection with a service account whose directory has these files.
-    async fn refused(files: &[&str]) -> String {
+    fn refused(files: &[&str]) -> String {
         let directory = tempfile::tempdir().expect("a directory");
         for file in files {
             fs::write(directory.path().join(file), "content").expect("it takes files");
@@ -206,17 +206,17 @@ mod tests {
 
     #[tokio::test]
     async fn in_a_cluster_both_files_are_needed() {
-        let text = refused(&["ca.crt"]).await;
+        let text = refused(&["ca.crt"]);
         assert!(
             text.contains("/token") && text.contains("No such file"),
             "{text}"
         );
-        let text = refused(&["token"]).await;
+        let text = refused(&["token"]);
         assert!(
             text.contains("ca.crt") && text.starts_with("config"),
             "{text}"
         );
-        let text = refused(&["token", "ca.crt"]).await;
+        let text = refused(&["token", "ca.crt"]);
         assert!(
             text.contains("ca.crt") && text.starts_with("config"),
             "{text}"
