@@ -113,8 +113,10 @@ pub struct StatusReport {
     pub version: &'static str,
     /// `uname -r`.
     pub kernel: String,
-    /// The cgroup hierarchy and controller, with the reason of the choice.
+    /// The cgroup hierarchy and controller, with the reason of the choice; and why it is scanned time and again, if so.
     pub cgroups: String,
+    /// Where pods' names come from, and how that fares.
+    pub names: String,
     /// Slots of the kernel-side tables.
     pub slots: u32,
     /// Kernel memory of all maps, in bytes.
@@ -347,12 +349,17 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION"),
             kernel: crate::preflight::kernel_release(),
             cgroups: format!(
-                "{} by controller {} at {}: {}",
+                "{} by controller {} at {}: {}{}",
                 hierarchy.mode().name(),
                 hierarchy.controller(),
                 hierarchy.mount().display(),
-                hierarchy.reason()
+                hierarchy.reason(),
+                self.owners
+                    .fallback()
+                    .map(|why| format!("; {why}"))
+                    .unwrap_or_default()
             ),
+            names: self.owners.names().to_string(),
             slots: self.host.slots,
             map_bytes: self
                 .running()

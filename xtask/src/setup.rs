@@ -5,6 +5,7 @@ pub mod compiler;
 pub mod foreign;
 mod linker;
 mod promtool;
+mod python;
 mod stamp;
 pub mod tools;
 

@@ -1,5 +1,7 @@
 //! `cargo xtask test`: every test this machine can run, and what it could not and why.
 
+use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
 use crate::bpf::{self, Arch};
-use crate::setup::{self, Install};
+use crate::setup::{Install, Setup};
 use crate::shell::{self, Privilege};
 use crate::steps::{Outcome, Steps};
 use crate::workspace::{AGENT_PACKAGE, BPF_PACKAGE, Workspace};
@@ -32,7 +34,13 @@ Examples:
 
 /// Sets up, builds and tests.
 pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
-    let bpf = setup::bpf(workspace, install)?;
+    let mut setup = Setup::new(install);
+    let bpf = setup.bpf(workspace)?;
+    let promtool = setup.promtool(workspace)?;
+    setup.finish()?;
+    let bpf = bpf.context(
+        "set-up found nothing missing and yet no BPF compiler; this is a fault of `cargo xtask`",
+    )?;
     // First, so that the agent under test carries the objects.
     bpf::build(workspace, &bpf, Arch::host()?)?;
 
@@ -47,6 +55,13 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
             BPF_PACKAGE,
             "--no-fail-fast",
         ]);
+        match &promtool {
+            Ok(folder) => cargo.env("PATH", path_with(folder)?),
+            Err(why) => {
+                println!("{why}; tests that need it say so");
+                &mut cargo
+            }
+        };
         counted(cargo.args(filter))
     });
     steps.step("tests of the shared types", || {
@@ -56,6 +71,13 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     });
     steps.step("kernel tests", || kernel(workspace, filter));
     steps.finish()
+}
+
+/// `PATH` with a folder in front.
+fn path_with(folder: &Path) -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder.to_owned()).chain(env::split_paths(&path));
+    env::join_paths(folders).with_context(|| format!("{} cannot be part of PATH", folder.display()))
 }
 
 fn kernel(workspace: &Workspace, filter: Option<&str>) -> Result<Outcome> {
