@@ -236,8 +236,11 @@ impl Agent {
     /// Names new cgroups for the programs and lets go of old ones; to be called about once a second.
     pub fn tick(&mut self) {
         let now = Instant::now();
-        if let Err(error) = self.owners.poll(now) {
-            tracing::warn!(%error, "cannot follow cgroups");
+        match self.owners.poll(now) {
+            // The next cgroup that is made may get the slot, and what was counted there would be without a name.
+            Ok(true) => self.read(),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "cannot follow cgroups"),
         }
         for instance in &mut self.instances {
             if let Some(running) = &mut instance.running {

@@ -2,6 +2,7 @@
 
 pub mod apt;
 pub mod compiler;
+mod containerd;
 pub mod foreign;
 mod linker;
 mod promtool;

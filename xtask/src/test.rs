@@ -1,5 +1,7 @@
 //! `cargo xtask test`: every test this machine can run, and what it could not and why.
 
+mod containers;
+
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -14,6 +16,7 @@ use crate::setup::{Install, Setup};
 use crate::shell::{self, Privilege};
 use crate::steps::{Outcome, Steps};
 use crate::workspace::{AGENT_PACKAGE, BPF_PACKAGE, Workspace};
+use containers::Containers;
 
 /// Run every test that this machine can run.
 ///
@@ -30,6 +33,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask test               everything
   cargo xtask test cgroup        only tests with `cgroup` in their name
+  cargo xtask test pods          only those with pods in a container runtime
   sudo -v && cargo xtask test    lets the kernel tests use sudo without asking";
 
 /// Sets up, builds and tests.
@@ -69,7 +73,7 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
         cargo.args(["test", "--package", BPF_PACKAGE, "--lib"]);
         counted(cargo.args(filter))
     });
-    steps.step("kernel tests", || kernel(workspace, filter));
+    steps.step("kernel tests", || kernel(workspace, install, filter));
     steps.finish()
 }
 
@@ -80,7 +84,7 @@ fn path_with(folder: &Path) -> Result<OsString> {
     env::join_paths(folders).with_context(|| format!("{} cannot be part of PATH", folder.display()))
 }
 
-fn kernel(workspace: &Workspace, filter: Option<&str>) -> Result<Outcome> {
+fn kernel(workspace: &Workspace, install: Install, filter: Option<&str>) -> Result<Outcome> {
     let package = workspace.root.join("agent");
     if !has_rust_files(&package.join("tests")) {
         return Ok(Outcome::Skipped("agent/tests has none".to_owned()));
@@ -118,8 +122,9 @@ fn kernel(workspace: &Workspace, filter: Option<&str>) -> Result<Outcome> {
     }
     let mut total = Count::default();
     let mut failed = Vec::new();
+    let containers = Containers::prepare(workspace, install, &programs, filter)?;
     for program in programs {
-        let mut command = privilege.command(&program)?;
+        let mut command = containers.command(privilege, &program)?;
         // One at a time: they measure, and they attach to the same kernel.
         command
             .args(["--ignored", "--test-threads=1"])
