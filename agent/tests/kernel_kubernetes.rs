@@ -14,6 +14,7 @@ use kernel::{Scrape, label};
 use kubernetes::{
     agent::{Agent, CONTAINER, Options},
     cgroups, daemon,
+    joins::{self, Known},
     kubelet::{Container, Node, Pod, Qos},
 };
 
@@ -214,6 +215,17 @@ fn limits_and_throttles_of_pods_are_those_that_were_set_and_counted() {
     }
     let ran_out = quota(&scrape, &series[0])[1];
     assert!(ran_out >= Some(11), "the quota ran out: {ran_out:?}");
+    let mut limits = [0.2, 1.5, 0.05].into_iter();
+    let known = named.map(|(pod, container)| {
+        let cgroup = pod.container_cgroup(container);
+        Known {
+            pod,
+            container,
+            limit: limits.next().expect("one each"),
+            usage: cgroups::usage(&cgroup),
+        }
+    });
+    joins::check(&scrape, &known);
     for labels in [partly.labels("free"), unlimited.labels("endless")] {
         assert_eq!(cores(&scrape, &labels), [""; 0], "{labels:?}");
         assert_eq!(quota(&scrape, &labels), [None; 3], "{labels:?}");

@@ -3,7 +3,7 @@
 mod containers;
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -49,6 +49,13 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     bpf::build(workspace, &bpf, Arch::host()?)?;
 
     let filter = args.filter.as_deref();
+    let path = match &promtool {
+        Ok(folder) => path_with(folder)?,
+        Err(why) => {
+            println!("{why}; tests that need it say so");
+            env::var_os("PATH").unwrap_or_default()
+        }
+    };
     let mut steps = Steps::default();
     steps.step("tests without privileges", || {
         let mut cargo = workspace.cargo();
@@ -59,21 +66,14 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
             BPF_PACKAGE,
             "--no-fail-fast",
         ]);
-        match &promtool {
-            Ok(folder) => cargo.env("PATH", path_with(folder)?),
-            Err(why) => {
-                println!("{why}; tests that need it say so");
-                &mut cargo
-            }
-        };
-        counted(cargo.args(filter))
+        counted(cargo.env("PATH", &path).args(filter))
     });
     steps.step("tests of the shared types", || {
         let mut cargo = workspace.cargo();
         cargo.args(["test", "--package", BPF_PACKAGE, "--lib"]);
         counted(cargo.args(filter))
     });
-    steps.step("kernel tests", || kernel(workspace, install, filter));
+    steps.step("kernel tests", || kernel(workspace, install, filter, &path));
     steps.finish()
 }
 
@@ -84,7 +84,12 @@ fn path_with(folder: &Path) -> Result<OsString> {
     env::join_paths(folders).with_context(|| format!("{} cannot be part of PATH", folder.display()))
 }
 
-fn kernel(workspace: &Workspace, install: Install, filter: Option<&str>) -> Result<Outcome> {
+fn kernel(
+    workspace: &Workspace,
+    install: Install,
+    filter: Option<&str>,
+    path: &OsStr,
+) -> Result<Outcome> {
     let package = workspace.root.join("agent");
     if !has_rust_files(&package.join("tests")) {
         return Ok(Outcome::Skipped("agent/tests has none".to_owned()));
@@ -124,7 +129,7 @@ fn kernel(workspace: &Workspace, install: Install, filter: Option<&str>) -> Resu
     let mut failed = Vec::new();
     let containers = Containers::prepare(workspace, install, &programs, filter)?;
     for program in programs {
-        let mut command = containers.command(privilege, &program)?;
+        let mut command = containers.command(privilege, &program, path)?;
         // One at a time: they measure, and they attach to the same kernel.
         command
             .args(["--ignored", "--test-threads=1"])

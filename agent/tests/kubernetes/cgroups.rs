@@ -68,6 +68,20 @@ pub fn read(path: &str, file: &str) -> String {
     fs::read_to_string(below(&cpu_root(), path).join(file)).unwrap_or_default()
 }
 
+/// The CPU time of a cgroup in seconds: `cpuacct.usage` (v1), `usage_usec` of `cpu.stat` (v2).
+pub fn usage(path: &str) -> f64 {
+    let number = |text: &str| text.trim().parse::<f64>().ok();
+    let of_v1 = |root: PathBuf| fs::read_to_string(below(&root, path).join("cpuacct.usage")).ok();
+    if let Some(nanoseconds) = mounts().into_iter().find_map(of_v1) {
+        return number(&nanoseconds).expect("a number") / 1e9;
+    }
+    let stat = read(path, "cpu.stat");
+    let line = stat
+        .lines()
+        .find_map(|line| line.strip_prefix("usage_usec "));
+    line.and_then(number).expect("cpu.stat has it") / 1e6
+}
+
 /// Removes a pod's cgroup with all below it from all hierarchies.
 pub fn remove(path: &str) {
     for root in mounts() {

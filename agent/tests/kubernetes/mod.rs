@@ -6,4 +6,5 @@ pub mod cgroups;
 pub mod cri;
 pub mod daemon;
 pub mod image;
+pub mod joins;
 pub mod kubelet;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use stallscope::pods::Directory;
+use stallscope::pods::{Directory, api};
 
 use super::heard::Heard;
 use super::server::{Answer, Part, Server, at, change, pod, uid};
@@ -172,7 +172,7 @@ async fn pods_are_bounded_in_number() {
     heard.until("put shop/room server").await;
     assert_eq!(heard.count("put shop/extra server"), 0);
     // All, and three of the watch.
-    assert_eq!(heard.pods.len(), 4096 + 3);
+    assert_eq!(heard.pods.len(), api::MAX_PODS + 3);
 }
 
 #[tokio::test]

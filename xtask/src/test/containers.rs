@@ -1,5 +1,6 @@
 //! What tests that run containers are given: a runtime's programs and the agent's image.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -51,9 +52,9 @@ impl Containers {
         })
     }
 
-    /// A test program; with what it needs in its environment, which sudo would not pass on.
-    pub fn command(&self, privilege: Privilege, program: &Path) -> Result<Command> {
-        let given = match self {
+    /// A test program; with what it needs in its environment, which sudo would not pass on: `path` among it.
+    pub fn command(&self, privilege: Privilege, program: &Path, path: &OsStr) -> Result<Command> {
+        let mut given = match self {
             Self::Ready(programs, image) => vec![
                 format!("STALLSCOPE_TEST_RUNTIME={}", programs.display()),
                 format!("STALLSCOPE_TEST_IMAGE={}", image.display()),
@@ -64,6 +65,7 @@ impl Containers {
         if given.is_empty() || !runs_containers(program) {
             return privilege.command(program);
         }
+        given.push(format!("PATH={}", path.to_string_lossy()));
         let mut command = privilege.command("env")?;
         command.args(given).arg(program);
         Ok(command)
