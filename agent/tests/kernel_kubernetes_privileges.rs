@@ -142,7 +142,7 @@ fn held() -> CapabilitySet {
 enum Outcome {
     /// It ends with status 1 and this message.
     Ends(&'static str),
-    /// It measures as with the chart's options, and has these families besides.
+    /// Its hooks are those that it has with the chart's options, and it has these families besides.
     Gains(&'static [&'static str]),
     /// It measures all the same but for this, which it says.
     Says(&'static str),
@@ -295,13 +295,13 @@ fn each_privilege_of_the_agents_pods_is_needed_and_no_other() {
             }
             Gains(more) => {
                 assert!(ready && agent.running(), "{name}: {said}");
-                let families = families(&agent);
+                let facts = facts(&agent);
                 if chart.is_empty() {
-                    println!("{name}: {} families", families.len());
-                    chart.clone_from(&families);
+                    println!("{name}: {facts:#?}");
+                    chart.clone_from(&facts);
                 }
-                let gained: Vec<_> = families.difference(&chart).collect();
-                let lost: Vec<_> = chart.difference(&families).collect();
+                let gained: Vec<_> = facts.difference(&chart).collect();
+                let lost: Vec<_> = chart.difference(&facts).collect();
                 assert_eq!(gained, more, "{name}");
                 assert!(lost.is_empty(), "{name}: {lost:?} are missing");
                 println!("{name}: gains {gained:?}");
@@ -315,11 +315,19 @@ fn each_privilege_of_the_agents_pods_is_needed_and_no_other() {
     }
 }
 
-fn families(agent: &Agent) -> BTreeSet<String> {
+/// What each hook does, and the families of the kernel's statistics. Other families depend on what happens meanwhile.
+fn facts(agent: &Agent) -> BTreeSet<String> {
     let scrape = agent.scrape().0;
+    let hooks = scrape
+        .lines()
+        .filter(|line| line.starts_with("stallscope_probe_hook_status{") && line.ends_with(" 1"));
     let types = scrape.lines().filter_map(|line| {
         let name = line.strip_prefix("# TYPE ")?.split(' ').next()?;
-        Some(name.to_owned())
+        name.starts_with("stallscope_program_").then_some(name)
     });
-    types.collect()
+    assert!(
+        scrape.contains("\nstallscope_stall_seconds_total{"),
+        "it measures no waits"
+    );
+    hooks.chain(types).map(str::to_owned).collect()
 }
