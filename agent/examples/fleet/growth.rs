@@ -50,12 +50,11 @@ pub fn rate(metric: &Metric, values: &[String]) -> f64 {
         (_, "own") => 2e8,
         (_, "neighbour") => 4e8,
         (_, "host") => 5e7,
-        (_, "kernel") => 1e7,
         (_, "unattributed") => 1e5,
         (_, "idle") => 1e6,
         // The daemons work on few nodes only, and a quota is most owners' not.
         (_, "kswapd" | "kcompactd" | "khugepaged" | "compaction" | "direct_reclaim") => 0.0,
-        (_, "throttled") => 1e7,
+        (_, "kernel" | "throttled") => 1e7,
         ("stallscope_cpu_seconds_total", node) => {
             1e9 / node.parse::<f64>().map_or(1.0, |n| n + 1.5)
         }

@@ -58,7 +58,7 @@ struct Args {
     /// Mean life of a pod in seconds; its series stay for five minutes more
     #[arg(long, default_value_t = 7200, value_parser = clap::value_parser!(u32).range(1..))]
     pod_life: u32,
-    /// Labels of owners: some of namespace, pod, container, cgroup, workload, workload_type
+    /// Labels of owners: some of namespace, pod, container, cgroup, workload, `workload_type`
     #[arg(
         long,
         value_delimiter = ',',

@@ -42,19 +42,20 @@ impl Names {
         let (hash, end) = (random.below(1 << 40), random.below(1 << 20));
         let uid = u128::from(random.next()) << 64 | u128::from(random.next());
         let uid = format!("{uid:032x}");
-        let (a, b, c, d, e) = (
+        let parts = [
             &uid[..8],
             &uid[8..12],
             &uid[12..16],
             &uid[16..20],
             &uid[20..],
-        );
+        ];
+        let uid = parts.join("_");
         Self {
             namespace: format!("team-{:02}", workload % NAMESPACES),
             workload: format!("service-{workload:03}"),
             pod: format!("service-{workload:03}-{hash:010x}-{end:05x}"),
             cgroup: format!(
-                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{a}_{b}_{c}_{d}_{e}.slice"
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid}.slice"
             ),
         }
     }
