@@ -61,7 +61,7 @@ fn tests(scrape: &Scrape, known: &[Known<'_>]) -> Value {
         .lines()
         .filter(|line| line.starts_with("stallscope_") && line.contains("namespace="))
         .filter_map(|line| line.rsplit_once(' '))
-        .map(|(series, value)| given(series.to_owned(), value))
+        .map(|(series, value)| given(series, value))
         .collect();
     for each in known {
         series.extend(of_others(each));
@@ -88,8 +88,8 @@ fn tests(scrape: &Scrape, known: &[Known<'_>]) -> Value {
     })
 }
 
-fn given(series: String, value: impl ToString) -> Value {
-    json!({"series": series, "values": value.to_string()})
+fn given(series: &str, value: &str) -> Value {
+    json!({"series": series, "values": value})
 }
 
 /// `namespace="…",pod="…",container="…"`.
@@ -124,17 +124,17 @@ fn of_others(known: &Known<'_>) -> Vec<Value> {
     let id = pod.container_cgroup(container);
     let mut series = vec![
         given(
-            format!(
+            &format!(
                 "container_cpu_usage_seconds_total{{{own},cpu=\"total\",id=\"{id}\",image=\"shell\",job=\"kubelet\"}}"
             ),
-            usage,
+            &usage.to_string(),
         ),
         given(
-            format!(
+            &format!(
                 "kube_pod_container_resource_limits{{{own},uid=\"{}\",resource=\"cpu\",unit=\"core\"}}",
                 pod.uid
             ),
-            limit,
+            &limit.to_string(),
         ),
     ];
     // One for each pod.
@@ -144,7 +144,7 @@ fn of_others(known: &Known<'_>) -> Vec<Value> {
             of_pod(pod),
             pod.uid
         );
-        series.push(given(info, 1));
+        series.push(given(&info, "1"));
     }
     series
 }
