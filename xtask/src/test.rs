@@ -15,7 +15,7 @@ use crate::bpf::{self, Arch};
 use crate::setup::{Install, Setup};
 use crate::shell::{self, Privilege};
 use crate::steps::{Outcome, Steps};
-use crate::workspace::{AGENT_PACKAGE, BPF_PACKAGE, Workspace};
+use crate::workspace::{BPF_PACKAGE, Workspace};
 use containers::Containers;
 
 /// Run every test that this machine can run.
@@ -100,17 +100,12 @@ fn kernel(
     if let Some(why) = obstacle(privilege, &status, btf) {
         return Ok(Outcome::Skipped(why));
     }
-    // Built by this user and only started by root, so that root owns nothing in the target folder.
+    // Built by this user and only started by root, so that root owns nothing in the target folder. Of the whole
+    // workspace, as before: for one package alone Cargo would choose other features, and build all anew.
     let mut build = workspace.cargo();
     build
-        .args([
-            "test",
-            "--package",
-            AGENT_PACKAGE,
-            "--test",
-            "*",
-            "--no-run",
-        ])
+        .args(["test", "--workspace", "--exclude", BPF_PACKAGE])
+        .args(["--test", "*", "--no-run"])
         .args(["--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit());
     let messages = build
