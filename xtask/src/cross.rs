@@ -208,6 +208,13 @@ impl Cross {
         if let Some(foreign) = &self.foreign {
             cargo.env("RUSTC", &foreign.compiler.rustc);
         }
+        if self.linkage == Linkage::Static {
+            // Some crates have parts in C, compiled by the crate `cc`.
+            let flags = format!("CFLAGS_{}", triple.replace('-', "_"));
+            cargo
+                .env(flags, remapped_c(workspace))
+                .env("CC_SHELL_ESCAPED_FLAGS", "1");
+        }
         let flags = self.flags(workspace);
         if !flags.is_empty() {
             cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
@@ -246,6 +253,22 @@ impl Cross {
 
 /// Flags that keep this machine's paths out of what is built; the last that fits a path counts.
 pub fn remapped(workspace: &Workspace) -> Vec<String> {
+    renamed(workspace)
+        .into_iter()
+        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+        .collect()
+}
+
+/// The same for a C compiler, as a shell would read it.
+fn remapped_c(workspace: &Workspace) -> String {
+    let flags = renamed(workspace)
+        .into_iter()
+        .map(|(from, to)| format!("'-ffile-prefix-map={}={to}'", from.display()));
+    flags.collect::<Vec<_>>().join(" ")
+}
+
+/// Folders of this machine, and what stands for them.
+fn renamed(workspace: &Workspace) -> Vec<(PathBuf, &'static str)> {
     // Relative to the workspace, where Cargo starts compilers, so that whoever looks for a source still finds it.
     let mut folders = vec![
         (workspace.root.clone(), "."),
@@ -253,9 +276,6 @@ pub fn remapped(workspace: &Workspace) -> Vec<String> {
     ];
     folders.extend(workspace::cargo_home().map(|home| (home, "/cargo")));
     folders
-        .into_iter()
-        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
-        .collect()
 }
 
 #[cfg(test)]
@@ -311,6 +331,8 @@ mod tests {
             .collect();
         assert!(flags.contains(&"-Ctarget-feature=+crt-static"));
         assert!(flags.contains(&"--remap-path-prefix=/src=."));
+        let flags = &environment["CFLAGS_aarch64_unknown_linux_gnu"];
+        assert!(flags.contains("'-ffile-prefix-map=/src=.'"), "{flags}");
     }
 
     #[test]
