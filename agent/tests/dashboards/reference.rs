@@ -8,7 +8,7 @@ use super::model::read;
 pub const OF_TARGETS: [&str; 4] = ["cluster", "instance", "job", "node"];
 
 /// Families of the node audit, whose reference comes with it.
-pub const AUDIT: [(&str, &[&str]); 6] = [
+const AUDIT: [(&str, &[&str]); 6] = [
     ("stallscope_doctor_findings", &["check", "severity"]),
     (
         "stallscope_node_machine_info",
@@ -60,7 +60,9 @@ pub fn series() -> BTreeMap<String, BTreeSet<String>> {
     assert!(series.len() > 40, "{series:?}");
     for (name, labels) in AUDIT {
         let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-        series.insert(name.to_owned(), labels);
+        if let Some(kept) = series.insert(name.to_owned(), labels) {
+            assert_eq!(kept, series[name], "{name} is in the reference");
+        }
     }
     for rules in ["rules", "fleet-rules"] {
         series.extend(recorded(&read(&format!("dashboards/{rules}.yaml"))));
