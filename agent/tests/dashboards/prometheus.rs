@@ -1,0 +1,85 @@
+//! Prometheus itself takes every expression, and those that rank and compare give what they say.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use serde_json::json;
+
+use super::model::{dashboards, read, root};
+
+const TESTS: &str = "dashboards/tests/dashboards.yaml";
+
+fn promtool(args: &[&str]) -> Option<String> {
+    let mut command = Command::new("promtool");
+    match command.args(args).current_dir(root()).output() {
+        Ok(output) => {
+            let text = [output.stdout, output.stderr].concat();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            assert!(output.status.success(), "{args:?}: {text}");
+            Some(text)
+        }
+        Err(error) => {
+            println!("skipped: promtool cannot be run ({error}); the package `prometheus` has it");
+            None
+        }
+    }
+}
+
+/// Every expression as it is sent, those of variables included.
+fn expressions() -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for dashboard in dashboards() {
+        for query in dashboard.queries() {
+            all.insert(dashboard.substituted(&query.expr));
+        }
+        for (_, selector, _) in dashboard.variable_queries() {
+            all.insert(dashboard.substituted(selector));
+        }
+    }
+    all
+}
+
+#[test]
+fn prometheus_takes_every_expression() {
+    let expressions = expressions();
+    let rules: Vec<_> = expressions
+        .iter()
+        .enumerate()
+        .map(|(number, expr)| json!({"record": format!("dashboards:expression_{number}"), "expr": expr}))
+        .collect();
+    assert!(rules.len() > 80, "{} expressions", rules.len());
+    let folder = tempfile::tempdir().expect("a folder");
+    // JSON is YAML as well.
+    let file = folder.path().join("expressions.yaml");
+    let text = json!({"groups": [{"name": "dashboards", "rules": rules}]}).to_string();
+    fs::write(&file, text).expect("a file of rules");
+    let file = file.to_str().expect("a path in UTF-8");
+    if let Some(said) = promtool(&["check", "rules", file]) {
+        let all = format!("{} rules found", rules.len());
+        assert!(said.contains(&all), "{said}");
+    }
+}
+
+#[test]
+fn rankings_and_the_majority_give_what_they_say() {
+    if let Some(said) = promtool(&["test", "rules", TESTS]) {
+        assert!(said.contains("SUCCESS"), "{said}");
+    }
+}
+
+#[test]
+fn what_is_tested_is_what_is_shipped() {
+    let (shipped, tests) = (expressions(), read(TESTS));
+    let tested: Vec<&str> = tests
+        .split("- expr: >-\n")
+        .skip(1)
+        .filter_map(|rest| rest.lines().next())
+        .map(str::trim)
+        .collect();
+    assert_eq!(tested.len(), tests.matches("- expr:").count());
+    assert!(tested.len() >= 4, "{tested:?}");
+    for expr in tested {
+        assert!(shipped.contains(expr), "no dashboard asks this: {expr}");
+    }
+}
