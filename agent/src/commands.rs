@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::{agent::Config, cgroup::Controller};
 
 mod bench;
+mod doctor;
 mod names;
 mod reference;
 mod run;
@@ -29,6 +30,7 @@ enum Command {
     Run(run::Args),
     Status(status::Args),
     Topology(topology::Args),
+    Doctor(doctor::Args),
     #[command(hide = true)]
     Reference(reference::Args),
     #[command(hide = true)]
@@ -88,6 +90,7 @@ impl Cli {
             Command::Run(args) => run::run(args),
             Command::Status(args) => status::run(args),
             Command::Topology(args) => topology::run(&args),
+            Command::Doctor(args) => Ok(doctor::run(&args)),
             Command::Reference(args) => Ok(reference::run(&args)),
             Command::Bench(args) => bench::run(&args),
         };

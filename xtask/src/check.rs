@@ -24,11 +24,15 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask check                 what CI runs before the tests
-  cargo xtask check --fix           formats the code, writes docs/metrics.md and docs/cli.md
+  cargo xtask check --fix           formats the code, writes the pages in docs/ that are made from it
   cargo xtask check --no-install    names missing tools instead of installing them";
 
 /// The generated pages: what the agent's hidden `reference` command is asked for, and where its answer is kept.
-const REFERENCES: [(&str, &str); 2] = [("metrics", "docs/metrics.md"), ("cli", "docs/cli.md")];
+const REFERENCES: [(&str, &str); 3] = [
+    ("metrics", "docs/metrics.md"),
+    ("cli", "docs/cli.md"),
+    ("doctor", "docs/doctor/README.md"),
+];
 
 /// Sets up and checks.
 pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
