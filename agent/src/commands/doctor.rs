@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Exit code when no audit could be made: 1 and 2 say what one found.
-const FAILED: u8 = 3;
+pub(super) const FAILED: u8 = 3;
 
 /// Audit how this node is set up.
 ///

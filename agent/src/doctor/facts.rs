@@ -235,7 +235,7 @@ fn kernel(node: &Node) -> Kernel {
 
 fn memory(node: &Node) -> Memory {
     let root = &node.root;
-    let kib = |key| root.field("/proc/meminfo", key).ok();
+    let kib = |key| root.field_line("/proc/meminfo", &format!("{key}:")).ok();
     let bytes = |key| kib(key).and_then(|kib| kib.checked_mul(1024));
     Memory {
         total_bytes: bytes("MemTotal"),

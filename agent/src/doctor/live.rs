@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::root::Root;
 
+/// What a hook's status says where the kernel has no trampolines.
+const REFUSED: &str = "this kernel refuses BPF trampolines";
+
 /// Where a report keeps it.
 pub const FILE: &str = "/live.json";
 
@@ -70,7 +73,10 @@ impl Live {
                 work: false,
                 detail: format!("no fentry program attaches; {hook} does instead"),
             }),
-            (None, None) => None,
+            (None, None) => status.to_string().contains(REFUSED).then(|| Trampolines {
+                work: false,
+                detail: REFUSED.to_owned(),
+            }),
         };
     }
 

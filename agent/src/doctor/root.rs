@@ -29,7 +29,11 @@ const ENTRIES: usize = 65_536;
 #[derive(Debug)]
 pub struct Root {
     dir: PathBuf,
+    /// The same, opened.
+    top: OwnedFd,
     seen: RefCell<BTreeMap<String, Result<Vec<u8>, Unread>>>,
+    /// Files that were read and are not what they should be.
+    rejected: RefCell<BTreeMap<String, Unread>>,
     /// Files and directories that are there, as far as somebody asked.
     marks: RefCell<BTreeSet<String>>,
 }
@@ -74,9 +78,12 @@ impl Root {
     /// When that is no directory, or may not be read.
     pub fn open(dir: &Path) -> io::Result<Self> {
         std::fs::read_dir(dir)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
+            top: openat(CWD, dir, flags, Mode::empty())?,
             dir: dir.to_owned(),
             seen: RefCell::default(),
+            rejected: RefCell::default(),
             marks: RefCell::default(),
         })
     }
@@ -270,7 +277,8 @@ impl Root {
             kind: Kind::Bad,
             because: because.to_owned(),
         };
-        self.remember(path, Err(unread.clone()));
+        let mut rejected = self.rejected.borrow_mut();
+        rejected.insert(path.to_owned(), unread.clone());
         unread
     }
 
@@ -282,8 +290,9 @@ impl Root {
     /// The files that could not be read, save those that are not there or stand for something this kernel has not.
     #[must_use]
     pub fn failures(&self) -> Vec<Unread> {
-        let seen = self.seen.borrow();
+        let (seen, rejected) = (self.seen.borrow(), self.rejected.borrow());
         let failed = seen.values().filter_map(|result| result.as_ref().err());
+        let failed = failed.chain(rejected.values());
         failed
             .filter(|unread| matches!(unread.kind, Kind::Denied | Kind::Bad))
             .cloned()
@@ -351,13 +360,8 @@ impl Root {
     /// Opens below the root, which no link in a tree leads out of.
     fn fd(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::CLOEXEC;
-        let root = openat(
-            CWD,
-            &self.dir,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        let opened = openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT);
+        let resolve = ResolveFlags::IN_ROOT;
+        let opened = openat2(&self.top, path, flags, Mode::empty(), resolve);
         match opened {
             // Before 5.6, and where a sandbox does not know the call.
             Err(Errno::NOSYS | Errno::PERM) if self.is_host() => {

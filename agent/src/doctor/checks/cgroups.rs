@@ -100,7 +100,7 @@ fn cgroup_controllers(node: &Node) -> Result<Vec<Finding>, Unmade> {
                     Severity::Warning,
                     parent,
                     controller,
-                    missing,
+                    &missing,
                 ));
             }
         }

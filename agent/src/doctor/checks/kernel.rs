@@ -234,7 +234,7 @@ fn trampolines(node: &Node) -> Result<Vec<Finding>, Unmade> {
         Severity::Warning
     };
     Ok(vec![
-        Finding::of(severity, "Programs attach to functions through breakpoints only")
+        Finding::of(severity, "Programs do not attach to functions directly")
             .value(&tried.detail)
             .read("an attempt to attach")
             .read(RELEASE)
