@@ -29,6 +29,7 @@ pub(super) const FAILED: u8 = 3;
 #[command(after_help = "Examples:
   stallscope doctor
   stallscope doctor --json | jq '.findings[] | {check, severity, title}'
+  stallscope doctor --agent 127.0.0.1:9750
   stallscope doctor --report evidence-of-node-7
   stallscope doctor --root evidence-of-node-7
   stallscope doctor --diff node-7.json node-8.json")]
@@ -42,6 +43,9 @@ pub(super) struct Args {
     /// Audit the files below this directory instead of the running host
     #[arg(long, value_name = "DIR", default_value = "/", conflicts_with = "diff")]
     root: PathBuf,
+    /// Ask the agent at this address, and no other, what it found out about this host
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with_all = ["root", "diff"])]
+    agent: Option<String>,
     /// Compare two audits (files of --json): what differs, and what of it matters; exits with 1 if something does
     #[arg(long, num_args = 2, value_names = ["A.json", "B.json"])]
     diff: Option<Vec<PathBuf>>,
@@ -68,10 +72,10 @@ fn audit(args: &Args) -> anyhow::Result<u8> {
             args.root.display()
         )
     })?;
-    let live = if root.is_host() {
-        try_out()
-    } else {
-        Live::of_report(&root)
+    let live = match &args.agent {
+        Some(address) => told(address)?,
+        None if root.is_host() => told(DEFAULT_LISTEN).unwrap_or_else(|_| try_out()),
+        None => Live::of_report(&root),
     };
     let node = Node::read(root, live);
     let report = doctor::audit(&node);
@@ -130,16 +134,20 @@ fn diff(files: &[PathBuf], json: bool) -> anyhow::Result<u8> {
     Ok(u8::from(matter))
 }
 
-/// Asks the agent that runs here, or else, as root, attaches the probes for a moment.
+/// What the agent at an address knows.
+fn told(address: &str) -> anyhow::Result<Live> {
+    let mut live = Live::default();
+    live.learn_status(&ask(address)?);
+    live.learn_metrics(&scrape(address)?);
+    Ok(live)
+}
+
+/// As root, attaches the probes for a moment.
 fn try_out() -> Live {
     let mut live = Live::default();
-    if let Ok(status) = ask(DEFAULT_LISTEN) {
-        live.learn_status(&status);
-        if let Ok(metrics) = scrape() {
-            live.learn_metrics(&metrics);
-        }
-    } else if let Ok(status) = attach() {
-        live.learn_status(&status);
+    match attach() {
+        Ok(status) => live.learn_status(&status),
+        Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot try trampolines"),
     }
     live
 }
@@ -155,13 +163,10 @@ fn attach() -> anyhow::Result<serde_json::Value> {
     Ok(serde_json::to_value(agent.status())?)
 }
 
-fn scrape() -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(DEFAULT_LISTEN)?;
+fn scrape(address: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(
-        stream,
-        "GET /metrics HTTP/1.0\r\nHost: {DEFAULT_LISTEN}\r\n\r\n"
-    )?;
+    write!(stream, "GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(64 << 20).read_to_string(&mut answer)?;
     Ok(answer)
