@@ -14,6 +14,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use crate::{
     cgroup::{Controller, Hierarchy, Watch},
     collector::Rows,
+    doctor,
     ledger::Ledger,
     overhead::Overhead,
     owners::{LabelSet, Owners},
@@ -92,6 +93,7 @@ pub struct Agent {
     owners: Owners,
     instances: Vec<Instance>,
     overhead: Overhead,
+    doctor: doctor::Repeated,
     host: Host,
     started: Instant,
     /// When [`Agent::tick`] last read everything; none before the first time.
@@ -160,6 +162,7 @@ impl Agent {
             owners,
             instances: Vec::new(),
             overhead: Overhead::new(),
+            doctor: doctor::Repeated::default(),
             host,
             started: now,
             expired: None,
@@ -229,6 +232,16 @@ impl Agent {
     /// When it could never work as it is set up. What can get better is a matter of its metrics.
     pub fn start_names(&mut self) -> anyhow::Result<()> {
         self.owners.start_names()
+    }
+
+    /// Starts to audit the node below `root`, and to export what is found.
+    ///
+    /// # Errors
+    /// When `root` is no directory.
+    pub fn start_doctor(&self, root: PathBuf, every: Duration) -> anyhow::Result<()> {
+        let mut live = doctor::Live::default();
+        live.learn_status(&serde_json::to_value(self.status())?);
+        self.doctor.start(root, every, live)
     }
 
     /// Names new cgroups for the programs and lets go of old ones; to be called about once a second.

@@ -16,6 +16,7 @@ mod live;
 mod metrics;
 mod node;
 mod reference;
+mod repeated;
 mod root;
 mod runtime;
 mod text;
@@ -31,6 +32,7 @@ pub use live::Live;
 pub use metrics::{METRICS, samples};
 pub use node::Node;
 pub use reference::reference;
+pub use repeated::Repeated;
 pub use root::Root;
 
 /// Where pages of checks are, in the repository.

@@ -49,12 +49,12 @@ fn judge(case: &Case) -> Result<(), String> {
         return if made.state == "clean" {
             Ok(())
         } else {
-            Err(format!("{:?}: {found:#?}", made))
+            Err(format!("{made:?}: {found:#?}"))
         };
     }
     let wanted = |finding: &&&Finding| finding.severity.name() == case.state;
     let Some(finding) = found.iter().find(wanted) else {
-        return Err(format!("{:?}: {found:#?}", made));
+        return Err(format!("{made:?}: {found:#?}"));
     };
     whole(finding)
 }
@@ -62,8 +62,8 @@ fn judge(case: &Case) -> Result<(), String> {
 /// A finding that leaves nothing out.
 fn whole(finding: &Finding) -> Result<(), String> {
     let said = [&finding.title, &finding.value, &finding.why, &finding.link];
-    let empty = said.iter().any(|text| text.trim().is_empty())
-        || finding.read.iter().any(|path| path.is_empty());
+    let empty =
+        said.iter().any(|text| text.trim().is_empty()) || finding.read.iter().any(String::is_empty);
     if empty || finding.read.is_empty() || finding.mend.is_empty() {
         return Err(format!("something is left out: {finding:#?}"));
     }
