@@ -161,7 +161,7 @@ impl Facts {
             kernel: kernel(node),
             memory: memory(node),
             cgroups: cgroups(node),
-            kubernetes: node.kubelet.as_ref().ok().map(kubernetes),
+            kubernetes: node.kubelet().ok().map(kubernetes),
             system: System {
                 clocksource: node.root.text(super::checks::CLOCKSOURCE).ok(),
                 somaxconn: node.root.number("/proc/sys/net/core/somaxconn").ok(),

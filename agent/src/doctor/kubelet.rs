@@ -32,6 +32,8 @@ pub struct Kubelet {
     flags: Vec<(String, String)>,
     /// Where the flags were read.
     flags_read: String,
+    /// Why its settings are not known, if so; that there is a kubelet is known all the same.
+    pub unknown: Option<String>,
 }
 
 /// A setting and where it was read.
@@ -58,24 +60,24 @@ impl Kubelet {
             config: Vec::new(),
             flags,
             flags_read,
+            unknown: None,
         };
         let named = kubelet.flag("config").map(str::to_owned);
-        let config = named
-            .as_deref()
-            .into_iter()
-            .chain(CONFIGS)
-            .find(|path| root.exists(path));
-        let config = config.map(str::to_owned);
-        let drop_ins = drop_ins(root, &kubelet);
-        let parsed = config.iter().chain(&drop_ins).filter_map(|path| {
-            let value = yaml(root, path).ok()?;
-            Some((path.clone(), value))
-        });
-        kubelet.config = parsed.collect();
+        let config = named.or_else(|| config_path(root));
         if process.is_none() && config.is_none() && !root.exists("/var/lib/kubelet") {
             return Err(
                 "no kubelet is in sight: no process of that name, no configuration, no /var/lib/kubelet (in a container, mount the host's / and name it with --root)".to_owned(),
             );
+        }
+        if process.is_none() && config.is_none() && kubelet.flags.is_empty() {
+            let why = "neither the kubelet's process nor its configuration is in sight";
+            kubelet.unknown = Some(why.to_owned());
+        }
+        for path in config.into_iter().chain(drop_ins(root, &kubelet)) {
+            match yaml(root, &path) {
+                Ok(value) => kubelet.config.push((path, value)),
+                Err(unread) => kubelet.unknown = Some(unread.to_string()),
+            }
         }
         Ok(kubelet)
     }
@@ -134,6 +136,34 @@ impl Kubelet {
             .first()
             .map_or("/var/lib/kubelet/config.yaml", |(path, _)| path)
     }
+}
+
+/// The configuration where no flag names it: at a usual place, or by what it says it is.
+fn config_path(root: &Root) -> Option<String> {
+    if let Some(usual) = CONFIGS.into_iter().find(|path| root.exists(path)) {
+        return Some(usual.to_owned());
+    }
+    let folders = ["/etc/kubernetes", "/etc/kubernetes/kubelet"];
+    let files = folders
+        .into_iter()
+        .filter(|folder| root.exists(folder))
+        .flat_map(|folder| {
+            let names = root.names(folder).unwrap_or_default();
+            names
+                .into_iter()
+                .map(move |name| format!("{folder}/{name}"))
+        });
+    let mut settings = files.filter(|path| {
+        [".yaml", ".yml", ".json"]
+            .iter()
+            .any(|end| path.ends_with(end))
+    });
+    // Others' files there may hold credentials: they are read only as far as their name goes.
+    settings.find(|path| {
+        path.rsplit('/')
+            .next()
+            .is_some_and(|name| name.contains("kubelet"))
+    })
 }
 
 /// A file of YAML, or of JSON, which is YAML too.

@@ -54,13 +54,14 @@ impl Node {
             .unwrap_or_default();
         let release = root.text("/proc/sys/kernel/osrelease").ok();
         let release_or_none = release.clone().unwrap_or_default();
+        let options = Options::read(&root, &release_or_none);
         Self {
             models: cpu_model::read(&root, &online),
             product: product(&root),
             hypervisor: hypervisor(&root),
-            page_bytes: page_bytes(&root),
+            page_bytes: page_bytes(&root, &options),
             version: Version::parse(&release_or_none),
-            options: Options::read(&root, &release_or_none),
+            options,
             groups: Groups::read(&root).map_err(|unread| unread.to_string()),
             kubelet: Kubelet::read(&root),
             runtime: runtime::read(&root),
@@ -105,12 +106,24 @@ impl Node {
         self.groups.as_ref().map_err(Unmade::unknown)
     }
 
-    /// Its kubelet.
+    /// Its kubelet, whose settings are known.
     ///
     /// # Errors
-    /// When none is in sight.
+    /// When none is in sight, or its settings are not.
     pub fn kubelet(&self) -> Result<&Kubelet, Unmade> {
-        self.kubelet.as_ref().map_err(Unmade::not_here)
+        let kubelet = self.kubelet.as_ref().map_err(Unmade::not_here)?;
+        match &kubelet.unknown {
+            Some(why) => Err(Unmade::unknown(format!(
+                "the kubelet's settings are not known: {why}"
+            ))),
+            None => Ok(kubelet),
+        }
+    }
+
+    /// Whether it is a node of Kubernetes, whatever is known of its settings.
+    #[must_use]
+    pub fn is_kubernetes(&self) -> bool {
+        self.kubelet.is_ok()
     }
 
     /// Its kernel's version.
@@ -180,7 +193,7 @@ fn inside(root: &Root, path: &std::path::Path) -> String {
     }
 }
 
-fn page_bytes(root: &Root) -> Option<u64> {
+fn page_bytes(root: &Root, options: &Options) -> Option<u64> {
     const SMAPS: &str = "/proc/self/smaps";
     if let Ok(kib) = root.field_line(SMAPS, "KernelPageSize:") {
         // The addresses of our own process are nobody's business.
@@ -188,12 +201,24 @@ fn page_bytes(root: &Root) -> Option<u64> {
         return kib.checked_mul(1024);
     }
     // A huge page is as many pages as a page holds entries of eight bytes.
-    let huge: u64 = root
-        .number(&format!("{}/hpage_pmd_size", super::facts::THP))
-        .ok()?;
-    [4096, 16384, 65536]
-        .into_iter()
-        .find(|page| page * (page / 8) == huge)
+    let huge = root.number::<u64>(&format!("{}/hpage_pmd_size", super::facts::THP));
+    let by_huge = |huge: u64| {
+        [4096, 16384, 65536]
+            .into_iter()
+            .find(|page| page * (page / 8) == huge)
+    };
+    let built = [
+        ("ARM64_64K_PAGES", 65536),
+        ("ARM64_16K_PAGES", 16384),
+        ("ARM64_4K_PAGES", 4096),
+    ];
+    let by_option = || {
+        let mut set = built
+            .into_iter()
+            .filter(|(name, _)| options.has(name) == Some(true));
+        set.next().map(|(_, bytes)| bytes)
+    };
+    huge.ok().and_then(by_huge).or_else(by_option)
 }
 
 /// By DMI, else by device tree.

@@ -157,6 +157,24 @@ fn what_is_wrong_with_a_file_is_said() {
 }
 
 #[test]
+fn settings_that_cannot_be_read_are_not_taken_for_defaults() {
+    let dir = node("altra");
+    fs::write(
+        dir.path().join("var/lib/kubelet/config.yaml"),
+        "cpuManagerPolicy: [",
+    )
+    .unwrap();
+    let report = audited(dir.path());
+    assert!(report.facts.kubernetes.is_none());
+    for made in &report.checks {
+        let of_settings = ["cpu-manager-policy", "topology-manager", "cgroup-driver"];
+        if of_settings.contains(&made.check) {
+            assert_eq!(made.state, "unknown", "{}", made.check);
+        }
+    }
+}
+
+#[test]
 fn huge_files_devices_pipes_and_links_are_no_files() {
     let dir = node("vm");
     let at = |path: &str| dir.path().join(path);

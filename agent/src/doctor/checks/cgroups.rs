@@ -37,7 +37,7 @@ fn cgroup_mode(node: &Node) -> Result<Vec<Finding>, Unmade> {
         Mode::V1 => "Control groups are of version 1",
         Mode::Hybrid => "Control groups are of both versions, the controllers of version 1",
     };
-    let severity = if node.kubelet.is_ok() {
+    let severity = if node.is_kubernetes() {
         Severity::Warning
     } else {
         Severity::Info

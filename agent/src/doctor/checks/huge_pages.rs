@@ -37,7 +37,7 @@ fn thp_enabled(node: &Node) -> Result<Vec<Finding>, Unmade> {
     // With pages of 4 KiB on one node it is a trade that many make on purpose.
     let large = node.page_bytes.is_some_and(|bytes| bytes > 4096);
     let several = node.has_several_nodes();
-    let costly = large || several || node.kubelet.is_ok();
+    let costly = large || several || node.is_kubernetes();
     let severity = if costly {
         Severity::Warning
     } else {

@@ -30,7 +30,7 @@ fn numa_balancing(node: &Node) -> Result<Vec<Finding>, Unmade> {
         return Ok(Vec::new());
     }
     // Who pins CPUs and memory to one node has nothing left to move.
-    let pinned = node.kubelet.as_ref().is_ok_and(|kubelet| {
+    let pinned = node.kubelet().is_ok_and(|kubelet| {
         let policy = kubelet.setting("topology-manager-policy", "topologyManagerPolicy", "none");
         policy.value == "single-numa-node"
     });
@@ -252,7 +252,9 @@ pub static MAX_MAP_COUNT: Check = Check {
 };
 
 fn max_map_count(node: &Node) -> Result<Vec<Finding>, Unmade> {
-    node.kubelet()?;
+    if !node.is_kubernetes() {
+        return Err(Unmade::not_here("this is no node of Kubernetes"));
+    }
     let path = "/proc/sys/vm/max_map_count";
     let value: u64 = node.root.number(path)?;
     if value >= 262_144 {

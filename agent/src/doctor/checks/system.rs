@@ -80,7 +80,7 @@ fn file_limits(node: &Node) -> Result<Vec<Finding>, Unmade> {
         );
     }
     let path = "/proc/sys/fs/inotify/max_user_instances";
-    if node.kubelet.is_ok() && node.root.exists(path) {
+    if node.is_kubernetes() && node.root.exists(path) {
         let value: u64 = node.root.number(path)?;
         if value < 512 {
             found.push(
