@@ -11,7 +11,8 @@ pub fn reference() -> String {
         "# Checks of `stallscope doctor`\n\n\
          <!-- Made from the checks in the code by `cargo xtask check --fix`. Do not edit. -->\n\n\
          What the audit is, and how to read it: [the node audit](../doctor.md). *Problem*: something does not work, or\n\
-         costs every workload time. *Warning*: it costs time under some workloads. *Info*: good to know.\n",
+         costs every workload time. *Warning*: it costs time under some workloads, or cannot be measured. *Info*: good to\n\
+         know.\n",
     );
     let mut group = None;
     for check in CHECKS {

@@ -110,17 +110,18 @@ fn limit_without_quota(node: &Node) -> Result<Vec<Finding>, Unmade> {
 
 fn asked(node: &Node) -> Result<Vec<Asked>, Unmade> {
     let mut asked = Vec::new();
-    let mut bundles = 0;
+    let mut bundles = false;
     for (folder, name) in BUNDLES
         .into_iter()
         .filter(|(folder, _)| node.root.exists(folder))
     {
-        for id in node.root.folders(folder)? {
+        let ids = node.root.folders(folder)?;
+        bundles = true;
+        for id in ids {
             let file = format!("{folder}/{id}/{name}");
             let Ok(text) = node.root.text(&file) else {
                 continue;
             };
-            bundles += 1;
             let config: Value = match serde_json::from_str(&text) {
                 Ok(config) => config,
                 Err(error) => {
@@ -143,7 +144,7 @@ fn asked(node: &Node) -> Result<Vec<Asked>, Unmade> {
             }
         }
     }
-    if bundles == 0 {
+    if !bundles {
         return Err(Unmade::unknown(
             "no runtime's bundles are in sight, which say what limits were asked for (/run/containerd, /run/containers; root may read them)",
         ));
