@@ -46,13 +46,83 @@ pub fn read(dir: &Path) -> Node {
     Node::read(root, live)
 }
 
+/// What was changed in a tree, so that it can be put back: a tree takes longer to write than to audit.
+#[derive(Default)]
+pub struct Changes(Vec<Change>);
+
+enum Change {
+    /// A file that had this content.
+    Written(PathBuf, Vec<u8>),
+    /// A file or directory that was not there.
+    Made(PathBuf),
+    /// What was taken away, and where it is meanwhile.
+    Taken(PathBuf, TempDir),
+}
+
+impl Changes {
+    /// Puts everything back.
+    pub fn undo(self) {
+        for change in self.0.into_iter().rev() {
+            match change {
+                Change::Written(path, content) => fs::write(path, content).unwrap(),
+                Change::Made(path) if path.is_dir() => fs::remove_dir_all(path).unwrap(),
+                Change::Made(path) => fs::remove_file(path).unwrap(),
+                Change::Taken(path, aside) => fs::rename(aside.path().join("taken"), path).unwrap(),
+            }
+        }
+    }
+
+    fn put(&mut self, dir: &Path, path: &str, content: &str) {
+        sysfs::each(path, content, &mut |path, content| {
+            let path = at(dir, path);
+            if let Ok(before) = fs::read(&path) {
+                self.0.push(Change::Written(path.clone(), before));
+            } else {
+                let missing = path.ancestors().take_while(|each| !each.exists());
+                self.0
+                    .push(Change::Made(missing.last().unwrap().to_owned()));
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+            }
+            fs::write(&path, content).unwrap();
+        });
+    }
+
+    fn take(&mut self, dir: &Path, path: &str) {
+        sysfs::each(path, "", &mut |path, _| {
+            let path = at(dir, path);
+            // Beside the tree, as nothing can be moved to another file system.
+            let aside = tempfile::tempdir_in(dir.parent().unwrap()).unwrap();
+            fs::rename(&path, aside.path().join("taken")).unwrap();
+            self.0.push(Change::Taken(path, aside));
+        });
+    }
+
+    fn one_line(&mut self, dir: &Path, line: &str) {
+        if line.is_empty() || line.starts_with('#') {
+        } else if let Some(name) = line.strip_prefix("@include ") {
+            self.0.extend(change(dir, &text(&format!("{name}.tree"))).0);
+        } else if let Some(name) = line.strip_prefix("@topology ") {
+            sysfs::write_into(name, &dir.join("sys"));
+        } else if let Some(path) = line.strip_prefix("- ") {
+            self.take(dir, path);
+        } else {
+            let (path, content) = line
+                .split_once('=')
+                .unwrap_or_else(|| panic!("no `=` in `{line}`"));
+            let content = content.trim().replace("\\0", "\0").replace("\\n", "\n");
+            self.put(dir, path.trim(), &format!("{content}\n"));
+        }
+    }
+}
+
 /// Writes the files that a text describes, and takes those away that it says so of.
-pub fn change(dir: &Path, text: &str) {
+pub fn change(dir: &Path, text: &str) -> Changes {
+    let mut changes = Changes::default();
     let mut block: Option<(String, String)> = None;
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("==") {
             if let Some((path, content)) = block.take() {
-                put(dir, &path, &content);
+                changes.put(dir, &path, &content);
             }
             let path = rest.trim();
             block = (!path.is_empty()).then(|| (path.to_owned(), String::new()));
@@ -60,43 +130,11 @@ pub fn change(dir: &Path, text: &str) {
             content.push_str(line);
             content.push('\n');
         } else {
-            one_line(dir, line);
+            changes.one_line(dir, line);
         }
     }
     assert!(block.is_none(), "a file of several lines ends with `==`");
-}
-
-fn one_line(dir: &Path, line: &str) {
-    if line.is_empty() || line.starts_with('#') {
-    } else if let Some(name) = line.strip_prefix("@include ") {
-        change(dir, &text(&format!("{name}.tree")));
-    } else if let Some(name) = line.strip_prefix("@topology ") {
-        sysfs::write_into(name, &dir.join("sys"));
-    } else if let Some(path) = line.strip_prefix("- ") {
-        sysfs::each(path, "", &mut |path, _| remove(&at(dir, path)));
-    } else {
-        let (path, content) = line
-            .split_once('=')
-            .unwrap_or_else(|| panic!("no `=` in `{line}`"));
-        let content = content.trim().replace("\\0", "\0").replace("\\n", "\n");
-        put(dir, path.trim(), &format!("{content}\n"));
-    }
-}
-
-fn put(dir: &Path, path: &str, content: &str) {
-    sysfs::each(path, content, &mut |path, content| {
-        let path = at(dir, path);
-        if fs::write(&path, content).is_err() {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, content).unwrap();
-        }
-    });
-}
-
-fn remove(path: &Path) {
-    if fs::remove_file(path).is_err() {
-        fs::remove_dir_all(path).unwrap();
-    }
+    changes
 }
 
 fn at(dir: &Path, path: &str) -> PathBuf {

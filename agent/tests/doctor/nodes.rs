@@ -5,6 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use stallscope::doctor::{Report, Severity, compare, compared_text, samples, write_evidence};
 
+use bytes::BytesMut;
+use stallscope::doctor::{Live, Repeated};
+use stallscope::exposition::{Encoder, Format};
+
 use crate::fixture::{NODES, audited, change, node, read, text};
 
 /// Checks with a finding of at least this severity.
@@ -223,4 +227,31 @@ fn metrics_have_a_zero_for_what_is_clean_and_nothing_for_what_is_not_known() {
         .iter()
         .any(|(metric, ..)| metric.name == "stallscope_node_kubelet_info");
     assert!(!kubelet, "no kubelet is in sight");
+}
+
+#[test]
+fn an_agent_audits_by_itself_and_again_when_something_changed() {
+    let dir = node("vm");
+    let repeated = Repeated::default();
+    let exported = || {
+        let mut out = Encoder::new(Format::Text, BytesMut::new());
+        repeated.encode(&mut out);
+        String::from_utf8(out.finish().to_vec()).unwrap()
+    };
+    let comes = |line: &str| {
+        (0..600).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            exported().lines().any(|exported| exported == line)
+        })
+    };
+    assert_eq!(exported(), "", "nothing before the first audit");
+    let every = std::time::Duration::from_millis(100);
+    let root = dir.path().to_owned();
+    repeated.start(root, every, Live::default()).unwrap();
+    let line = "stallscope_doctor_findings{check=\"somaxconn\",severity=\"warning\"}";
+    assert!(comes(&format!("{line} 0")), "{}", exported());
+    change(dir.path(), "/proc/sys/net/core/somaxconn = 128\n");
+    assert!(comes(&format!("{line} 1")), "{}", exported());
+    let nowhere = repeated.start("/no/such/directory".into(), every, Live::default());
+    assert!(nowhere.unwrap_err().to_string().contains("--doctor-root"));
 }
