@@ -240,6 +240,7 @@ impl Agent {
     /// When `root` is no directory.
     pub fn start_doctor(&self, root: PathBuf, every: Duration) -> anyhow::Result<()> {
         let mut live = doctor::Live::default();
+        live.learn_types();
         live.learn_status(&serde_json::to_value(self.status())?);
         self.doctor.start(root, every, live)
     }

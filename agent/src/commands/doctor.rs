@@ -137,6 +137,7 @@ fn diff(files: &[PathBuf], json: bool) -> anyhow::Result<u8> {
 /// What the agent at an address knows.
 fn told(address: &str) -> anyhow::Result<Live> {
     let mut live = Live::default();
+    live.learn_types();
     live.learn_status(&ask(address)?);
     live.learn_metrics(&scrape(address)?);
     Ok(live)
@@ -145,6 +146,7 @@ fn told(address: &str) -> anyhow::Result<Live> {
 /// As root, attaches the probes for a moment.
 fn try_out() -> Live {
     let mut live = Live::default();
+    live.learn_types();
     match attach() {
         Ok(status) => live.learn_status(&status),
         Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot try trampolines"),

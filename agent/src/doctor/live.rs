@@ -1,8 +1,11 @@
 //! What no file says: it is tried on the running host, or told by the agent that runs there.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::root::Root;
+use crate::btf::{Btf, KERNEL_BTF};
 
 /// What a hook's status says where the kernel has no trampolines.
 const REFUSED: &str = "this kernel refuses BPF trampolines";
@@ -16,6 +19,9 @@ pub struct Live {
     /// Whether a program was attached to a kernel function through a trampoline (fentry).
     #[serde(default)]
     pub trampolines: Option<Trampolines>,
+    /// Whether programs can be attached to cgroups, by the kernel's own type information.
+    #[serde(default)]
+    pub cgroup_bpf: Option<bool>,
     /// Pages that the agent saw placed or mapped, by cgroup.
     #[serde(default)]
     pub faults: Vec<Faults>,
@@ -55,6 +61,15 @@ impl Live {
             root.reject(FILE, &format!("it is not what --report writes: {error}"));
             Self::default()
         })
+    }
+
+    /// Takes in what the running kernel's type information says, if it has any.
+    pub fn learn_types(&mut self) {
+        // Called wherever a cgroup's programs run; nothing has this name without CONFIG_CGROUP_BPF.
+        const RUNS: &[u8] = b"\0__cgroup_bpf_run_filter_skb\0";
+        let types = Btf::read(Path::new(KERNEL_BTF)).ok();
+        let has = |types: Btf| memchr::memmem::find(types.as_bytes(), RUNS).is_some();
+        self.cgroup_bpf = types.map(has);
     }
 
     /// Takes in what a status of the agent says of its hooks (`/api/v1/status`).

@@ -156,17 +156,25 @@ pub static CGROUP_BPF: Check = Check {
     group: Group::Kernel,
     summary: "A kernel that cannot attach programs to cgroups",
     severities: &[Severity::Problem],
-    reads: "the kernel's options",
-    run: |node| {
-        option(
-            node,
-            "CGROUP_BPF",
-            Severity::Problem,
-            "The kernel cannot attach BPF programs to cgroups",
-            "eBPF data paths (Cilium, Calico) start and silently do not enforce what they attach there, such as load balancing at the socket; systemd's IPAddressDeny= and the device rules of cgroup v2 do nothing.",
-        )
-    },
+    reads: "the kernel's options, else its type information on the running host",
+    run: cgroup_bpf,
 };
+
+fn cgroup_bpf(node: &Node) -> Result<Vec<Finding>, Unmade> {
+    let title = "The kernel cannot attach BPF programs to cgroups";
+    let why = "eBPF data paths (Cilium, Calico) start and silently do not enforce what they attach there, such as load balancing at the socket; systemd's IPAddressDeny= and the device rules of cgroup v2 do nothing.";
+    match node.live.cgroup_bpf.filter(|_| !node.options.known()) {
+        Some(true) => Ok(Vec::new()),
+        Some(false) => Ok(vec![
+            Finding::problem(title)
+                .value("its types have no function __cgroup_bpf_run_filter_skb")
+                .read(crate::btf::KERNEL_BTF)
+                .why(format!("{}, {why}", node.here()))
+                .mend(MendKind::Advice, "boot a kernel with CONFIG_CGROUP_BPF=y"),
+        ]),
+        None => option(node, "CGROUP_BPF", Severity::Problem, title, why),
+    }
+}
 
 pub static KPROBES: Check = Check {
     name: "kprobes",
