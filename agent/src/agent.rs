@@ -29,11 +29,13 @@ mod families;
 mod host;
 mod scrape;
 mod seal;
+mod series;
 
 pub use bound::map_bound;
 pub use families::METRICS;
 pub use host::tables;
 use host::{MAX_SLOTS, SEALED_SLOTS, check_cpus, host, kernel};
+pub use series::{OwnerFamily, owner_families, series_bound};
 
 /// How an agent is set up.
 #[derive(Clone, Debug)]
@@ -248,8 +250,11 @@ impl Agent {
     /// Names new cgroups for the programs and lets go of old ones; to be called about once a second.
     pub fn tick(&mut self) {
         let now = Instant::now();
-        if let Err(error) = self.owners.poll(now) {
-            tracing::warn!(%error, "cannot follow cgroups");
+        match self.owners.poll(now) {
+            // The next cgroup that is made may get the slot, and what was counted there would be without a name.
+            Ok(true) => self.read(),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "cannot follow cgroups"),
         }
         for instance in &mut self.instances {
             if let Some(running) = &mut instance.running {

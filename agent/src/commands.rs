@@ -17,7 +17,7 @@ mod topology;
 /// Where the agent listens, and where `status` looks for it.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:9750";
 
-/// Says which container, service or cgroup lost how much time, to what.
+/// Says which pod, container, service or cgroup lost how much time, to what.
 #[derive(Debug, Parser)]
 #[command(name = "stallscope", version, arg_required_else_help = true)]
 pub struct Cli {

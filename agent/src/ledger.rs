@@ -5,7 +5,10 @@
 //! went between two readings is known in sum only: it is what all cells together, retired ones
 //! included, have grown beyond that, and goes to [`Owners::REMOVED`](crate::owners::Owners).
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+};
 
 use crate::{
     cgroup::CgroupId,
@@ -18,7 +21,7 @@ use crate::{
 pub enum Account {
     /// To this owner.
     Owner(OwnerIndex),
-    /// Not known yet: wait for the next reading.
+    /// Not known yet: what is counted is held back until it is.
     Pending,
 }
 
@@ -30,12 +33,16 @@ pub struct Ledger {
     cgroups: HashMap<CgroupId, Box<[u64]>>,
     /// Those of them that have ended, and are dropped once no row is theirs.
     ended: HashSet<CgroupId>,
+    /// What cgroups have counted whose owner is not known yet.
+    held: HashMap<CgroupId, Box<[u64]>>,
     /// Totals by owner.
     owners: HashMap<OwnerIndex, Box<[u64]>>,
     /// How much each owner's totals have grown lately, over all columns: see [`Ledger::age`].
     recent: HashMap<OwnerIndex, u64>,
     /// Sum of all cells at the last reading.
     everything: Box<[u64]>,
+    /// Room for what one cgroup's row has grown by.
+    grown: Vec<u64>,
     /// What all cells have grown by and no owner has been given.
     unaccounted: Box<[i64]>,
     removed: OwnerIndex,
@@ -49,9 +56,11 @@ impl Ledger {
             columns,
             cgroups: HashMap::new(),
             ended: HashSet::new(),
+            held: HashMap::new(),
             owners: HashMap::new(),
             recent: HashMap::new(),
             everything: vec![0; columns.width].into(),
+            grown: Vec::new(),
             unaccounted: vec![0; columns.width].into(),
             removed,
         }
@@ -62,59 +71,75 @@ impl Ledger {
         let width = self.columns.width;
         self.drop_ended(rows);
         let mut everything = rows.retired_row().to_vec();
-        let mut pending = vec![0_i64; width];
+        let mut grown = std::mem::take(&mut self.grown);
         for (id, row) in rows.iter() {
             for (sum, part) in everything.iter_mut().zip(row) {
                 *sum = sum.wrapping_add(*part);
             }
-            let owner = match account(id) {
-                Account::Owner(owner) => owner,
-                Account::Pending => {
-                    for (sum, part) in pending.iter_mut().zip(row) {
-                        *sum += part.cast_signed();
-                    }
-                    continue;
-                }
-            };
-            let last = self
-                .cgroups
-                .entry(id)
-                .or_insert_with(|| vec![0; width].into());
-            // Only a cgroup that has ended loses cells to another: it counts no more. Each column
-            // tells, because what it counted elsewhere may outweigh in one what it lost in all.
-            let exact = width - self.columns.wrapping;
-            if (0..width).any(|i| balance(row[i], last[i], i >= exact) < 0) {
-                continue;
-            }
-            let total = self
-                .owners
-                .entry(owner)
-                .or_insert_with(|| vec![0; width].into());
-            let recent = self.recent.entry(owner).or_default();
-            for i in 0..width {
-                let grown = row[i].wrapping_sub(last[i]);
-                let grown = if i >= exact { grown & WRAP } else { grown };
-                total[i] += grown;
-                *recent = recent.saturating_add(grown);
-                self.unaccounted[i] -= grown.cast_signed();
-            }
-            last.copy_from_slice(row);
+            self.measure(id, row, &mut grown);
+            self.give(id, account(id), &grown);
         }
+        // The cells of these are another cgroup's by now.
+        let mut held: Vec<_> = self.held.keys().copied().collect();
+        held.retain(|id| !rows.has(*id));
+        for id in held {
+            self.give(id, account(id), &[]);
+        }
+        self.grown = grown;
         for i in 0..width {
             let wraps = i >= width - self.columns.wrapping;
             self.unaccounted[i] += balance(everything[i], self.everything[i], wraps);
-            let lost = self.unaccounted[i] - pending[i];
+            let lost = self.unaccounted[i];
             // Cells are read one after the other, so a balance may be short for one reading.
             if lost > 0 {
-                let total = self
-                    .owners
-                    .entry(self.removed)
-                    .or_insert_with(|| vec![0; width].into());
+                let total = row_of(&mut self.owners, self.removed, width);
                 total[i] = total[i].wrapping_add_signed(lost);
                 self.unaccounted[i] -= lost;
             }
         }
         self.everything = everything.into();
+    }
+
+    /// By how much a cgroup's row has grown since it was last read; empty for one that has lost cells to another: it
+    /// has ended, and counts no more.
+    fn measure(&mut self, id: CgroupId, row: &[u64], grown: &mut Vec<u64>) {
+        let width = self.columns.width;
+        let exact = width - self.columns.wrapping;
+        let last = row_of(&mut self.cgroups, id, width);
+        grown.clear();
+        // Each column tells, because what it counted elsewhere may outweigh in one what it lost in all.
+        if (0..width).any(|i| balance(row[i], last[i], i >= exact) < 0) {
+            return;
+        }
+        grown.extend((0..width).map(|i| {
+            let grown = row[i].wrapping_sub(last[i]);
+            if i >= exact { grown & WRAP } else { grown }
+        }));
+        last.copy_from_slice(row);
+    }
+
+    /// Adds what a cgroup has counted, and what was held back of it, to its account.
+    fn give(&mut self, id: CgroupId, account: Account, grown: &[u64]) {
+        let width = self.columns.width;
+        for (sum, part) in self.unaccounted.iter_mut().zip(grown) {
+            *sum -= part.cast_signed();
+        }
+        let Account::Owner(owner) = account else {
+            add(row_of(&mut self.held, id, width), grown);
+            return;
+        };
+        let held = self.held.remove(&id);
+        if held.is_none() && grown.is_empty() {
+            return;
+        }
+        let total = row_of(&mut self.owners, owner, width);
+        let recent = self.recent.entry(owner).or_default();
+        for row in held.as_deref().into_iter().chain([grown]) {
+            add(total, row);
+            *recent = row
+                .iter()
+                .fold(*recent, |sum, part| sum.saturating_add(*part));
+        }
     }
 
     /// The maps start afresh: what was read before stays in the totals.
@@ -131,19 +156,17 @@ impl Ledger {
         let Some(row) = self.owners.remove(&from) else {
             return;
         };
-        let width = self.columns.width;
-        let total = self
-            .owners
-            .entry(into)
-            .or_insert_with(|| vec![0; width].into());
-        for (sum, part) in total.iter_mut().zip(&row) {
-            *sum += part;
-        }
+        add(row_of(&mut self.owners, into, self.columns.width), &row);
     }
 
     /// Drops what was remembered of cgroups that have ended, as soon as they are gone from the maps
     /// as well.
     pub fn forget(&mut self, gone: &[CgroupId], rows: &Rows) {
+        for id in gone {
+            if self.held.contains_key(id) {
+                self.give(*id, Account::Owner(self.removed), &[]);
+            }
+        }
         let known = gone.iter().filter(|id| self.cgroups.contains_key(*id));
         self.ended.extend(known.copied());
         self.drop_ended(rows);
@@ -183,6 +206,17 @@ impl Ledger {
     /// All owners that counted anything.
     pub fn owners(&self) -> impl Iterator<Item = OwnerIndex> {
         self.owners.keys().copied()
+    }
+}
+
+/// The row of a key, zero at first.
+fn row_of<K: Eq + Hash>(rows: &mut HashMap<K, Box<[u64]>>, key: K, width: usize) -> &mut [u64] {
+    rows.entry(key).or_insert_with(|| vec![0; width].into())
+}
+
+fn add(sums: &mut [u64], parts: &[u64]) {
+    for (sum, part) in sums.iter_mut().zip(parts) {
+        *sum += part;
     }
 }
 
@@ -270,6 +304,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_pending_is_kept_when_another_cgroup_takes_the_cells() {
+        let pending = |_| Account::Pending;
+        let mut ledger = Ledger::new(COLUMNS, REMOVED);
+        ledger.update(&rows(&[(7, [10, 1]), (9, [4, 4])], [0, 0]), pending);
+        let reused = rows(&[(8, [2, 1])], [14, 5]);
+        ledger.update(&reused, pending);
+        assert_eq!(ledger.owners().collect::<Vec<_>>(), []);
+        ledger.update(&reused, |id| {
+            if id.0 == 9 {
+                Account::Pending
+            } else {
+                by_id(id)
+            }
+        });
+        assert_eq!(ledger.row(OwnerIndex(7)), Some(&[10, 1][..]));
+        assert_eq!(ledger.row(OwnerIndex(8)), Some(&[2, 1][..]));
+        // Nobody ever knew whose the third was.
+        ledger.forget(&[CgroupId(9)], &reused);
+        assert_eq!(ledger.row(REMOVED), Some(&[4, 4][..]));
+        ledger.update(&reused, by_id);
+        assert_eq!(ledger.row(REMOVED), Some(&[4, 4][..]));
+    }
+
+    #[test]
     fn a_restart_of_the_maps_adds_on() {
         let mut ledger = Ledger::new(COLUMNS, REMOVED);
         ledger.update(&rows(&[(7, [10, 1])], [3, 0]), by_id);
@@ -317,11 +375,12 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever cgroups come, go and take each other's slots over, no owner's total falls and
-        /// all of them together are what was counted.
+        /// Whatever cgroups come, go and take each other's slots over, and however late their names come, no owner's
+        /// total falls, and all of them together with what is held back are what was counted.
         #[test]
         fn nothing_is_lost_and_nothing_falls(
-            steps in proptest::collection::vec((0_usize..4, 0_u64..5, 1_u64..1000, any::<bool>()), 1..80)
+            steps in proptest::collection::vec((0_usize..4, 0_u64..5, 1_u64..1000, any::<bool>()), 1..80),
+            late in 0_u64..3,
         ) {
             let mut ledger = Ledger::new(COLUMNS, REMOVED);
             // Four cells, as of one slot on four CPUs: (cgroup, count).
@@ -347,9 +406,12 @@ mod tests {
                     row[0] += count;
                     row[1] = (row[1] + count) & 0xffff_ffff;
                 }
-                ledger.update(&reading, by_id);
-                let sum: u64 = ledger.owners().filter_map(|o| ledger.row(o)).map(|row| row[0]).sum();
-                prop_assert_eq!(sum, counted);
+                let named = |id: CgroupId| id.0 + late <= current;
+                ledger.update(&reading, |id| if named(id) { by_id(id) } else { Account::Pending });
+                prop_assert!(ledger.held.keys().all(|id| !named(*id)));
+                let owned = ledger.owners().filter_map(|o| ledger.row(o)).map(|row| row[0]);
+                let held = ledger.held.values().map(|row| row[0]);
+                prop_assert_eq!(owned.chain(held).sum::<u64>(), counted);
                 for owner in ledger.owners() {
                     let now = ledger.row(owner).map_or(0, |row| row[0]);
                     prop_assert!(now >= before.get(&owner).copied().unwrap_or(0));

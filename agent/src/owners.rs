@@ -126,12 +126,13 @@ impl Owners {
         self.names.start()
     }
 
-    /// Takes in the cgroups that came and went, and names that became known.
+    /// Takes in the cgroups that came and went, and names that became known. True when some went.
     ///
     /// # Errors
     /// When the cgroup file system cannot be read.
-    pub fn poll(&mut self, now: Instant) -> Result<(), cgroup::Error> {
+    pub fn poll(&mut self, now: Instant) -> Result<bool, cgroup::Error> {
         let changes = self.watch.poll()?;
+        let gone = !changes.removed.is_empty();
         for id in changes.removed {
             self.remove(id, now);
         }
@@ -139,7 +140,7 @@ impl Owners {
             self.add(cgroup, now);
         }
         self.settle(now);
-        Ok(())
+        Ok(gone)
     }
 
     fn remove(&mut self, id: CgroupId, now: Instant) {

@@ -6,8 +6,12 @@
 //! containers' below it. Only the UID, the container's ID and the class are in it: names come from a source of their own,
 //! which fills a [`Directory`] by way of a [`feed`].
 
+pub mod api;
+pub mod cri;
 mod directory;
+mod doubts;
 pub mod feed;
+pub mod files;
 pub mod names;
 
 use std::fmt;

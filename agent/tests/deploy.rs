@@ -1,14 +1,68 @@
-//! What is shipped for Prometheus is what Prometheus takes.
+//! What is shipped for Prometheus, Kubernetes and systemd is what those take, and says what is so.
 
-use std::{path::Path, process::Command};
+#[path = "deploy/alerts.rs"]
+mod alerts;
+#[path = "deploy/documents.rs"]
+mod documents;
+#[path = "deploy/systemd.rs"]
+mod systemd;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("a workspace")
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The files of a folder with that extension, by name.
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(root().join(folder))
+        .unwrap_or_else(|error| panic!("{folder}: {error}"))
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension() == Some(OsStr::new(extension)))
+        .collect();
+    found.sort();
+    found
+}
+
+/// The names in a text that begin like those of our metrics, as `docs/metrics.md` has them.
+fn metrics(text: &str) -> Vec<&str> {
+    let mut names: Vec<&str> = text
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':')
+        .filter(|word| word.starts_with("stallscope_") && !word.ends_with('_'))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Panics unless the reference has each of these metrics.
+fn assert_metrics_exist(names: &[&str]) {
+    assert!(!names.is_empty());
+    let reference = read("docs/metrics.md");
+    for name in names {
+        let counted = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|part| name.strip_suffix(part));
+        let exists = [Some(*name), counted]
+            .into_iter()
+            .flatten()
+            .any(|name| reference.contains(&format!("## `{name}`\n")));
+        assert!(exists, "{name} is no metric");
+    }
+}
 
 fn promtool(args: &[&str]) -> Option<String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("a workspace");
     match Command::new("promtool")
         .args(args)
-        .current_dir(root)
+        .current_dir(root())
         .output()
     {
         Ok(output) => {
@@ -18,7 +72,9 @@ fn promtool(args: &[&str]) -> Option<String> {
             Some(text)
         }
         Err(error) => {
-            println!("skipped: promtool cannot be run ({error}); the package `prometheus` has it");
+            println!(
+                "skipped: promtool cannot be run ({error}); `cargo xtask test` fetches it, and the package `prometheus` has it"
+            );
             None
         }
     }
@@ -27,26 +83,32 @@ fn promtool(args: &[&str]) -> Option<String> {
 #[test]
 fn promtool_takes_the_configuration_and_the_rules() {
     if let Some(text) = promtool(&["check", "config", "deploy/prometheus/prometheus.yaml"]) {
-        assert!(text.contains("3 rules found"), "{text}");
+        for file in ["rules", "alerts"] {
+            let rules = read(&format!("dashboards/{file}.yaml"))
+                .lines()
+                .filter(|line| {
+                    line.trim_start().starts_with("- record:")
+                        || line.trim_start().starts_with("- alert:")
+                })
+                .count();
+            assert!(text.contains(&format!("{rules} rules found")), "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_rules_pass_their_tests() {
+    let tests = files("dashboards/tests", "yaml");
+    assert!(!tests.is_empty());
+    for test in tests {
+        let test = test.to_str().expect("a name in UTF-8").to_owned();
+        if let Some(text) = promtool(&["test", "rules", &test]) {
+            assert!(text.contains("SUCCESS"), "{text}");
+        }
     }
 }
 
 #[test]
 fn the_rules_use_metrics_that_exist() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("a workspace");
-    let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("the file is there");
-    let (rules, reference) = (read("dashboards/rules.yaml"), read("docs/metrics.md"));
-    let metrics: Vec<&str> = rules
-        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-        .filter(|word| word.starts_with("stallscope_") && word.ends_with("_total"))
-        .collect();
-    assert!(!metrics.is_empty());
-    for metric in metrics {
-        assert!(
-            reference.contains(&format!("## `{metric}`")),
-            "{metric} is no metric"
-        );
-    }
+    assert_metrics_exist(&metrics(&read("dashboards/rules.yaml")));
 }

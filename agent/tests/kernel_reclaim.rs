@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kernel::{Group, Scrape, agent, label};
+use kernel::{Group, Memory, Scrape, agent, label};
 use stallscope::{agent::Config, probe::State};
 
 /// tracefs, mounted for the test if it is not, with an instance of its own.
@@ -91,41 +91,6 @@ impl Drop for Tracing {
         let _ = fs::remove_dir(&self.instance);
         if let Some(dir) = &self.mounted {
             let _ = Command::new("umount").arg(dir.path()).status();
-        }
-    }
-}
-
-/// A memory cgroup with a limit: of v1, or the group itself on v2.
-struct Memory {
-    dir: PathBuf,
-    own: bool,
-}
-
-impl Memory {
-    fn limited(group: &Group, bytes: u64) -> Self {
-        let v1 = Path::new("/sys/fs/cgroup/memory");
-        let (dir, file, own) = if v1.join("memory.limit_in_bytes").exists() {
-            let dir = v1.join(format!("stallscope-test-{}", std::process::id()));
-            fs::create_dir(&dir).expect("a memory cgroup");
-            (dir, "memory.limit_in_bytes", true)
-        } else {
-            (group.dir.clone(), "memory.max", false)
-        };
-        let memory = Self { dir, own };
-        fs::write(memory.dir.join(file), bytes.to_string()).expect("a memory limit");
-        memory
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        if self.own {
-            for _ in 0..100 {
-                if fs::remove_dir(&self.dir).is_ok() {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
         }
     }
 }

@@ -8,8 +8,10 @@ mod cgroups;
 mod control;
 mod estimate;
 mod figure;
+mod fleet;
 mod host;
 mod load;
+mod process;
 mod programs;
 mod rest;
 mod scrape;
@@ -50,6 +52,9 @@ pub struct Args {
     /// Measure this agent instead of building one, to compare two.
     #[arg(long, value_name = "PATH")]
     agent: Option<PathBuf>,
+
+    #[command(flatten)]
+    fleet: fleet::FleetArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -58,8 +63,9 @@ Examples:
   cargo xtask bench --quick --only toggled         whether a change of a program shows
   cargo xtask bench --json > figures.jsonl         for a script
   cargo xtask bench --agent /tmp/stallscope-old    the same of another build
+  cargo xtask bench --fleet --agents 50 --pods 110 what a fleet costs a real Prometheus, without root
 
-What each figure is and how it is measured: docs/cost.md";
+What each figure is and how it is measured: docs/cost.md, and docs/scale.md for the fleet";
 
 /// Figures that are measured together.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -93,6 +99,9 @@ impl Args {
 
 /// Builds the agent, then measures it as root.
 pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
+    if args.fleet.fleet {
+        return fleet::run(workspace, install, &args.fleet, args.json);
+    }
     let agent = {
         // What the build prints is not a figure.
         let _redirected = args.json.then(ToStderr::begin).transpose()?;

@@ -1,30 +1,36 @@
 //! `cargo xtask check`: everything that can be said about the code without running it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::bpf::{self, Arch};
+use crate::chart;
 use crate::setup::{Bpf, Install, Setup};
 use crate::shell;
 use crate::steps::{Outcome, Steps};
 use crate::workspace::{AGENT_PACKAGE, BPF_PACKAGE, Workspace};
 
-/// Check formatting, lints, dependencies and the generated reference pages.
+/// Check formatting, lints, dependencies, the chart and all that is generated.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Format the code and write the reference pages instead of only comparing them.
+    /// Format the code and write what is generated instead of only comparing it.
     #[arg(long)]
     fix: bool,
+
+    /// Also send what the chart renders to the API server of this kubeconfig, as a dry run that keeps nothing.
+    #[arg(long, value_name = "KUBECONFIG")]
+    server_dry_run: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask check                 what CI runs before the tests
   cargo xtask check --fix           formats the code, writes the pages in docs/ that are made from it
+  cargo xtask check --server-dry-run ~/.kube/config   also asks a real API server about the chart
   cargo xtask check --no-install    names missing tools instead of installing them";
 
 /// The generated pages: what the agent's hidden `reference` command is asked for, and where its answer is kept.
@@ -43,6 +49,7 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
         setup.bpf_clippy(&bpf.compiler)?;
     }
     let deny = setup.deny(workspace)?;
+    let chart = chart::Tools::find(&mut setup, workspace)?;
     setup.finish()?;
     let (Some(bpf), Some(deny)) = (bpf, deny) else {
         bail!(
@@ -87,6 +94,13 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     for (subject, page) in REFERENCES {
         steps.step(page, || reference(workspace, subject, page, args.fix));
     }
+    chart::check(
+        workspace,
+        &chart,
+        &mut steps,
+        args.fix,
+        args.server_dry_run.as_deref(),
+    );
     steps.finish()
 }
 

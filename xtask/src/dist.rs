@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::bpf::{self, Arch};
-use crate::build::{Build, Profile};
+use crate::build::{self, Build, Profile};
 use crate::cross::{self, Linkage};
 use crate::setup::compiler::BPF_TARGET;
 use crate::setup::{self, Bpf, Install};
@@ -113,16 +113,45 @@ fn make(
     }
     release.check_unchanged(&Release::find(workspace)?)?;
     let others = licences::page(licensed).into_bytes();
-    let mut texts = BTreeMap::from([(OTHERS.to_owned(), others.clone())]);
-    for name in OWN {
-        let path = workspace.root.join(name);
-        let text = fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
-        texts.insert(name.to_owned(), text);
-    }
+    let mut texts = own_licences(workspace)?;
+    texts.insert(OTHERS.to_owned(), others.clone());
     println!("==> image for {}", names(archs));
     files.add(IMAGE, image::pack(&release, &agents, &texts)?);
     files.add(OTHERS, others);
     Ok(release)
+}
+
+/// The workspace's own licences by name.
+fn own_licences(workspace: &Workspace) -> Result<BTreeMap<String, Vec<u8>>> {
+    let read = |name: &str| {
+        let path = workspace.root.join(name);
+        let text = fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
+        Ok((name.to_owned(), text))
+    };
+    OWN.into_iter().map(read).collect()
+}
+
+/// The image with an agent that is built quickly and without the licences of others: to run, not to give away.
+///
+/// Returns the archive's path. It is packed again when the agent or this program is newer.
+pub fn image_for_tests(workspace: &Workspace, install: Install, arch: Arch) -> Result<PathBuf> {
+    let programs =
+        build::static_binaries(workspace, install, arch, &[AGENT_PACKAGE], Profile::Debug)?;
+    let program = programs.first().context("no agent was built")?;
+    let place = program.with_extension("oci.tar");
+    let date = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+    let packer = std::env::current_exe().context("this program has no path")?;
+    if date(&place) > date(program).max(date(&packer)) {
+        return Ok(place);
+    }
+    println!("==> image of {}", workspace.shown(program));
+    let bytes =
+        fs::read(program).with_context(|| format!("could not read {}", program.display()))?;
+    let agents = [Agent { arch, bytes }];
+    let release = Release::find(workspace)?;
+    let image = image::pack(&release, &agents, &own_licences(workspace)?)?;
+    fs::write(&place, image).with_context(|| format!("could not write {}", place.display()))?;
+    Ok(place)
 }
 
 /// Where releases are left.

@@ -3,6 +3,7 @@
 mod bench;
 mod bpf;
 mod build;
+mod chart;
 mod check;
 mod cross;
 mod dist;
@@ -37,7 +38,7 @@ Examples:
   cargo xtask run                  build everything and start the agent on 127.0.0.1:9750
   cargo xtask build                only build target/release/stallscope
   cargo xtask test                 every test this machine can run
-  cargo xtask check --fix          format, lint, check licences, regenerate the reference pages
+  cargo xtask check --fix          format, lint, check licences, regenerate what is generated
   cargo xtask lab --kernel 6.12    boot real kernels and hold the agent against their truth
   cargo xtask bench --quick        what the agent costs here, beside what it may cost
   cargo xtask dist                 a release: static agents, container image, bills of materials

@@ -2,8 +2,11 @@
 
 pub mod apt;
 pub mod compiler;
+mod containerd;
 pub mod foreign;
 mod linker;
+mod promtool;
+mod python;
 mod stamp;
 pub mod tools;
 
@@ -80,6 +83,13 @@ impl Setup {
         }
         bail!("{}", describe(&self.missing));
     }
+}
+
+/// The end of an error: what the program that failed said last.
+fn last_words(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let last = text.lines().rfind(|line| !line.trim().is_empty());
+    last.unwrap_or("no reason was given").trim().to_owned()
 }
 
 fn describe(missing: &[Missing]) -> String {

@@ -1,5 +1,9 @@
 //! `cargo xtask test`: every test this machine can run, and what it could not and why.
 
+mod containers;
+
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,10 +12,11 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
 use crate::bpf::{self, Arch};
-use crate::setup::{self, Install};
+use crate::setup::{Install, Setup};
 use crate::shell::{self, Privilege};
 use crate::steps::{Outcome, Steps};
 use crate::workspace::{AGENT_PACKAGE, BPF_PACKAGE, Workspace};
+use containers::Containers;
 
 /// Run every test that this machine can run.
 ///
@@ -28,15 +33,29 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask test               everything
   cargo xtask test cgroup        only tests with `cgroup` in their name
+  cargo xtask test pods          only those with pods in a container runtime
   sudo -v && cargo xtask test    lets the kernel tests use sudo without asking";
 
 /// Sets up, builds and tests.
 pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
-    let bpf = setup::bpf(workspace, install)?;
+    let mut setup = Setup::new(install);
+    let bpf = setup.bpf(workspace)?;
+    let promtool = setup.promtool(workspace)?;
+    setup.finish()?;
+    let bpf = bpf.context(
+        "set-up found nothing missing and yet no BPF compiler; this is a fault of `cargo xtask`",
+    )?;
     // First, so that the agent under test carries the objects.
     bpf::build(workspace, &bpf, Arch::host()?)?;
 
     let filter = args.filter.as_deref();
+    let path = match &promtool {
+        Ok(folder) => path_with(folder)?,
+        Err(why) => {
+            println!("{why}; tests that need it say so");
+            env::var_os("PATH").unwrap_or_default()
+        }
+    };
     let mut steps = Steps::default();
     steps.step("tests without privileges", || {
         let mut cargo = workspace.cargo();
@@ -47,18 +66,30 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
             BPF_PACKAGE,
             "--no-fail-fast",
         ]);
-        counted(cargo.args(filter))
+        counted(cargo.env("PATH", &path).args(filter))
     });
     steps.step("tests of the shared types", || {
         let mut cargo = workspace.cargo();
         cargo.args(["test", "--package", BPF_PACKAGE, "--lib"]);
         counted(cargo.args(filter))
     });
-    steps.step("kernel tests", || kernel(workspace, filter));
+    steps.step("kernel tests", || kernel(workspace, install, filter, &path));
     steps.finish()
 }
 
-fn kernel(workspace: &Workspace, filter: Option<&str>) -> Result<Outcome> {
+/// `PATH` with a folder in front.
+fn path_with(folder: &Path) -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder.to_owned()).chain(env::split_paths(&path));
+    env::join_paths(folders).with_context(|| format!("{} cannot be part of PATH", folder.display()))
+}
+
+fn kernel(
+    workspace: &Workspace,
+    install: Install,
+    filter: Option<&str>,
+    path: &OsStr,
+) -> Result<Outcome> {
     let package = workspace.root.join("agent");
     if !has_rust_files(&package.join("tests")) {
         return Ok(Outcome::Skipped("agent/tests has none".to_owned()));
@@ -96,8 +127,9 @@ fn kernel(workspace: &Workspace, filter: Option<&str>) -> Result<Outcome> {
     }
     let mut total = Count::default();
     let mut failed = Vec::new();
+    let containers = Containers::prepare(workspace, install, &programs, filter)?;
     for program in programs {
-        let mut command = privilege.command(&program)?;
+        let mut command = containers.command(privilege, &program, path)?;
         // One at a time: they measure, and they attach to the same kernel.
         command
             .args(["--ignored", "--test-threads=1"])

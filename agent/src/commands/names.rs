@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 
 use crate::{
     owners::LabelSet,
-    pods::names::{Chosen, Source},
+    pods::{
+        api, cri, files,
+        names::{Chosen, Source},
+    },
 };
 
 /// Where pods' names come from, and which labels are made of them.
@@ -19,6 +23,19 @@ pub(super) struct NameArgs {
     /// Directory with the kubelet's `pods` and `containers`, for the source files
     #[arg(long, value_name = "DIR", default_value = "/var/log")]
     kubelet_logs: PathBuf,
+    /// Name of this node in the API, for the source api
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// Address of the API server, for the source api: by default the kubeconfig's, or that of the cluster this runs in
+    #[arg(long, value_name = "URL")]
+    kube_api: Option<String>,
+    /// Kubeconfig file whose current context is used, for the source api, instead of the service account
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Socket of the container runtime, for the source cri: by default the first there is of containerd's, k3s', CRI-O's
+    /// and cri-dockerd's
+    #[arg(long, value_name = "PATH")]
+    cri_socket: Option<PathBuf>,
     /// Labels of each container's series, with commas between: namespace, pod, container, cgroup, uid, `qos_class`, and
     /// with the source api workload, `workload_type`, label:KEY (a label of the pod); series that have all labels in
     /// common are summed
@@ -26,26 +43,70 @@ pub(super) struct NameArgs {
     pub(super) labels: LabelSet,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum PodSource {
     /// files where the kubelet's directories are readable, else none
     Auto,
     /// The kubelet's log directories: names in file names and links, no log is opened
     Files,
+    /// The Kubernetes API, for workloads and labels of pods: takes the verbs list and watch on pods
+    Api,
+    /// The container runtime's socket, which gives root's powers to whoever has it
+    Cri,
     /// Nowhere: pods are known by their cgroup
     None,
 }
 
 impl NameArgs {
     /// The source that was asked for, or the best there is.
-    #[allow(clippy::unnecessary_wraps)]
     pub(super) fn choose(&self) -> anyhow::Result<Chosen> {
-        let asked = || "asked for".to_owned();
-        let (source, reason) = match self.pod_source {
-            PodSource::Auto => (Source::None, String::new()),
-            PodSource::Files => (Source::Files(self.kubelet_logs.clone()), asked()),
-            PodSource::None => (Source::None, asked()),
+        let of_the_api = self.labels.of_the_api();
+        ensure!(
+            of_the_api.is_empty() || self.pod_source == PodSource::Api,
+            "--labels {}: only the API knows; add --pod-source api, or leave them out",
+            of_the_api.join(",")
+        );
+        let asked = |source| Chosen {
+            source,
+            reason: "asked for".to_owned(),
         };
-        Ok(Chosen { source, reason })
+        Ok(match self.pod_source {
+            PodSource::Auto => self.best(),
+            PodSource::Files => asked(Source::Files(self.kubelet_logs.clone())),
+            PodSource::Api => asked(Source::Api(self.api()?)),
+            PodSource::Cri => asked(Source::Cri(self.socket()?)),
+            PodSource::None => asked(Source::None),
+        })
+    }
+
+    fn best(&self) -> Chosen {
+        match files::readable(&self.kubelet_logs) {
+            Ok(()) => Chosen {
+                source: Source::Files(self.kubelet_logs.clone()),
+                reason: format!("{} is readable", self.kubelet_logs.display()),
+            },
+            Err(reason) => Chosen {
+                source: Source::None,
+                reason,
+            },
+        }
+    }
+
+    fn api(&self) -> anyhow::Result<api::Config> {
+        let node = self.node_name.as_deref().context(
+            "--pod-source api needs --node-name: the name of this node as `kubectl get nodes` shows it; in a pod, from the downward API's spec.nodeName",
+        )?;
+        Ok(api::Config {
+            address: self.kube_api.clone(),
+            kubeconfig: self.kubeconfig.clone(),
+            labels: self.labels.pod_labels(),
+            ..api::Config::in_cluster(node)
+        })
+    }
+
+    fn socket(&self) -> anyhow::Result<PathBuf> {
+        self.cri_socket.clone().or_else(cri::default_socket).context(
+            "--pod-source cri: none of the container runtimes' usual sockets is here; give its path with --cri-socket",
+        )
     }
 }

@@ -8,8 +8,9 @@ use std::{
 };
 
 use super::{
-    Directory, Found, PodIdentity,
+    Directory, Found, PodIdentity, api, cri,
     feed::{Feed, Inbox, Message, Trouble, feed},
+    files::Files,
 };
 use crate::{
     exposition::Encoder,
@@ -63,6 +64,10 @@ pub enum Source {
     None,
     /// The directory with the kubelet's `pods` and `containers`.
     Files(PathBuf),
+    /// The Kubernetes API.
+    Api(api::Config),
+    /// The container runtime's socket.
+    Cri(PathBuf),
 }
 
 impl Source {
@@ -72,6 +77,8 @@ impl Source {
         match self {
             Self::None => "none",
             Self::Files(_) => "files",
+            Self::Api(_) => "api",
+            Self::Cri(_) => "cri",
         }
     }
 }
@@ -92,6 +99,8 @@ pub struct Names {
     inbox: Inbox,
     /// Until the source has started.
     feed: Option<Feed>,
+    /// The source that is asked rather than speaking up by itself.
+    files: Option<Files>,
     directory: Directory,
     health: Health,
 }
@@ -120,6 +129,7 @@ impl Names {
             chosen,
             inbox,
             feed: Some(feed),
+            files: None,
             directory: Directory::default(),
             health: Health::default(),
         }
@@ -135,7 +145,9 @@ impl Names {
         };
         match &self.chosen.source {
             Source::None => {}
-            Source::Files(root) => drop((root, feed)),
+            Source::Files(root) => self.files = Some(Files::new(root.clone(), feed)),
+            Source::Api(config) => api::spawn(config.clone(), feed)?,
+            Source::Cri(socket) => cri::spawn(socket.clone(), feed)?,
         }
         Ok(())
     }
@@ -148,6 +160,9 @@ impl Names {
 
     /// Takes in what the source has said. True when names may have changed.
     pub fn poll(&mut self, now: Instant) -> bool {
+        if let Some(files) = &mut self.files {
+            files.poll();
+        }
         let mut changed = false;
         for message in self.inbox.drain() {
             match message {

@@ -148,6 +148,14 @@ static THROTTLE_SECONDS: Metric = Metric {
 /// throttled after that and before it is removed is not known.
 const LIMITS_EVERY: Duration = Duration::from_secs(10);
 
+/// When those of a new cgroup are read again: a runtime sets them once the cgroup is there, and a container that lives
+/// for seconds has to be seen with its limit.
+const NEW_AGAIN: [Duration; 3] = [
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
+
 /// Places in a row.
 const LIMITED: usize = 0;
 const TOTALS: usize = LIMITED + 1;
@@ -196,6 +204,8 @@ struct Throttling {
     groups: HashMap<CgroupId, Group>,
     /// Cgroups whose limit was read at least once.
     seen: HashSet<CgroupId>,
+    /// New ones, with when to read theirs again.
+    again: Vec<(Instant, CgroupId)>,
     read: Option<Instant>,
     unreadable: u64,
     /// None where single throttles are not seen.
@@ -218,6 +228,7 @@ fn open(
         totals: attached.has("totals"),
         groups: HashMap::new(),
         seen: HashSet::new(),
+        again: Vec::new(),
         read: None,
         unreadable: 0,
         lengths: lengths.transpose()?,
@@ -341,6 +352,7 @@ impl Collector for Throttling {
         let all = self
             .read
             .is_none_or(|then| now.saturating_duration_since(then) >= LIMITS_EVERY);
+        let first = self.read.is_none();
         if all {
             self.read = Some(now);
         }
@@ -349,9 +361,18 @@ impl Collector for Throttling {
         } else {
             HashSet::new()
         };
+        let due: HashSet<_> = self
+            .again
+            .extract_if(.., |(due, _)| now >= *due)
+            .map(|(_, id)| id)
+            .collect();
         for (id, path) in owners.cgroups() {
-            if self.seen.insert(id) {
+            let unread = self.seen.insert(id);
+            if unread || due.contains(&id) {
                 self.look(id, path);
+            }
+            if unread && !first && !before.contains(&id) {
+                self.again.extend(NEW_AGAIN.map(|after| (now + after, id)));
             }
         }
         for id in before.difference(&self.seen) {

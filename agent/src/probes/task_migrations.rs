@@ -104,14 +104,14 @@ fn prepare(ebpf: &mut Ebpf, kernel: &Kernel) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Beyond this many nodes pairs are not exported: the rows would grow past 8 KB.
+pub(crate) const MOST_PAIRED_NODES: usize = 32;
+
 /// Nodes with CPUs, and the place of each pair of them in a row.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct Nodes(Vec<u16>);
 
 impl Nodes {
-    /// Beyond this many nodes pairs are not exported: the rows would grow past 8 KB.
-    const MOST: usize = 32;
-
     fn new(places: &[CpuPlace]) -> Self {
         let mut nodes: Vec<_> = places
             .iter()
@@ -123,7 +123,7 @@ impl Nodes {
     }
 
     fn pairs(&self) -> usize {
-        if self.0.len() > Self::MOST {
+        if self.0.len() > MOST_PAIRED_NODES {
             0
         } else {
             self.0.len() * self.0.len().saturating_sub(1)
@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn each_pair_of_nodes_has_its_place() {
-        for count in 0..=Nodes::MOST as u16 {
+        for count in 0..=MOST_PAIRED_NODES as u16 {
             // Numbers with holes, CPUs in any order, and one that is offline.
             let mut given: Vec<_> = (0..count).rev().map(|node| node * 7 + 3).collect();
             given.push(CpuPlace::UNREPORTED);
@@ -423,7 +423,7 @@ mod tests {
 
     #[test]
     fn pairs_of_too_many_nodes_are_left_out() {
-        let most: Vec<_> = (0..=Nodes::MOST as u16).collect();
+        let most: Vec<_> = (0..=MOST_PAIRED_NODES as u16).collect();
         let nodes = Nodes::new(&places(&most));
         assert_eq!((nodes.pairs(), nodes.iter().count()), (0, 0));
         assert_eq!(nodes.place(0, 1), None);

@@ -125,6 +125,13 @@ fn pods_without_a_container() {
         None,
         Some(QosClass::Burstable),
     );
+    // Kata's, of a whole sandbox: a virtual machine has no cgroup for each container here.
+    check_pod(
+        &format!("/kubepods/burstable/pod{UID}|/kata_{ID}"),
+        UID,
+        None,
+        Some(QosClass::Burstable),
+    );
     check_pod(
         &format!("/kubepods/besteffort/pod{UID}|"),
         UID,

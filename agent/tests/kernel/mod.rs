@@ -121,6 +121,43 @@ impl Drop for Group {
     }
 }
 
+/// A memory cgroup with a limit: of v1, or the group itself on v2.
+pub struct Memory {
+    /// Its directory.
+    pub dir: PathBuf,
+    own: bool,
+}
+
+impl Memory {
+    /// At most `bytes` for what is written into its `cgroup.procs`.
+    pub fn limited(group: &Group, bytes: u64) -> Self {
+        let v1 = Path::new("/sys/fs/cgroup/memory");
+        let (dir, file, own) = if v1.join("memory.limit_in_bytes").exists() {
+            let dir = v1.join(format!("stallscope-test-{}", std::process::id()));
+            fs::create_dir(&dir).expect("a memory cgroup");
+            (dir, "memory.limit_in_bytes", true)
+        } else {
+            (group.dir.clone(), "memory.max", false)
+        };
+        let memory = Self { dir, own };
+        fs::write(memory.dir.join(file), bytes.to_string()).expect("a memory limit");
+        memory
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if self.own {
+            for _ in 0..100 {
+                if fs::remove_dir(&self.dir).is_ok() {
+                    break;
+                }
+                sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
 /// A child process, killed when dropped.
 pub struct Task(Child);
 

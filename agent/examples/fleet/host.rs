@@ -1,0 +1,62 @@
+//! The families that a node has once, in about the numbers that a real one has.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use stallscope::{
+    agent,
+    exposition::Encoder,
+    metric::{Kind, Metric, Scope, Value},
+    overhead,
+    probes::PROBES,
+    topology,
+};
+
+/// Programs, maps, hooks and reasons of all probes together: as `stallscope status` and a scrape show them.
+const PROGRAMS: u32 = 20;
+const MAPS: u32 = 25;
+const HOOKS: u32 = 12;
+const REASONS: u32 = 10;
+
+/// Writes every one of them.
+pub fn encode(numa_nodes: u16, cpus: u32, out: &mut Encoder) {
+    let probes = PROBES.iter().flat_map(|probe| probe.metrics);
+    let all = probes
+        .chain(&agent::METRICS)
+        .chain(&overhead::METRICS)
+        .chain(topology::METRICS)
+        .filter(|metric| metric.scope == Scope::Host);
+    // Counters that grow, if only with the clock.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |now| now.as_millis() as u64);
+    for metric in all {
+        let sets = sets(metric, u32::from(numa_nodes), cpus);
+        let mut family = out.family(metric);
+        for set in 0..sets {
+            let number = set.to_string();
+            let values = vec![number.as_str(); metric.labels.len()];
+            let value = match metric.kind {
+                Kind::Counter => now / u64::from(set + 1),
+                Kind::Gauge | Kind::Info | Kind::Histogram => 1,
+            };
+            family.sample(None, &values, Value::Count(value));
+        }
+    }
+}
+
+/// How many series a family has. Which values its labels have makes no difference to whoever stores them.
+fn sets(metric: &Metric, numa_nodes: u32, cpus: u32) -> u32 {
+    match metric.labels {
+        ["daemon", "node"] => 2 * numa_nodes + 1,
+        ["cpu", ..] => cpus,
+        ["from", "to"] => numa_nodes * numa_nodes,
+        ["node"] => numa_nodes,
+        ["level", ..] => 5,
+        ["probe", "state", ..] => PROBES.len() as u32,
+        ["probe", "hook", ..] => HOOKS,
+        ["probe", "reason"] => REASONS,
+        ["probe", "program"] => PROGRAMS,
+        ["probe", "map"] => MAPS,
+        ["state"] => 3,
+        _ => 1,
+    }
+}

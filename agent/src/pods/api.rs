@@ -1,0 +1,208 @@
+//! Names from the Kubernetes API: the pods of this node, listed once and then watched.
+//!
+//! Needs the verbs `list` and `watch` on `pods`, nothing else. What is asked for is limited to one node by
+//! `fieldSelector=spec.nodeName=<node>`. An answer that is too long, too slow or no sense is given up; the attempts never
+//! end, and get rarer.
+
+mod body;
+mod connect;
+mod convert;
+mod failure;
+mod session;
+mod teller;
+mod wire;
+
+use std::{path::PathBuf, thread, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use tokio::time::{Instant, sleep};
+
+use super::feed::{Closed, Feed};
+use session::{Position, Stop};
+use teller::Teller;
+
+/// Where a pod finds its service account.
+pub const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// Pods that are kept at most: a node runs a few hundred.
+pub const MAX_PODS: usize = 4000;
+
+/// The length of a node's name at most, in bytes (a DNS subdomain, as the API checks it).
+const MAX_NODE: usize = 253;
+
+/// What to ask, and whom.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The name of this node, as in its pods' `spec.nodeName`.
+    pub node: String,
+    /// The API server's URL; without it, that of the kubeconfig, or else of the cluster the agent runs in
+    /// (`KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT`).
+    pub address: Option<String>,
+    /// A kubeconfig file, of which the current context counts. Without it, the service account's token is used.
+    pub kubeconfig: Option<PathBuf>,
+    /// The keys of the labels to read of each pod.
+    pub labels: Vec<String>,
+    /// The directory with the service account's `token` and `ca.crt`.
+    pub service_account: PathBuf,
+    /// How long things may take.
+    pub timing: Timing,
+}
+
+impl Config {
+    /// The pods of `node`, from the API of the cluster the agent runs in.
+    #[must_use]
+    pub fn in_cluster(node: impl Into<String>) -> Self {
+        Self {
+            node: node.into(),
+            address: None,
+            kubeconfig: None,
+            labels: Vec::new(),
+            service_account: PathBuf::from(SERVICE_ACCOUNT),
+            timing: Timing::default(),
+        }
+    }
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// The pause after a first failure; each further one doubles it, at random up to twice as long again.
+    pub first_pause: Duration,
+    /// The longest pause.
+    pub longest_pause: Duration,
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// Until an answer has begun; until a list is there whole; until a line that has begun has ended.
+    pub answer: Duration,
+    /// After which the API server is asked to end a watch, to be asked for the next; at most 240 s. At random up to a
+    /// fifth longer.
+    pub watch: Duration,
+    /// How long a watch has to last for the pauses to begin from the first again.
+    pub steady: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            first_pause: Duration::from_millis(500),
+            longest_pause: Duration::from_secs(30),
+            connect: Duration::from_secs(10),
+            answer: Duration::from_secs(60),
+            watch: Duration::from_secs(240),
+            steady: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Starts the thread that keeps `feed` informed until nobody listens to it any more.
+///
+/// The API need not answer yet.
+///
+/// # Errors
+/// When `config` cannot be right, whatever the API says.
+pub fn spawn(config: Config, feed: Feed) -> anyhow::Result<()> {
+    check_node(&config.node)?;
+    connect::check(&config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime of the pod source")?;
+    let body = move || {
+        // The library's own messages have whole answers in them; what is worth saying goes to the feed.
+        let _silent =
+            tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default());
+        // Nobody listens any more: nothing is left to do.
+        let Err(Closed) = runtime.block_on(run(&config, Teller::new(feed)));
+        runtime.shutdown_background();
+    };
+    thread::Builder::new()
+        .name("pod-source".to_owned())
+        .spawn(body)
+        .context("cannot start the thread of the pod source")?;
+    Ok(())
+}
+
+/// Lists and watches, over and over.
+async fn run(config: &Config, mut teller: Teller) -> Result<std::convert::Infallible, Closed> {
+    let mut position = Position::Start;
+    let mut pauses = pauses(config.timing);
+    loop {
+        let start = Instant::now();
+        let mut pause = match session::run(config, &mut teller, &mut position).await {
+            Ok(()) => Duration::ZERO,
+            Err(Stop::Closed) => return Err(Closed),
+            Err(Stop::Failed(failure)) => {
+                teller.down(&failure)?;
+                failure.pause.min(config.timing.longest_pause)
+            }
+        };
+        let steady = start.elapsed() >= config.timing.steady;
+        if steady {
+            pauses = self::pauses(config.timing);
+        }
+        // A watch that ended in its own time is followed by the next at once.
+        if !steady || !pause.is_zero() {
+            pause = pause.max(pauses.next().unwrap_or(config.timing.longest_pause));
+        }
+        sleep(pause).await;
+    }
+}
+
+/// The pauses between attempts. Half of the longest is random, so that the nodes of a cluster do not come all at once.
+fn pauses(timing: Timing) -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(timing.first_pause)
+        .with_max_delay(timing.longest_pause / 2)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+fn check_node(node: &str) -> anyhow::Result<()> {
+    ensure!(
+        !node.is_empty(),
+        "the Kubernetes API is asked for the pods of one node, and no node is named: give --node-name, in a pod from \
+         spec.nodeName by the downward API"
+    );
+    let is_name = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.')
+    };
+    ensure!(
+        node.len() <= MAX_NODE && node.bytes().all(is_name),
+        "{node:?} is no node's name: expected lower-case letters, digits, '-' and '.', at most {MAX_NODE}; give \
+         --node-name as `kubectl get nodes` shows it"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pods::feed::feed;
+
+    #[test]
+    fn a_node_that_cannot_be_is_refused() {
+        for node in ["", "Node", "a,b", "a=b", "a b", "ä", &"a".repeat(254)] {
+            let config = Config {
+                address: Some("http://127.0.0.1:1".to_owned()),
+                ..Config::in_cluster(node)
+            };
+            let error = spawn(config, feed().0)
+                .expect_err("no such node")
+                .to_string();
+            assert!(error.contains("--node-name"), "{error}");
+        }
+    }
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_stay_random() {
+        let timing = Timing::default();
+        let all: Vec<Duration> = pauses(timing).take(50).collect();
+        assert!(all[0] >= timing.first_pause && all[0] <= 2 * timing.first_pause);
+        assert!(all.iter().all(|pause| *pause <= timing.longest_pause));
+        let late = &all[10..];
+        assert!(late.iter().all(|pause| *pause >= timing.longest_pause / 2));
+        assert!(late.iter().any(|pause| *pause != late[0]));
+    }
+}

@@ -1,0 +1,138 @@
+//! The rules and configurations for many nodes are what Prometheus takes, and record what they say.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("a workspace")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn promtool(args: &[&str]) -> Option<String> {
+    let mut command = Command::new("promtool");
+    match command.args(args).current_dir(root()).output() {
+        Ok(output) => {
+            let text = [output.stdout, output.stderr].concat();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            assert!(output.status.success(), "{args:?}: {text}");
+            Some(text)
+        }
+        Err(error) => {
+            println!("skipped: promtool cannot be run ({error}); the package `prometheus` has it");
+            None
+        }
+    }
+}
+
+const RULES: &str = "dashboards/fleet-rules.yaml";
+const TESTS: &str = "dashboards/tests/fleet-rules.yaml";
+
+/// Words that name a metric of ours, or what a rule recorded of it.
+fn names(text: &str) -> BTreeSet<&str> {
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':'))
+        .filter(|word| word.contains("stallscope_"))
+        .collect()
+}
+
+fn recorded(rules: &str) -> Vec<&str> {
+    let records = rules
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("- record:").map(str::trim));
+    records.collect()
+}
+
+#[test]
+fn promtool_takes_the_rules_and_they_record_what_is_tested() {
+    promtool(&["check", "rules", "--lint-fatal", RULES]);
+    promtool(&["test", "rules", TESTS]);
+}
+
+#[test]
+fn every_rule_reads_what_exists_and_is_named_by_its_level() {
+    let (rules, reference) = (read(RULES), read("docs/metrics.md"));
+    let records = recorded(&rules);
+    assert!(records.len() > 20, "{records:?}");
+    for name in names(&rules) {
+        let metric = name.strip_suffix("_bucket").unwrap_or(name);
+        let known = if name.contains(':') {
+            records.contains(&name)
+        } else {
+            reference.contains(&format!("## `{metric}`\n"))
+        };
+        assert!(known, "{name} is neither a metric nor recorded");
+    }
+    for (record, expr) in records.iter().zip(rules.split("- record:").skip(1)) {
+        // The level says which labels are left; the type of a workload goes with it.
+        let level = record.split(':').next().expect("a level");
+        let by = expr
+            .split(" by (")
+            .nth(1)
+            .and_then(|rest| rest.split(')').next());
+        if let Some(by) = by {
+            let labels: Vec<&str> = by
+                .split(", ")
+                .filter(|label| *label != "workload_type")
+                .collect();
+            assert_eq!(labels.join("_"), level, "{record}");
+        }
+    }
+}
+
+#[test]
+fn every_recorded_series_that_is_kept_has_a_test() {
+    let (rules, tests) = (read(RULES), read(TESTS));
+    // What others are sums of is tested by those.
+    let whole: String = rules
+        .split("- name: stallscope-fleet-levels")
+        .skip(1)
+        .collect();
+    for record in recorded(&whole) {
+        let above = ["cluster_node_cause:", "cluster_cause:"]
+            .iter()
+            .any(|level| record.starts_with(level));
+        assert!(above || tests.contains(record), "{record} has no test");
+    }
+}
+
+/// A configuration that Debian's promtool can read: it is built without Kubernetes' service discovery.
+fn without_discovery(text: &str) -> String {
+    let targets = "static_configs:\n      - targets: [\"127.0.0.1:9750\"]\n";
+    text.replace("kubernetes_sd_configs:\n      - role: pod\n", targets)
+}
+
+#[test]
+fn promtool_takes_every_configuration() {
+    let folder = root().join("deploy/prometheus");
+    let mut files: Vec<PathBuf> = fs::read_dir(&folder)
+        .expect("the folder is there")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    files.sort();
+    assert!(files.len() >= 6, "{files:?}");
+    let copies = tempfile::tempdir().expect("a folder");
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a file");
+        let rules = root().join("dashboards");
+        let text = without_discovery(&text).replace("../../dashboards", &rules.to_string_lossy());
+        assert!(
+            !text.contains("kubernetes_sd_configs"),
+            "{}",
+            file.display()
+        );
+        assert!(text.contains("honor_labels: true"), "{}", file.display());
+        let copy = copies.path().join(file.file_name().expect("a name"));
+        fs::write(&copy, text).expect("a copy");
+        promtool(&["check", "config", &copy.to_string_lossy()]);
+    }
+}

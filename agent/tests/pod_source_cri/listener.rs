@@ -1,0 +1,45 @@
+//! The agent's end of a source.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use stallscope::pods::cri::spawn;
+use stallscope::pods::feed::{Inbox, Message, Trouble, feed};
+
+/// What a source said.
+pub struct Listener {
+    pub inbox: Inbox,
+}
+
+impl Listener {
+    /// Starts the source.
+    pub fn new(socket: &Path) -> Self {
+        let (feed, inbox) = feed();
+        spawn(socket.to_owned(), feed).unwrap();
+        Self { inbox }
+    }
+
+    /// Waits up to 20 seconds for a message that `pick` takes.
+    pub fn wait<T>(&self, what: &str, pick: impl Fn(Message) -> Option<T>) -> T {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(found) = self.inbox.drain().find_map(&pick) {
+                return found;
+            }
+            assert!(Instant::now() < end, "not within 20 s: {what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until the source says that it can read nothing.
+    pub fn trouble(&self) -> Trouble {
+        self.wait("trouble", |message| match message {
+            Message::Trouble(trouble) => {
+                assert!(trouble.down, "{trouble:?}");
+                Some(trouble)
+            }
+            Message::Up => panic!("the source is up"),
+            _ => None,
+        })
+    }
+}

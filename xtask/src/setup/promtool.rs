@@ -1,0 +1,82 @@
+//! promtool: Debian's package of Prometheus, unpacked and not installed, because installing it starts a server.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::{Missing, Setup, apt, last_words};
+use crate::shell;
+use crate::workspace::Workspace;
+
+impl Setup {
+    /// The folder of a promtool, to put in front of `PATH`; else why there is none.
+    ///
+    /// # Errors
+    /// When set-up may not install and it is missing, [`Setup::finish`] tells; nothing else is an error.
+    pub fn promtool(&mut self, workspace: &Workspace) -> Result<Result<PathBuf, String>> {
+        let folder = workspace.tools().join("prometheus");
+        let own = folder.join("usr/bin");
+        let found = shell::which("promtool").and_then(|path| path.parent().map(Path::to_owned));
+        if let Some(folder) =
+            found.or_else(|| shell::is_program(&own.join("promtool")).then(|| own.clone()))
+        {
+            return Ok(Ok(folder));
+        }
+        let missing = Missing {
+            what: "promtool".to_owned(),
+            why: "it checks and tests the rules for Prometheus",
+            takes: "seconds, 96 MB",
+            command: format!(
+                "apt-get download prometheus, unpacked to {}, not installed",
+                workspace.shown(&folder)
+            ),
+        };
+        let mut failed = None;
+        let installed = self.need(missing, || {
+            failed = unpack(&folder).err().map(|error| last_words(&error));
+            Ok(())
+        })?;
+        Ok(match failed {
+            Some(why) => Err(format!("promtool could not be fetched: {why}")),
+            None if installed => Ok(own),
+            None => Err("promtool is not installed".to_owned()),
+        })
+    }
+}
+
+fn unpack(folder: &Path) -> Result<()> {
+    anyhow::ensure!(
+        apt::offers("prometheus"),
+        "apt offers no package `prometheus` here; install Prometheus' promtool into a folder of PATH"
+    );
+    apt::refresh_lists()?;
+    // Under another name until it is whole.
+    let part = folder.with_file_name("prometheus-unpacking");
+    if part.exists() {
+        fs::remove_dir_all(&part).with_context(|| format!("could not clear {}", part.display()))?;
+    }
+    fs::create_dir_all(&part).with_context(|| format!("could not make {}", part.display()))?;
+    // apt's own user may not write here, and apt would warn about doing without it.
+    let mut download = Command::new("apt-get");
+    download
+        .args([
+            "-qq",
+            "-o",
+            "APT::Sandbox::User=root",
+            "download",
+            "prometheus",
+        ])
+        .current_dir(&part);
+    shell::stdout(&mut download)?;
+    let package = fs::read_dir(&part)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|e| e == "deb"))
+        .with_context(|| format!("apt left no package in {}", part.display()))?;
+    shell::stdout(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&part))?;
+    fs::remove_file(&package)
+        .and_then(|()| fs::rename(&part, folder))
+        .with_context(|| format!("could not finish {}", folder.display()))
+}

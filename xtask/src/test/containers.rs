@@ -1,0 +1,91 @@
+//! What tests that run containers are given: a runtime's programs and the agent's image.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::bpf::Arch;
+use crate::dist;
+use crate::setup::{Install, Setup};
+use crate::shell::{self, Privilege};
+use crate::workspace::Workspace;
+
+/// How the names of these test programs begin.
+const PROGRAMS: &str = "kernel_kubernetes";
+
+/// What there is.
+pub enum Containers {
+    /// No test that is to run needs any of it.
+    Unneeded,
+    /// The folder of the runtime's programs, and the image's archive.
+    Ready(PathBuf, PathBuf),
+    /// The runtime can be neither found nor fetched; the text says why.
+    Missing(String),
+}
+
+impl Containers {
+    /// Fetches the runtime and builds the image, unless they are here already or none of the tests runs containers.
+    ///
+    /// # Errors
+    /// When the agent does not build, or `install` forbids to fetch what is missing.
+    pub fn prepare(
+        workspace: &Workspace,
+        install: Install,
+        programs: &[PathBuf],
+        filter: Option<&str>,
+    ) -> Result<Self> {
+        if !wanted(programs, filter)? {
+            return Ok(Self::Unneeded);
+        }
+        let mut setup = Setup::new(install);
+        let runtime = match setup.container_runtime(workspace) {
+            Ok(runtime) => runtime,
+            Err(error) => return Ok(Self::Missing(format!("{error:#}"))),
+        };
+        setup.finish()?;
+        let image = dist::image_for_tests(workspace, install, Arch::host()?)?;
+        Ok(match runtime {
+            Some(programs) => Self::Ready(programs, image),
+            None => Self::Missing("there is no container runtime".to_owned()),
+        })
+    }
+
+    /// A test program; with what it needs in its environment, which sudo would not pass on: `path` among it.
+    pub fn command(&self, privilege: Privilege, program: &Path, path: &OsStr) -> Result<Command> {
+        let mut given = match self {
+            Self::Ready(programs, image) => vec![
+                format!("STALLSCOPE_TEST_RUNTIME={}", programs.display()),
+                format!("STALLSCOPE_TEST_IMAGE={}", image.display()),
+            ],
+            Self::Missing(why) => vec![format!("STALLSCOPE_TEST_NO_RUNTIME={why}")],
+            Self::Unneeded => Vec::new(),
+        };
+        if given.is_empty() || !runs_containers(program) {
+            return privilege.command(program);
+        }
+        given.push(format!("PATH={}", path.to_string_lossy()));
+        let mut command = privilege.command("env")?;
+        command.args(given).arg(program);
+        Ok(command)
+    }
+}
+
+fn runs_containers(program: &Path) -> bool {
+    let name = program.file_name().unwrap_or_default();
+    name.to_string_lossy().starts_with(PROGRAMS)
+}
+
+/// Whether the filter lets through a test that runs containers.
+fn wanted(programs: &[PathBuf], filter: Option<&str>) -> Result<bool> {
+    for program in programs.iter().filter(|program| runs_containers(program)) {
+        let mut list = Command::new(program);
+        list.args(["--ignored", "--list"]).args(filter);
+        let tests = shell::stdout(&mut list)?;
+        if tests.lines().any(|line| line.ends_with(": test")) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
