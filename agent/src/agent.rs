@@ -434,7 +434,7 @@ fn log(status: &Status) {
 }
 
 /// Gives the memory that reading the kernel's types took back to the system.
-fn trim_heap() {
+pub(crate) fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: `malloc_trim` has no preconditions.
     unsafe {

@@ -10,7 +10,11 @@ use std::{
 use anyhow::Context as _;
 
 use super::{Live, METRICS, Node, Root, audit, samples};
-use crate::{exposition::Encoder, metric::Metric, metric::Value};
+use crate::{
+    agent::trim_heap,
+    exposition::Encoder,
+    metric::{Metric, Value},
+};
 
 type Samples = Vec<(&'static Metric, Vec<String>, Value)>;
 
@@ -70,11 +74,18 @@ fn keep(kept: &Mutex<Samples>, root: &Path, live: &Live) {
             return;
         }
     };
+    let found = report(root, live);
+    *kept.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    // What was read is many times what is kept.
+    trim_heap();
+}
+
+fn report(root: Root, live: &Live) -> Samples {
     let report = audit(&Node::read(root, live.clone()));
     tracing::info!(
         verdict = report.verdict,
         findings = report.findings.len(),
         "audited the node; stallscope doctor says more"
     );
-    *kept.lock().unwrap_or_else(PoisonError::into_inner) = samples(&report);
+    samples(&report)
 }
