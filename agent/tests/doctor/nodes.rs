@@ -255,3 +255,26 @@ fn an_agent_audits_by_itself_and_again_when_something_changed() {
     let nowhere = repeated.start("/no/such/directory".into(), every, Live::default());
     assert!(nowhere.unwrap_err().to_string().contains("--doctor-root"));
 }
+
+#[test]
+fn of_a_pod_and_its_container_one_is_named() {
+    let dir = node("altra");
+    let pod =
+        "/sys/fs/cgroup/kubepods.slice/kubepods-pod7a1fbd4a_0d6c_4b5b_9f0e_111111111111.slice";
+    let container = format!("{pod}/cri-containerd-{}.scope", "a".repeat(64));
+    for group in [pod, &container] {
+        change(dir.path(), &format!("{group}/pids.current = 256\n"));
+    }
+    let report = audited(dir.path());
+    let found: Vec<_> = report
+        .findings
+        .iter()
+        .filter(|f| f.check == "threads-over-quota")
+        .collect();
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0].value.contains("cri-containerd-aaa"),
+        "{}",
+        found[0].value
+    );
+}

@@ -43,7 +43,12 @@ impl Limited<'_> {
     }
 }
 
-fn limited<'a>(node: &'a Node, groups: &'a Groups) -> Vec<Limited<'a>> {
+/// Those that are meant; of a pod and its container, which have the same threads, the container.
+fn limited<'a>(
+    node: &'a Node,
+    groups: &'a Groups,
+    meant: impl Fn(&Limited<'_>) -> bool,
+) -> Vec<Limited<'a>> {
     let all = groups.all.iter().filter_map(|group| {
         let quota = groups.quota(&node.root, &group.path)?;
         let (threads, threads_file) = groups.threads(&node.root, &group.path)?;
@@ -55,7 +60,20 @@ fn limited<'a>(node: &'a Node, groups: &'a Groups) -> Vec<Limited<'a>> {
             periods: groups.throttled(&node.root, &group.path),
         })
     });
-    all.collect()
+    let mut all: Vec<Limited<'_>> = all.filter(|each| meant(each)).collect();
+    let paths: Vec<&str> = all.iter().map(|each| each.path).collect();
+    all.retain(|each| !has_below(&paths, each.path));
+    all
+}
+
+/// Whether one of the paths is below this one.
+fn has_below(paths: &[&str], path: &str) -> bool {
+    let below = |other: &&str| {
+        other
+            .strip_prefix(path)
+            .is_some_and(|rest| rest.starts_with('/'))
+    };
+    paths.iter().any(below)
 }
 
 /// Sets a quota of so many CPUs, keeping the period.
@@ -80,12 +98,11 @@ pub static THREADS_OVER_QUOTA: Check = Check {
 
 fn threads_over_quota(node: &Node) -> Result<Vec<Finding>, Unmade> {
     let groups = node.groups()?;
-    let over = limited(node, groups).into_iter().filter(|each| {
-        each.quota.cpus() >= 1.0
-            && each.threads as f64 > 8.0 * each.quota.cpus()
-            && each.threads >= 16
+    let over = limited(node, groups, |each| {
+        let cpus = each.quota.cpus();
+        cpus >= 1.0 && each.threads as f64 > 8.0 * cpus && each.threads >= 16
     });
-    let found = over.map(|each| {
+    let found = over.into_iter().map(|each| {
         let Limited { path, quota, .. } = each;
         // Threads that sleep cost nothing: only a quota that runs out makes it matter.
         let severity = if each.throttled() >= 0.05 { Severity::Warning } else { Severity::Info };
@@ -117,10 +134,10 @@ pub static QUOTA_BELOW_ONE: Check = Check {
 
 fn quota_below_one(node: &Node) -> Result<Vec<Finding>, Unmade> {
     let groups = node.groups()?;
-    let below = limited(node, groups)
-        .into_iter()
-        .filter(|each| each.quota.cpus() < 1.0 && each.threads >= 8);
-    let found = below.map(|each| {
+    let below = limited(node, groups, |each| {
+        each.quota.cpus() < 1.0 && each.threads >= 8
+    });
+    let found = below.into_iter().map(|each| {
         let Limited { path, quota, .. } = each;
         let severity = if each.throttled() >= 0.05 { Severity::Warning } else { Severity::Info };
         let enough = each.threads.div_ceil(4).max(1);
@@ -163,12 +180,9 @@ fn cpu_memory_apart(node: &Node) -> Result<Vec<Finding>, Unmade> {
         }
     }
     // What a pod's own cgroup says holds for those below it too: the deepest one is what there is to mend.
-    let paths: Vec<String> = found.iter().map(|(path, _)| path.clone()).collect();
-    found.retain(|(path, _)| {
-        !paths
-            .iter()
-            .any(|other| other.starts_with(&format!("{path}/")))
-    });
+    let all = found.clone();
+    let paths: Vec<&str> = all.iter().map(|(path, _)| path.as_str()).collect();
+    found.retain(|(path, _)| !has_below(&paths, path));
     let mut found: Vec<Finding> = found.into_iter().map(|(_, finding)| finding).collect();
     found.extend(by_faults(node));
     found.truncate(MOST);
