@@ -14,6 +14,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use crate::{
     cgroup::{Controller, Hierarchy, Watch},
     collector::Rows,
+    doctor,
     ledger::Ledger,
     overhead::Overhead,
     owners::{LabelSet, Owners},
@@ -94,6 +95,7 @@ pub struct Agent {
     owners: Owners,
     instances: Vec<Instance>,
     overhead: Overhead,
+    doctor: doctor::Repeated,
     host: Host,
     started: Instant,
     /// When [`Agent::tick`] last read everything; none before the first time.
@@ -162,6 +164,7 @@ impl Agent {
             owners,
             instances: Vec::new(),
             overhead: Overhead::new(),
+            doctor: doctor::Repeated::default(),
             host,
             started: now,
             expired: None,
@@ -231,6 +234,17 @@ impl Agent {
     /// When it could never work as it is set up. What can get better is a matter of its metrics.
     pub fn start_names(&mut self) -> anyhow::Result<()> {
         self.owners.start_names()
+    }
+
+    /// Starts to audit the node below `root`, and to export what is found.
+    ///
+    /// # Errors
+    /// When `root` is no directory.
+    pub fn start_doctor(&self, root: PathBuf, every: Duration) -> anyhow::Result<()> {
+        let mut live = doctor::Live::default();
+        live.learn_types();
+        live.learn_status(&serde_json::to_value(self.status())?);
+        self.doctor.start(root, every, live)
     }
 
     /// Names new cgroups for the programs and lets go of old ones; to be called about once a second.
@@ -420,7 +434,7 @@ fn log(status: &Status) {
 }
 
 /// Gives the memory that reading the kernel's types took back to the system.
-fn trim_heap() {
+pub(crate) fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: `malloc_trim` has no preconditions.
     unsafe {

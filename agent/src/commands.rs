@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::{agent::Config, cgroup::Controller};
 
 mod bench;
+mod doctor;
 mod names;
 mod reference;
 mod run;
@@ -29,6 +30,7 @@ enum Command {
     Run(run::Args),
     Status(status::Args),
     Topology(topology::Args),
+    Doctor(doctor::Args),
     #[command(hide = true)]
     Reference(reference::Args),
     #[command(hide = true)]
@@ -80,14 +82,37 @@ fn controller(name: &str) -> Result<Controller, String> {
 }
 
 impl Cli {
+    /// Runs what the command line asks for.
+    #[must_use]
+    pub fn main() -> ExitCode {
+        let error = match Self::try_parse() {
+            Ok(cli) => return cli.run(),
+            Err(error) => error,
+        };
+        // Help goes to standard output; nothing is left to say where either is closed.
+        let _ = error.print();
+        match error.exit_code() {
+            0 => ExitCode::SUCCESS,
+            // To whoever asked for an audit, 2 would say that it found problems.
+            _ if std::env::args_os()
+                .nth(1)
+                .is_some_and(|arg| arg == "doctor") =>
+            {
+                ExitCode::from(doctor::FAILED)
+            }
+            code => ExitCode::from(u8::try_from(code).unwrap_or(2)),
+        }
+    }
+
     /// Runs the command. Exit codes: 0 for success, 1 for failure, 2 for a command line that cannot
-    /// be understood.
+    /// be understood; `doctor` has its own.
     #[must_use]
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Run(args) => run::run(args),
             Command::Status(args) => status::run(args),
             Command::Topology(args) => topology::run(&args),
+            Command::Doctor(args) => Ok(doctor::run(&args)),
             Command::Reference(args) => Ok(reference::run(&args)),
             Command::Bench(args) => bench::run(&args),
         };

@@ -7,6 +7,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub mod collector;
 pub mod commands;
+pub mod doctor;
 pub mod exposition;
 pub mod kernel_log;
 pub mod ledger;

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, Serializer};
 use stallscope_ebpf::{MAX_CPUS, MAX_NODES};
 
+pub(crate) use cpu_list::excerpt;
 pub use cpu_list::{CpuList, ListError};
 pub use metrics::METRICS;
 pub use stallscope_ebpf::{Boundary, CpuPlace};

@@ -44,7 +44,7 @@ fn a_bad_flag_is_named_and_exits_with_2() {
 
 #[test]
 fn every_command_has_help_with_examples() {
-    for command in ["run", "status", "topology"] {
+    for command in ["run", "status", "topology", "doctor"] {
         let output = stallscope(&[command, "--help"]);
         assert!(output.status.success());
         let help = String::from_utf8_lossy(&output.stdout).into_owned();

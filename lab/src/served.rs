@@ -71,6 +71,12 @@ impl Served {
         }
     }
 
+    /// Where it answers.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// The last lines of its log.
     #[must_use]
     pub fn log_end(&self) -> String {

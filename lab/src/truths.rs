@@ -3,6 +3,7 @@
 mod adds_up;
 mod churn;
 mod daemons;
+mod doctor;
 mod hooks;
 mod map_memory;
 mod migrations;
@@ -43,6 +44,7 @@ pub fn all() -> impl Iterator<Item = &'static Truth> {
         adds_up::TRUTHS,
         churn::TRUTHS,
         map_memory::TRUTHS,
+        doctor::TRUTHS,
     ]
     .into_iter()
     .flatten()

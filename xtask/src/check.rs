@@ -29,12 +29,16 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask check                 what CI runs before the tests
-  cargo xtask check --fix           formats the code, writes docs/metrics.md, docs/cli.md, deploy/kubernetes
+  cargo xtask check --fix           formats the code, writes the pages in docs/ that are made from it
   cargo xtask check --server-dry-run ~/.kube/config   also asks a real API server about the chart
   cargo xtask check --no-install    names missing tools instead of installing them";
 
 /// The generated pages: what the agent's hidden `reference` command is asked for, and where its answer is kept.
-const REFERENCES: [(&str, &str); 2] = [("metrics", "docs/metrics.md"), ("cli", "docs/cli.md")];
+const REFERENCES: [(&str, &str); 3] = [
+    ("metrics", "docs/metrics.md"),
+    ("cli", "docs/cli.md"),
+    ("doctor", "docs/doctor/README.md"),
+];
 
 /// Sets up and checks.
 pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {

@@ -235,6 +235,7 @@ impl Agent {
                 family.sample(None, &labels, *value);
             }
         }
+        self.doctor.encode(out);
         self.overhead.encode(self.running(), out);
         out.family(&SERIES_BUDGET)
             .sample(None, &[], Value::Count(self.config.series as u64));

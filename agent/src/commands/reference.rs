@@ -5,7 +5,9 @@ use std::{fmt::Write as _, process::ExitCode};
 use clap::CommandFactory as _;
 
 use super::Cli;
-use crate::{agent, exposition, metric::Metric, overhead, pods, probes::PROBES, server, topology};
+use crate::{
+    agent, doctor, exposition, metric::Metric, overhead, pods, probes::PROBES, server, topology,
+};
 
 /// Print a page of the reference.
 #[derive(clap::Args, Debug)]
@@ -17,12 +19,14 @@ pub(super) struct Args {
 enum Page {
     Metrics,
     Cli,
+    Doctor,
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
     match args.page {
         Page::Metrics => print!("{}", exposition::reference(&all_metrics())),
         Page::Cli => print!("{}", cli()),
+        Page::Doctor => print!("{}", doctor::reference()),
     }
     ExitCode::SUCCESS
 }
@@ -38,6 +42,7 @@ fn all_metrics() -> Vec<&'static Metric> {
     metrics.extend(overhead::METRICS);
     metrics.extend(pods::names::METRICS);
     metrics.extend(topology::METRICS);
+    metrics.extend(doctor::METRICS);
     metrics.extend(server::METRICS);
     metrics
 }

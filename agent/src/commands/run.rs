@@ -1,7 +1,7 @@
 //! `stallscope run`: the agent.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -39,6 +39,32 @@ pub(super) struct Args {
     /// enlarged then, so --slots is at least 4000 unless given
     #[arg(long)]
     drop_capabilities: bool,
+    /// How often to audit the node and export what is found: a number with s, m or h, or off
+    #[arg(long, value_name = "INTERVAL", default_value = "1h", value_parser = interval)]
+    doctor: Interval,
+    /// Where the host's root directory is, for the audit: in a container, where it is mounted
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    doctor_root: PathBuf,
+}
+
+/// How often; none for never.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Interval(Option<Duration>);
+
+fn interval(text: &str) -> Result<Interval, String> {
+    if text == "off" {
+        return Ok(Interval(None));
+    }
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let found = units.iter().find_map(|(unit, seconds)| {
+        let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        count.checked_mul(*seconds)
+    });
+    // The audit takes a moment of CPU time, and what it reads changes rarely.
+    match found {
+        Some(seconds) if seconds >= 10 => Ok(Interval(Some(Duration::from_secs(seconds)))),
+        _ => Err("expected 10s or more, such as 30m or 1h, or off".to_owned()),
+    }
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -81,6 +107,9 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         }
     }
     agent.start_names()?;
+    if let Interval(Some(every)) = args.doctor {
+        agent.start_doctor(args.doctor_root, every)?;
+    }
     agent.tick();
     agent.ready().map_err(anyhow::Error::msg)?;
     let agent = Arc::new(Mutex::new(agent));
@@ -146,4 +175,28 @@ fn shutdown() -> anyhow::Result<impl Future<Output = ()>> {
         }
         tracing::info!("shutting down");
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_have_units_and_a_least_length() {
+        let seconds = |text| interval(text).map(|every| every.0.map(|every| every.as_secs()));
+        assert_eq!(seconds("1h"), Ok(Some(3600)));
+        assert_eq!(seconds("90s"), Ok(Some(90)));
+        assert_eq!(seconds("off"), Ok(None));
+        for text in [
+            "",
+            "1",
+            "9s",
+            "-1h",
+            "h",
+            "99999999999999999999h",
+            "18446744073709551615h",
+        ] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
 }

@@ -69,7 +69,7 @@ fn attach(probes: ProbeArgs) -> anyhow::Result<Value> {
 }
 
 /// The status of a running agent.
-fn ask(address: &str) -> anyhow::Result<Value> {
+pub(super) fn ask(address: &str) -> anyhow::Result<Value> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let socket = address
         .to_socket_addrs()

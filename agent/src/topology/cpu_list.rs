@@ -161,7 +161,7 @@ fn digits(text: &str) -> Option<u64> {
 }
 
 /// The start of a text, for an error message that stays readable whatever a file holds.
-pub(super) fn excerpt(text: &str) -> String {
+pub(crate) fn excerpt(text: &str) -> String {
     const LONGEST: usize = 40;
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", text[..end].escape_debug()),

@@ -1,8 +1,8 @@
 //! What sysfs says, file by file, before anything is concluded from it.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::cpu_list::{CpuList, excerpt};
@@ -281,7 +281,7 @@ fn parsed<T>(
 }
 
 fn contents(path: &Path) -> Result<Option<String>, Error> {
-    match fs::read_to_string(path) {
+    match limited(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if gone(&error) => Ok(None),
         Err(source) => Err(Error::Read {
@@ -289,6 +289,20 @@ fn contents(path: &Path) -> Result<Option<String>, Error> {
             source,
         }),
     }
+}
+
+// A saved tree may hold anything; what sysfs says is far shorter.
+fn limited(path: &Path) -> io::Result<String> {
+    const LIMIT: u64 = 1 << 20;
+    let mut text = String::new();
+    let read = File::open(path)?
+        .take(LIMIT + 1)
+        .read_to_string(&mut text)?;
+    if read as u64 > LIMIT {
+        let problem = format!("it is larger than {LIMIT} bytes");
+        return Err(io::Error::other(problem));
+    }
+    Ok(text)
 }
 
 // An open sysfs file whose device is removed answers ENODEV.

@@ -20,8 +20,14 @@ pub fn names() -> Vec<String> {
 
 /// A fixture as what `/sys` would be on that host.
 pub fn sys(name: &str) -> TempDir {
-    let text = fs::read_to_string(folder().join(format!("{name}.sysfs"))).unwrap();
     let sys = tempfile::tempdir().unwrap();
+    write_into(name, sys.path());
+    sys
+}
+
+/// Writes a fixture's files below a directory that stands for `/sys`.
+pub fn write_into(name: &str, sys: &Path) {
+    let text = fs::read_to_string(folder().join(format!("{name}.sysfs"))).unwrap();
     for line in text
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
@@ -29,9 +35,10 @@ pub fn sys(name: &str) -> TempDir {
         let (path, content) = line
             .split_once('=')
             .unwrap_or_else(|| panic!("{name}: no `=` in `{line}`"));
-        write_all(sys.path(), path.trim(), content.trim());
+        each(path.trim(), content.trim(), &mut |path, content| {
+            write_one(sys, path, content);
+        });
     }
-    sys
 }
 
 /// A file of such a folder.
@@ -48,9 +55,10 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/topology")
 }
 
-fn write_all(sys: &Path, path: &str, content: &str) {
+/// Calls `write` with each file that a path with at most one brace stands for.
+pub fn each(path: &str, content: &str, write: &mut dyn FnMut(&str, &str)) {
     let Some((before, rest)) = path.split_once('{') else {
-        return write_one(sys, path, content);
+        return write(path, content);
     };
     let (brace, after) = rest.split_once('}').unwrap();
     for (index, group) in groups(brace).iter().enumerate() {
@@ -60,7 +68,7 @@ fn write_all(sys: &Path, path: &str, content: &str) {
                 .replace("{n}", &n.to_string())
                 .replace("{group}", &list.to_string())
                 .replace("{index}", &index.to_string());
-            write_one(sys, &format!("{before}{n}{after}"), &content);
+            write(&format!("{before}{n}{after}"), &content);
         }
     }
 }

@@ -158,4 +158,18 @@ pub const MUTANTS: &[Mutant] = &[
         new: "passed.max(waited)) {\n",
         truth: "reclaim_compaction",
     },
+    Mutant {
+        wrong: "the audit takes a node that reclaims its own cache first for a sound one",
+        file: "agent/src/doctor/checks/memory.rs",
+        old: "    let value: u64 = node.root.number(path)?;\n    if value == 0 {\n",
+        new: "    let value: u64 = node.root.number(path)?;\n    if value <= 1 {\n",
+        truth: "doctor",
+    },
+    Mutant {
+        wrong: "the audit prints a command that mends nothing",
+        file: "agent/src/doctor/check.rs",
+        old: "            text: format!(\"sysctl -w {key}={value}\"),\n",
+        new: "            text: format!(\"sysctl {key} # {value}\"),\n",
+        truth: "doctor",
+    },
 ];

@@ -1,0 +1,22 @@
+//! The node audit on nodes of every kind, well and badly set up, on hostile files, and on the host the tests run on.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy allows it in tests, but not in what they have in common"
+)]
+
+#[path = "doctor/cases.rs"]
+mod cases;
+#[path = "doctor/command.rs"]
+mod command;
+#[path = "doctor/fixture.rs"]
+mod fixture;
+#[path = "doctor/hostile.rs"]
+mod hostile;
+#[path = "doctor/nodes.rs"]
+mod nodes;
+#[path = "doctor/pages.rs"]
+mod pages;
+#[path = "topology/fixture.rs"]
+#[expect(dead_code, reason = "the topology's tests use the rest")]
+mod sysfs;
