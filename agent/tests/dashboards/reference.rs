@@ -7,63 +7,10 @@ use super::model::read;
 /// Labels that the scrape configuration gives to every series, unless a series has its own.
 pub const OF_TARGETS: [&str; 4] = ["cluster", "instance", "job", "node"];
 
-/// Families of the node audit, whose reference comes with it.
-const AUDIT: [(&str, &[&str]); 6] = [
-    ("stallscope_doctor_findings", &["check", "severity"]),
-    (
-        "stallscope_node_machine_info",
-        &[
-            "cpu_model",
-            "product",
-            "hypervisor",
-            "nodes",
-            "smt",
-            "page_bytes",
-            "governor",
-        ],
-    ),
-    (
-        "stallscope_node_kernel_info",
-        &["release", "preemption", "lockdown", "clocksource"],
-    ),
-    (
-        "stallscope_node_memory_info",
-        &[
-            "thp",
-            "thp_defrag",
-            "numa_balancing",
-            "zone_reclaim_mode",
-            "swappiness",
-            "watermark_scale_factor",
-        ],
-    ),
-    (
-        "stallscope_node_cgroup_info",
-        &["mode", "runtime", "driver"],
-    ),
-    (
-        "stallscope_node_kubelet_info",
-        &[
-            "cgroup_driver",
-            "cpu_manager_policy",
-            "topology_manager_policy",
-            "topology_manager_scope",
-            "memory_manager_policy",
-            "reserved_cpus",
-        ],
-    ),
-];
-
 /// Labels by name of series, those of targets left out.
 pub fn series() -> BTreeMap<String, BTreeSet<String>> {
     let mut series = metrics(&read("docs/metrics.md"));
     assert!(series.len() > 40, "{series:?}");
-    for (name, labels) in AUDIT {
-        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-        if let Some(kept) = series.insert(name.to_owned(), labels) {
-            assert_eq!(kept, series[name], "{name} is in the reference");
-        }
-    }
     for rules in ["rules", "fleet-rules"] {
         series.extend(recorded(&read(&format!("dashboards/{rules}.yaml"))));
     }
