@@ -15,7 +15,7 @@ const SUSPECT: [&str; 8] = [
 ];
 
 /// Lines that hold one, with the reason why they may: file, what the line holds, how often.
-const ALLOWED: [(&str, &str, usize); 15] = [
+const ALLOWED: [(&str, &str, usize); 25] = [
     // A page's size as the kernel says it, and what is made of it.
     (
         "agent/src/agent/host.rs",
@@ -46,6 +46,22 @@ const ALLOWED: [(&str, &str, usize); 15] = [
     ),
     ("agent-ebpf/src/kernel/loads.rs", "page_shift: 0", 1),
     ("agent-ebpf/src/kernel/loads.rs", "host!(page_shift)", 1),
+    // The audit of a page's size, and sizes that a page can have.
+    ("agent/src/doctor/checks.rs", "&machine::PAGE_SIZE", 1),
+    (
+        "agent/src/doctor/checks/machine.rs",
+        "static PAGE_SIZE: Check",
+        1,
+    ),
+    ("agent/src/doctor/checks/machine.rs", "run: page_size", 1),
+    ("agent/src/doctor/checks/machine.rs", "fn page_size(", 1),
+    ("agent/src/doctor/checks/machine.rs", "bytes <= 4096", 1),
+    ("agent/src/doctor/checks/huge_pages.rs", "bytes > 4096", 1),
+    ("agent/src/doctor/node.rs", "[4096, 16384, 65536]", 1),
+    ("agent/src/doctor/node.rs", "ARM64_4K_PAGES", 1),
+    // Connections that wait, by default, and a file.
+    ("agent/src/doctor/checks/system.rs", "let default = 4096", 1),
+    ("agent/src/doctor/kubelet.rs", "/etc/sysconfig/kubelet", 1),
     // Series of owners, at most.
     ("agent/src/agent.rs", "owners: 4096", 1),
     // Buffers for what is read piece by piece.

@@ -192,7 +192,8 @@ async fn changes_come_no_faster_than_they_are_taken_in() {
         "{:?}",
         start.elapsed()
     );
-    assert_eq!(heard.count("put shop/a server"), 5000);
+    // More where the watch had to be begun anew.
+    assert!(heard.count("put shop/a server") >= 5000);
 }
 
 #[tokio::test]

@@ -110,7 +110,9 @@ fn khugepaged_pace(node: &Node) -> Result<Vec<Finding>, Unmade> {
     let pages: u64 = node.root.number(&pages_file)?;
     let sleep: u64 = node.root.number(&sleep_file)?;
     // The kernel's default is eight huge pages' worth every ten seconds, whatever the page size.
-    let entries = node.page_bytes.unwrap_or(4096) / 8;
+    let entries = node.page_bytes.ok_or_else(|| {
+        Unmade::unknown("the default follows the size of a page, which nothing says")
+    })? / 8;
     let default = 8 * entries;
     let pace = pages as f64 / sleep.max(1) as f64;
     let times = pace / (default as f64 / 10_000.0);

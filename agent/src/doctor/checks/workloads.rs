@@ -199,8 +199,7 @@ fn apart(
     let list = |nodes: &BTreeSet<u32>| nodes.iter().copied().collect::<CpuList>();
     let mems_file = groups.file("cpuset", path, "cpuset.mems")?;
     let mems: BTreeSet<u32> = groups.mems(&node.root, path)?.iter().collect();
-    let page = node.page_bytes.unwrap_or(4096);
-    let memory = groups.anonymous(&node.root, path, page);
+    let memory = groups.anonymous(&node.root, path, node.page_bytes?);
     let sum = |remote: bool| {
         let by_node = memory.as_ref().map(|(by_node, _)| by_node.iter());
         by_node
