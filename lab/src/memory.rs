@@ -247,3 +247,36 @@ pub fn allocate_on(node: Option<u32>) -> Result<()> {
     );
     Ok(())
 }
+
+/// Reads a byte of each page of this process's program: code that runs for the first time is mapped by a page fault
+/// otherwise, which counts like any other.
+///
+/// # Errors
+/// When `/proc/self/maps` cannot be read (proc(5)).
+pub fn map_own_code() -> Result<()> {
+    let read = || {
+        io::Result::Ok((
+            fs::read_link("/proc/self/exe")?,
+            fs::read_to_string("/proc/self/maps")?,
+        ))
+    };
+    let (program, maps) = read().context("cannot read what this process has mapped")?;
+    let program = program.to_string_lossy();
+    for line in maps.lines().filter(|line| line.ends_with(&*program)) {
+        let mut words = line.split_whitespace();
+        let (Some(range), Some(rights)) = (words.next(), words.next()) else {
+            continue;
+        };
+        let bounds = range.split_once('-').map(|(start, end)| {
+            [start, end].map(|address| usize::from_str_radix(address, 16).unwrap_or_default())
+        });
+        let (Some([start, end]), "r-xp" | "r--p") = (bounds, rights) else {
+            continue;
+        };
+        for address in (start..end).step_by(page_size()) {
+            // SAFETY: the kernel says that this is mapped and readable, and a program's mappings stay.
+            unsafe { std::ptr::with_exposed_provenance::<u8>(address).read_volatile() };
+        }
+    }
+    Ok(())
+}

@@ -4,7 +4,11 @@ use anyhow::Result;
 
 use super::counts::{Counted, Counts};
 use crate::{
-    Group, Report, Worker, World, memory::Region, primes, task, worker::minor_faults, world::Node,
+    Group, Report, Worker, World,
+    memory::{Region, map_own_code},
+    primes, task,
+    worker::minor_faults,
+    world::Node,
 };
 
 /// What is done to each page of a mapping.
@@ -56,6 +60,7 @@ impl<'a> Process<'a> {
         let mut worker = Worker::start(group, move |step| {
             if step == WARM {
                 task::pin(0, &[cpu])?;
+                map_own_code()?;
                 warm.write();
                 warm.read();
                 return Ok(warm.nodes()?.len() as u64 + minor_faults());
