@@ -12,3 +12,4 @@ mod prometheus;
 mod queries;
 #[path = "dashboards/reference.rs"]
 mod reference;
+mod shipped;

@@ -4,22 +4,14 @@
 mod alerts;
 #[path = "deploy/documents.rs"]
 mod documents;
+mod shipped;
 #[path = "deploy/systemd.rs"]
 mod systemd;
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("a workspace")
-}
-
-fn read(path: &str) -> String {
-    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
+use shipped::{promtool, read, root};
 
 /// The files of a folder with that extension, by name.
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
@@ -56,27 +48,6 @@ fn assert_metrics_exist(names: &[&str]) {
             .flatten()
             .any(|name| reference.contains(&format!("## `{name}`\n")));
         assert!(exists, "{name} is no metric");
-    }
-}
-
-fn promtool(args: &[&str]) -> Option<String> {
-    match Command::new("promtool")
-        .args(args)
-        .current_dir(root())
-        .output()
-    {
-        Ok(output) => {
-            let text = [output.stdout, output.stderr].concat();
-            let text = String::from_utf8_lossy(&text).into_owned();
-            assert!(output.status.success(), "{text}");
-            Some(text)
-        }
-        Err(error) => {
-            println!(
-                "skipped: promtool cannot be run ({error}); `cargo xtask test` fetches it, and the package `prometheus` has it"
-            );
-            None
-        }
     }
 }
 

@@ -1,37 +1,10 @@
 //! The rules and configurations for many nodes are what Prometheus takes, and record what they say.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+mod shipped;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("a workspace")
-}
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
-fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-fn promtool(args: &[&str]) -> Option<String> {
-    let mut command = Command::new("promtool");
-    match command.args(args).current_dir(root()).output() {
-        Ok(output) => {
-            let text = [output.stdout, output.stderr].concat();
-            let text = String::from_utf8_lossy(&text).into_owned();
-            assert!(output.status.success(), "{args:?}: {text}");
-            Some(text)
-        }
-        Err(error) => {
-            println!("skipped: promtool cannot be run ({error}); the package `prometheus` has it");
-            None
-        }
-    }
-}
+use shipped::{promtool, read, root};
 
 const RULES: &str = "dashboards/fleet-rules.yaml";
 const TESTS: &str = "dashboards/tests/fleet-rules.yaml";

@@ -5,15 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("a workspace")
-}
-
-pub fn read(path: &str) -> String {
-    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
+use super::shipped::{read, root};
 
 /// A file of `dashboards/`.
 pub struct Dashboard {

@@ -2,29 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
 
 use serde_json::json;
 
-use super::model::{dashboards, read, root};
+use super::model::dashboards;
+use super::shipped::{promtool, read};
 
 const TESTS: &str = "dashboards/tests/dashboards.yaml";
-
-fn promtool(args: &[&str]) -> Option<String> {
-    let mut command = Command::new("promtool");
-    match command.args(args).current_dir(root()).output() {
-        Ok(output) => {
-            let text = [output.stdout, output.stderr].concat();
-            let text = String::from_utf8_lossy(&text).into_owned();
-            assert!(output.status.success(), "{args:?}: {text}");
-            Some(text)
-        }
-        Err(error) => {
-            println!("skipped: promtool cannot be run ({error}); the package `prometheus` has it");
-            None
-        }
-    }
-}
 
 /// Every expression as it is sent, those of variables included.
 fn expressions() -> BTreeSet<String> {

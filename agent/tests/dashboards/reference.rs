@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::model::read;
+use super::shipped::read;
 
 /// Labels that the scrape configuration gives to every series, unless a series has its own.
 pub const OF_TARGETS: [&str; 4] = ["cluster", "instance", "job", "node"];
