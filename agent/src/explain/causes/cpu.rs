@@ -1,7 +1,10 @@
 //! Quotas, neighbours, own threads, and CPUs that sleep.
 
 use super::{Case, Evidence, Remedy};
-use crate::{explain::text::number, history::Quantity};
+use crate::{
+    explain::{Other, text::number},
+    history::Quantity,
+};
 
 pub(super) fn no_evidence(_: &Case) -> Vec<Evidence> {
     Vec::new()
@@ -119,27 +122,43 @@ pub(super) fn own_remedy(case: &Case) -> Vec<Remedy> {
     remedies
 }
 
-pub(super) fn others_evidence(case: &Case) -> Vec<Evidence> {
+/// Those of the host or else the others, those that used most first.
+fn others(case: &Case, of_host: bool) -> impl Iterator<Item = &Other> {
+    let others = case.others.iter();
+    others.filter(move |other| other.of_host == of_host)
+}
+
+fn others_evidence(case: &Case, of_host: bool) -> Vec<Evidence> {
     let seconds = case.window_seconds().max(1.0);
-    let others = case.others.iter().take(3).map(|(name, cpu)| {
-        let text = format!("{name} used {} CPUs in this window", number(cpu / seconds));
-        Evidence::number("other_cpu_seconds", *cpu, "seconds", text)
+    let used = others(case, of_host).take(3).map(|other| {
+        let cpus = number(other.cpu_seconds / seconds);
+        let text = format!("{} used {cpus} CPUs in this window", other.name);
+        Evidence::number("other_cpu_seconds", other.cpu_seconds, "seconds", text)
     });
-    let mut evidence: Vec<_> = others.collect();
+    let mut evidence: Vec<_> = used.collect();
     if !evidence.is_empty() {
         evidence.push(Evidence::text(
             "other_by_use",
-            "the kind of who held the CPUs is measured; who it was is told by CPU time",
+            "what kind of thing held the CPUs is measured; which of them it was is told by their CPU time",
         ));
     }
     evidence
 }
 
+pub(super) fn neighbour_evidence(case: &Case) -> Vec<Evidence> {
+    others_evidence(case, false)
+}
+
+pub(super) fn host_evidence(case: &Case) -> Vec<Evidence> {
+    others_evidence(case, true)
+}
+
 pub(super) fn neighbour_remedy(case: &Case) -> Vec<Remedy> {
     let mut remedies = vec![case.raise_cpu_share()];
-    if let Some((name, _)) = case.others.first() {
+    if let Some(other) = others(case, false).next() {
         remedies.push(Remedy::advice(format!(
-            "Limit {name}, or move it to another node"
+            "Limit {}, or move it to another node",
+            other.name
         )));
     }
     remedies.push(Remedy::advice(
