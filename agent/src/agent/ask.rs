@@ -10,8 +10,8 @@ use std::{
 use super::Agent;
 use crate::{
     api::{
-        self, Container, Cost, DaemonTime, Labels, NotMeasured, Now, Refusal, Request,
-        Timeline, Top, Window,
+        self, Container, Cost, DaemonTime, Labels, NotMeasured, Now, Refusal, Request, Timeline,
+        Top, Window,
     },
     doctor::{Root, groups::Groups},
     explain::{

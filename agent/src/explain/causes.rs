@@ -165,7 +165,7 @@ static KINDS: [Kind; 15] = [
 /// The causes that took any time.
 pub(super) fn found(case: &Case) -> Vec<CauseReport> {
     let wanted = case.cpu_seconds() + total(lost_by_cause(&case.window).into_values());
-    let floor = Floor::new(case.window_seconds(), wanted);
+    let floor = Floor::new(case.recorded_seconds, wanted);
     let taking = KINDS.iter().filter_map(|kind| {
         let seconds = (kind.seconds)(case, &case.window);
         (seconds > 0.0).then_some((kind, seconds))

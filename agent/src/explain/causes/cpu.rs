@@ -2,7 +2,7 @@
 
 use super::{Case, Evidence, Remedy};
 use crate::{
-    explain::{Other, text::number},
+    explain::{Other, text},
     history::Quantity,
 };
 
@@ -30,7 +30,7 @@ fn used(case: &Case) -> Evidence {
         "cpus_used",
         cpus,
         "CPUs",
-        format!("used {} CPUs on average", number(cpus)),
+        format!("used {} on average", text::cpus(cpus)),
     )
 }
 
@@ -54,7 +54,7 @@ pub(super) fn throttled_evidence(case: &Case) -> Vec<Evidence> {
             "cpu_limit",
             cpus,
             "CPUs",
-            format!("limited to {} CPUs now ({})", number(cpus), quota.file),
+            format!("limited to {} now ({})", text::cpus(cpus), quota.file),
         ));
     }
     evidence.push(used(case));
@@ -64,15 +64,15 @@ pub(super) fn throttled_evidence(case: &Case) -> Vec<Evidence> {
 
 pub(super) fn throttled_remedy(case: &Case) -> Vec<Remedy> {
     let mut remedies = Vec::new();
-    let limit: Option<f64> = case.facts.quotas.first().map(super::super::Quota::cpus);
+    let limit: Option<f64> = case.facts.quotas.first().map(crate::explain::Quota::cpus);
     if let Some(limit) = limit {
         remedies.push(case.raise_cpu_limit(larger(case, limit)));
         if let Some(threads) = case.facts.threads
             && threads as f64 > limit.ceil() + 1.0
         {
             remedies.push(Remedy::advice(format!(
-                "Run fewer threads at a time: {threads} threads can use up a quota of {} CPUs in a fraction of each period (GOMAXPROCS, -XX:ActiveProcessorCount, sizes of thread pools)",
-                number(limit)
+                "Run fewer threads at a time: {threads} threads can use up a quota of {} in a fraction of each period (GOMAXPROCS, -XX:ActiveProcessorCount, sizes of thread pools)",
+                text::cpus(limit)
             )));
         }
     }
@@ -101,8 +101,8 @@ pub(super) fn own_evidence(case: &Case) -> Vec<Evidence> {
     evidence.extend(threads(case));
     let cpus = case.facts.cpu_count.unwrap_or(case.node.cpus);
     let text = match &case.facts.cpus {
-        Some(list) => format!("may use {cpus} CPUs ({list})"),
-        None => format!("may use all {cpus} CPUs"),
+        Some(list) => format!("may use {} ({list})", text::cpus(cpus as f64)),
+        None => format!("may use all of {}", text::cpus(cpus as f64)),
     };
     evidence.push(Evidence::number("cpus_allowed", cpus as f64, "CPUs", text));
     evidence
@@ -131,8 +131,8 @@ fn others(case: &Case, of_host: bool) -> impl Iterator<Item = &Other> {
 fn others_evidence(case: &Case, of_host: bool) -> Vec<Evidence> {
     let seconds = case.window_seconds().max(1.0);
     let used = others(case, of_host).take(3).map(|other| {
-        let cpus = number(other.cpu_seconds / seconds);
-        let text = format!("{} used {cpus} CPUs in this window", other.name);
+        let cpus = text::cpus(other.cpu_seconds / seconds);
+        let text = format!("{} used {cpus} in this window", other.name);
         Evidence::number("other_cpu_seconds", other.cpu_seconds, "seconds", text)
     });
     let mut evidence: Vec<_> = used.collect();
