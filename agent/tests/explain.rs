@@ -13,6 +13,7 @@ const CPU0: Quantity = Quantity::Cpu(Some(0));
 const CPU1: Quantity = Quantity::Cpu(Some(1));
 
 /// Sums from seconds for times, and from counts.
+#[expect(clippy::cast_sign_loss, reason = "none is negative")]
 fn sums(all: &[(Quantity, f64)]) -> Sums {
     let value = |(quantity, value): &(Quantity, f64)| {
         let scale = if quantity.is_time() { 1e6 } else { 1.0 };
