@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use stallscope::pods::{Directory, api};
 
-use super::heard::{Heard, LONG, config};
+use super::heard::Heard;
 use super::server::{Answer, Part, Server, at, change, pod, uid};
 
 const MIB: u64 = 1 << 20;
@@ -185,10 +185,7 @@ async fn changes_come_no_faster_than_they_are_taken_in() {
     parts.push(Part::Stall);
     server.watches(Answer::parts(parts));
     let start = Instant::now();
-    // On a machine that stands still for seconds no line is given up, to be read again.
-    let mut patient = config(&server.url());
-    patient.timing.answer = LONG;
-    let mut heard = Heard::start(patient);
+    let mut heard = Heard::of(&server);
     heard.until("put shop/last server").await;
     assert!(
         start.elapsed() > Duration::from_secs(2),
