@@ -1,0 +1,241 @@
+//! Everything that is asked of Prometheus: by panels, annotations and variables of dashboards, and by rules.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{
+    columns::used_by_target,
+    dashboards::{Dashboard, dashboards, list, text},
+    grafana::{Chosen, Selection, all, untouched},
+    shipped::{read, root},
+};
+
+/// One expression.
+pub struct Asked {
+    /// The file, and what asks within it.
+    pub file: String,
+    pub by: String,
+    /// The letter of a panel's query, else empty.
+    pub letter: String,
+    pub expr: String,
+    pub kind: Kind,
+    /// Labels of the result that are shown, or lead on.
+    pub used: Vec<String>,
+}
+
+/// How it is asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// At the end of the time shown.
+    Instant,
+    /// At every point of the time shown.
+    Range,
+    /// For the values of the label in `used`.
+    Values,
+    /// By Prometheus itself, under the name in `by`.
+    Record,
+    Alert,
+}
+
+impl Asked {
+    /// For messages and lists.
+    pub fn place(&self) -> String {
+        let letter = if self.letter.is_empty() { "" } else { ", " };
+        format!("{}: {}{letter}{}", self.file, self.by, self.letter)
+    }
+}
+
+/// All of a dashboard.
+pub fn of_dashboard(dashboard: &Dashboard) -> Vec<Asked> {
+    let mut all = of_variables(dashboard);
+    all.extend(
+        list(&dashboard.json, "/annotations/list")
+            .iter()
+            .filter_map(|annotation| {
+                let expr = [text(annotation, "/expr"), text(annotation, "/target/expr")];
+                let expr = expr.into_iter().find(|expr| !expr.is_empty())?;
+                Some(Asked {
+                    file: dashboard.file.clone(),
+                    by: format!("annotation {:?}", text(annotation, "/name")),
+                    letter: String::new(),
+                    expr: expr.to_owned(),
+                    kind: Kind::Range,
+                    used: used_by_target(annotation),
+                })
+            }),
+    );
+    for panel in dashboard.panels() {
+        for target in list(panel, "/targets") {
+            all.extend(kinds(target).into_iter().map(|kind| Asked {
+                file: dashboard.file.clone(),
+                by: text(panel, "/title").to_owned(),
+                letter: text(target, "/refId").to_owned(),
+                expr: text(target, "/expr").to_owned(),
+                kind,
+                used: used_by_target(target),
+            }));
+        }
+    }
+    all
+}
+
+fn of_variables(dashboard: &Dashboard) -> Vec<Asked> {
+    let queries = dashboard.variable_queries().into_iter();
+    let asked = queries.map(|(name, selector, label)| Asked {
+        file: dashboard.file.clone(),
+        by: format!("${name}"),
+        letter: String::new(),
+        expr: selector.to_owned(),
+        kind: Kind::Values,
+        used: vec![label.to_owned()],
+    });
+    asked.collect()
+}
+
+/// Grafana's default is a query over time.
+fn kinds(target: &Value) -> Vec<Kind> {
+    match (target["instant"] == true, target["range"] == true) {
+        (true, false) => vec![Kind::Instant],
+        (true, true) => vec![Kind::Instant, Kind::Range],
+        (false, _) => vec![Kind::Range],
+    }
+}
+
+/// All of the files of rules.
+pub fn of_rules() -> Vec<Asked> {
+    let mut files: Vec<String> = std::fs::read_dir(root().join("dashboards"))
+        .expect("a folder of rules")
+        .filter_map(|entry| entry.expect("an entry").file_name().into_string().ok())
+        .filter(|name| name.ends_with(".yaml"))
+        .collect();
+    files.sort();
+    files.iter().flat_map(|file| of_rule_file(file)).collect()
+}
+
+fn of_rule_file(file: &str) -> Vec<Asked> {
+    let yaml: Value = serde_saphyr::from_str(&read(&format!("dashboards/{file}")))
+        .unwrap_or_else(|error| panic!("{file}: {error}"));
+    let groups = list(&yaml, "/groups").iter();
+    let rules = groups.flat_map(|group| list(group, "/rules"));
+    let asked = rules.map(|rule| {
+        let alert = rule.get("alert").is_some();
+        let (name, kind) = if alert {
+            ("/alert", Kind::Alert)
+        } else {
+            ("/record", Kind::Record)
+        };
+        Asked {
+            file: file.to_owned(),
+            by: text(rule, name).to_owned(),
+            letter: String::new(),
+            expr: text(rule, "/expr").trim().to_owned(),
+            kind,
+            used: templated(rule),
+        }
+    });
+    asked.collect()
+}
+
+/// Labels of the result that an alert's texts name; one of those that are named together is enough.
+fn templated(rule: &Value) -> Vec<String> {
+    let texts = rule["annotations"].to_string();
+    let names = texts.split("$labels.").skip(1).map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        rest[..end.unwrap_or(rest.len())].to_owned()
+    });
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Who can be chosen.
+pub struct Choices {
+    /// Addresses of agents; the first measures this host.
+    pub hosts: Vec<String>,
+    pub cluster: String,
+    pub namespace: String,
+    pub pods: Vec<String>,
+    pub containers: Vec<String>,
+    /// The time shown, in seconds.
+    pub range: u64,
+}
+
+impl Choices {
+    fn of(&self, variable: &str) -> Vec<String> {
+        match variable {
+            "cluster" => vec![self.cluster.clone()],
+            "host" => self.hosts.clone(),
+            "namespace" => vec![self.namespace.clone()],
+            "pod" => self.pods.clone(),
+            "container" => self.containers.clone(),
+            other => panic!("what ${other} can be has to be said in `Choices::of`"),
+        }
+    }
+
+    /// Every way to fill in a page that is looked at: "All" wherever that can be, with each value of what can have but one,
+    /// and the measuring host's pods by name.
+    pub fn selections(&self, dashboard: &Dashboard) -> Vec<Selection> {
+        let mut selections = self.combined(dashboard, false);
+        selections.extend(self.combined(dashboard, true));
+        selections
+    }
+
+    fn combined(&self, dashboard: &Dashboard, by_name: bool) -> Vec<Selection> {
+        let mut ways: Vec<BTreeMap<String, Chosen>> = vec![BTreeMap::new()];
+        for variable in dashboard.variables() {
+            let name = text(variable, "/name");
+            let ways_of_it = self.ways(variable, by_name);
+            ways = ways
+                .into_iter()
+                .flat_map(|chosen| {
+                    ways_of_it.iter().map(move |way| {
+                        let mut chosen = chosen.clone();
+                        chosen.insert(name.to_owned(), way.clone());
+                        chosen
+                    })
+                })
+                .collect();
+        }
+        let selection = |chosen| Selection {
+            chosen,
+            by_name,
+            range: self.range,
+            interval: 1,
+        };
+        ways.into_iter().map(selection).collect()
+    }
+
+    fn ways(&self, variable: &Value, by_name: bool) -> Vec<Chosen> {
+        if let Some(chosen) = untouched(variable) {
+            return vec![chosen];
+        }
+        let name = text(variable, "/name");
+        let mut values = self.of(name);
+        if by_name && name == "host" {
+            values.truncate(1);
+        }
+        match all(variable) {
+            Some(all) if !by_name => vec![all],
+            Some(_) => vec![Chosen::Several(values)],
+            None if variable["multi"] == true => vec![Chosen::Several(values)],
+            None => values.into_iter().map(Chosen::One).collect(),
+        }
+    }
+}
+
+/// Everything, without the values of variables.
+pub fn everything() -> Vec<Asked> {
+    let mut all: Vec<Asked> = dashboards().iter().flat_map(of_dashboard).collect();
+    all.extend(of_rules());
+    all
+}
+
+/// Expressions of recording rules, by what they record.
+pub fn recorded() -> BTreeMap<String, String> {
+    let records = of_rules()
+        .into_iter()
+        .filter(|rule| rule.kind == Kind::Record);
+    records.map(|rule| (rule.by, rule.expr)).collect()
+}
