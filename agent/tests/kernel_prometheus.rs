@@ -12,6 +12,8 @@ mod agents;
 mod asked;
 #[path = "kernel_prometheus/columns.rs"]
 mod columns;
+#[path = "kernel_prometheus/daemons.rs"]
+mod daemons;
 #[path = "dashboards/model.rs"]
 #[allow(dead_code, reason = "the dashboards' tests use the rest")]
 mod dashboards;
@@ -51,6 +53,7 @@ mod sysfs;
 use serde_json::json;
 
 use agents::{AUDITED, Agent};
+use daemons::Collapsible;
 use node::{NAMESPACE, Pods, STALLS};
 use prometheus::{Prometheus, Target, now};
 use proof::Proof;
@@ -96,7 +99,16 @@ fn every_expression_gives_what_it_is_asked_for() {
         "count(stallscope_uptime_seconds) == 4",
     );
     let _pods = Pods::start(&kubelet);
+    let huge = Collapsible::new();
     await_stalls(&prometheus);
+    for daemon in ["kcompactd"]
+        .into_iter()
+        .chain(huge.is_some().then_some("khugepaged"))
+    {
+        let ran =
+            format!("increase(stallscope_daemon_cpu_seconds_total{{daemon=\"{daemon}\"}}[1m]) > 0");
+        prometheus.wait(daemon, &ran);
+    }
     // What is read rarely has been read, and what is recorded of records is there.
     while now() < began + 25 {
         std::thread::sleep(std::time::Duration::from_millis(200));

@@ -1,11 +1,11 @@
 //! Everything that is asked of Prometheus: by panels, annotations and variables of dashboards, and by rules.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde_json::Value;
 
 use super::{
-    columns::used_by_target,
+    columns::{between, used_by_target},
     dashboards::{Dashboard, dashboards, list, text},
     grafana::{Chosen, Selection, all, untouched},
     shipped::{read, root},
@@ -20,8 +20,8 @@ pub struct Asked {
     pub letter: String,
     pub expr: String,
     pub kind: Kind,
-    /// Labels of the result that are shown, or lead on.
-    pub used: Vec<String>,
+    /// Labels of the result that are shown, or lead on; of those in one list any will do.
+    pub used: Vec<Vec<String>>,
 }
 
 /// How it is asked.
@@ -88,7 +88,7 @@ fn of_variables(dashboard: &Dashboard) -> Vec<Asked> {
         letter: String::new(),
         expr: selector.to_owned(),
         kind: Kind::Values,
-        used: vec![label.to_owned()],
+        used: vec![vec![label.to_owned()]],
     });
     asked.collect()
 }
@@ -104,13 +104,20 @@ fn kinds(target: &Value) -> Vec<Kind> {
 
 /// All of the files of rules.
 pub fn of_rules() -> Vec<Asked> {
-    let mut files: Vec<String> = std::fs::read_dir(root().join("dashboards"))
-        .expect("a folder of rules")
-        .filter_map(|entry| entry.expect("an entry").file_name().into_string().ok())
-        .filter(|name| name.ends_with(".yaml"))
+    let files = rule_files();
+    let names = files.iter().filter_map(|path| path.file_name()?.to_str());
+    names.flat_map(of_rule_file).collect()
+}
+
+/// The files of rules, as they are shipped.
+pub fn rule_files() -> Vec<PathBuf> {
+    let files = std::fs::read_dir(root().join("dashboards")).expect("a folder of rules");
+    let files = files.map(|entry| entry.expect("an entry").path());
+    let mut files: Vec<PathBuf> = files
+        .filter(|file| file.extension().is_some_and(|e| e == "yaml"))
         .collect();
     files.sort();
-    files.iter().flat_map(|file| of_rule_file(file)).collect()
+    files
 }
 
 fn of_rule_file(file: &str) -> Vec<Asked> {
@@ -137,17 +144,31 @@ fn of_rule_file(file: &str) -> Vec<Asked> {
     asked.collect()
 }
 
-/// Labels of the result that an alert's texts name; one of those that are named together is enough.
-fn templated(rule: &Value) -> Vec<String> {
-    let texts = rule["annotations"].to_string();
-    let names = texts.split("$labels.").skip(1).map(|rest| {
+/// Labels of the result that an alert's texts name, but for those that are left out where they are empty.
+fn templated(rule: &Value) -> Vec<Vec<String>> {
+    let texts = rule["annotations"].as_object().into_iter().flatten();
+    let texts = texts.filter_map(|(_, text)| text.as_str());
+    let mut used: Vec<Vec<String>> = Vec::new();
+    for action in texts.flat_map(|text| between(text, "{{", "}}")) {
+        let labels: Vec<String> = labels_in(action);
+        match action.split_whitespace().next() {
+            Some("with" | "if") => {}
+            Some("or") => used.push(labels),
+            _ => used.extend(labels.into_iter().map(|label| vec![label])),
+        }
+    }
+    used.sort();
+    used.dedup();
+    used
+}
+
+fn labels_in(action: &str) -> Vec<String> {
+    let after = action.split("$labels.").skip(1);
+    let names = after.map(|rest| {
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         rest[..end.unwrap_or(rest.len())].to_owned()
     });
-    let mut names: Vec<String> = names.collect();
-    names.sort();
-    names.dedup();
-    names
+    names.collect()
 }
 
 /// Who can be chosen.
@@ -238,4 +259,13 @@ pub fn recorded() -> BTreeMap<String, String> {
         .into_iter()
         .filter(|rule| rule.kind == Kind::Record);
     records.map(|rule| (rule.by, rule.expr)).collect()
+}
+
+#[test]
+fn labels_of_texts_are_those_that_are_shown_in_any_case() {
+    let rule = serde_json::json!({"annotations": {
+        "summary": "{{ or $labels.pod $labels.cgroup }} on {{ $labels.node }}",
+        "description": "{{ $value | humanize }}{{ with $labels.container }} in {{ . }}{{ end }}",
+    }});
+    assert_eq!(templated(&rule), [vec!["node"], vec!["pod", "cgroup"]]);
 }

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Labels that the legend of a query, or the texts of an annotation, name.
-pub fn used_by_target(target: &Value) -> Vec<String> {
+pub fn used_by_target(target: &Value) -> Vec<Vec<String>> {
     let mut used = BTreeSet::new();
     for pointer in ["/legendFormat", "/titleFormat", "/textFormat"] {
         let names = between(text(target, pointer), "{{", "}}");
@@ -21,11 +21,11 @@ pub fn used_by_target(target: &Value) -> Vec<String> {
     if text(target, "/format") == "heatmap" {
         used.insert("le".to_owned());
     }
-    used.into_iter().collect()
+    used.into_iter().map(|label| vec![label]).collect()
 }
 
 /// What is written between these.
-fn between<'a>(text: &'a str, open: &str, close: &str) -> Vec<&'a str> {
+pub fn between<'a>(text: &'a str, open: &str, close: &str) -> Vec<&'a str> {
     let after = text.split(open).skip(1);
     after
         .filter_map(|rest| Some(rest.split_once(close)?.0))
@@ -158,6 +158,6 @@ fn what_is_shown_is_found_and_what_is_not_there_is_told() {
     );
     assert_eq!(
         used_by_target(&serde_json::json!({"legendFormat": "{{a}} of {{ b }}", "tagKeys": "c, d"})),
-        ["a", "b", "c", "d"]
+        ["a", "b", "c", "d"].map(|label| vec![label])
     );
 }

@@ -30,7 +30,7 @@ pub fn get(address: &str, path: &str) -> Option<(u16, String)> {
 /// Waits until `path` is answered with 200, which `said` has to say more about if it never is.
 pub fn wait(address: &str, path: &str, said: impl Fn() -> String) {
     let deadline = Instant::now() + Duration::from_secs(30);
-    while !get(address, path).is_some_and(|(status, _)| status == 200) {
+    while get(address, path).is_none_or(|(status, _)| status != 200) {
         assert!(
             Instant::now() < deadline,
             "http://{address}{path} is not answered with 200 within 30 s:\n{}",

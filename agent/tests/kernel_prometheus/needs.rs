@@ -63,30 +63,37 @@ pub const LABELS: [LabelNeed; 1] = [LabelNeed {
     here: r#"stallscope_topology_level_info{level="cluster", source!="none"} == 1"#,
 }];
 
-/// An expression that gives something only while something is wrong that the test does not cause.
+/// An expression that gives something only while something is wrong, or a threshold is passed, that the test does not
+/// care to make so.
 pub struct Quiet {
     pub place: &'static str,
     /// A part of it that does give something.
-    pub premise: &'static str,
-    pub why: &'static str,
+    pub part: &'static str,
+    /// When the whole does.
+    pub when: &'static str,
+    /// Whether that cannot be here, instead of going by how loaded this machine is.
+    pub never: bool,
 }
 
-/// Expressions that have to give nothing here.
+/// Expressions that may give nothing here.
 pub const QUIET: [Quiet; 3] = [
     Quiet {
         place: "alerts.yaml: StallscopeAbsent",
-        premise: r#"up{job="stallscope"}"#,
-        why: "agents are scraped",
+        part: r#"up{job="stallscope"}"#,
+        when: "only when no agent is scraped",
+        never: true,
     },
     Quiet {
         place: "alerts.yaml: StallscopeProbeFailed",
-        premise: "stallscope_probe_status",
-        why: "no probe fails that this kernel should have taken",
+        part: "stallscope_probe_status",
+        when: "only when a probe fails that the kernel should have taken",
+        never: true,
     },
     Quiet {
         place: "alerts.yaml: StallscopeLostEvents",
-        premise: "sum by (job, instance, node, probe, reason) (rate(stallscope_lost_events_total[10m]))",
-        why: "hardly any event is lost",
+        part: "sum by (job, instance, node, probe, reason) (rate(stallscope_lost_events_total[10m]))",
+        when: "only when more than 10 events a second are lost",
+        never: true,
     },
 ];
 

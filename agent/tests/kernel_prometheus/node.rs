@@ -124,8 +124,8 @@ fn tasks(containers: &[Group], memory: &Memory, file: &Path) -> Vec<Task> {
     let limited = memory.dir.join("cgroup.procs");
     let dirty = format!("dd if=/dev/zero of={} bs=64k count=768", file.display());
     let compact = "echo 1 > /proc/sys/vm/compact_memory";
-    let mut tasks = throttled.spin(2);
-    tasks.extend(crowd.spin(6));
+    let mut tasks = throttled.spin(20);
+    tasks.extend(crowd.spin(40));
     tasks.extend(victim.spin(1));
     tasks.push(reclaims.spawn(&format!(
         "echo $$ > {}; while :; do {dirty} 2> /dev/null; {compact}; sleep 1; done",

@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::ErrorKind,
-    path::Path,
     process::Command,
     thread::sleep,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -13,9 +12,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{
+    asked::rule_files,
     http::{self, encoded, free_address},
     program::Program,
-    shipped::root,
 };
 
 /// What it scrapes: address, labels, and whether the series' own labels win.
@@ -202,16 +201,4 @@ fn configuration(targets: &[Target]) -> Value {
         "rule_files": rule_files(),
         "scrape_configs": scrapes.collect::<Vec<_>>(),
     })
-}
-
-/// All files of rules.
-fn rule_files() -> Vec<String> {
-    let files = fs::read_dir(root().join("dashboards")).expect("a folder of rules");
-    let files = files.map(|entry| entry.expect("an entry").path());
-    let mut files: Vec<_> = files
-        .filter(|file| file.extension().is_some_and(|e| e == "yaml"))
-        .map(|file: std::path::PathBuf| Path::new(&file).to_string_lossy().into_owned())
-        .collect();
-    files.sort();
-    files
 }

@@ -97,10 +97,10 @@ impl<'a> Proof<'a> {
             }
         }
         for quiet in &QUIET {
-            if !self.holds(quiet.premise) {
+            if !self.holds(quiet.part) {
                 self.faults.push(format!(
-                    "{}: its premise gives nothing: {}",
-                    quiet.place, quiet.premise
+                    "{}: its part gives nothing: {}",
+                    quiet.place, quiet.part
                 ));
             }
         }
@@ -177,7 +177,7 @@ impl<'a> Proof<'a> {
     /// The values of a variable as series of one label.
     fn values(&mut self, asked: &Asked, selector: &str) -> Vec<Series> {
         self.asked += 1;
-        let label = &asked.used[0];
+        let label = &asked.used[0][0];
         match self.prometheus.label_values(selector, label) {
             Ok(values) => {
                 let series = values.into_iter().map(|value| Series {
@@ -206,29 +206,25 @@ impl<'a> Proof<'a> {
                     .any(|series| self.absent.contains(series))
             })
             .collect();
-        let quiet = quiet(&place);
-        match (gives, unmet.first(), quiet) {
-            (true, None, None) | (false, Some(_), None) | (false, None, Some(_)) => {}
-            (true, Some(need), _) => self.faults.push(format!(
-                "{place}: gives something without {}: {expr}",
-                need.what
-            )),
-            (true, _, Some(quiet)) => self.faults.push(format!(
-                "{place}: gives something although {}: {expr}",
-                quiet.why
-            )),
-            (false, None, None) => self.faults.push(format!("{place}: gives nothing: {expr}")),
-            (false, Some(_), Some(_)) => self.faults.push(format!("{place}: is listed twice")),
-        }
+        let fault = match (gives, unmet.first(), quiet(&place)) {
+            (true, None, None) | (false, Some(_), _) | (false, None, Some(_)) => return,
+            (true, None, Some(quiet)) if !quiet.never => return,
+            (true, Some(need), _) => format!("gives something without {}", need.what),
+            (true, None, Some(quiet)) => format!("gives something, which it should {}", quiet.when),
+            (false, None, None) => "gives nothing".to_owned(),
+        };
+        self.faults.push(format!("{place}: {fault}: {expr}"));
     }
 
     /// Labels that a legend or a text names are there.
     fn judge_labels(&mut self, asked: &Asked, results: &[&Series]) {
-        for label in &asked.used {
-            let has = results.iter().any(|series| series.label(label).is_some());
-            if !results.is_empty() && !has && !self.lacks(label, &asked.expr) {
+        for labels in &asked.used {
+            let has = |label: &String| results.iter().any(|series| series.label(label).is_some());
+            let lacks = |label: &String| self.lacks(label, &asked.expr);
+            if !results.is_empty() && !labels.iter().any(|label| has(label) || lacks(label)) {
+                let labels = labels.join(" or ");
                 self.faults
-                    .push(format!("{}: nothing has the label {label}", asked.place()));
+                    .push(format!("{}: nothing has the label {labels}", asked.place()));
             }
         }
     }
