@@ -55,7 +55,7 @@ use serde_json::json;
 use agents::{AUDITED, Agent};
 use daemons::Collapsible;
 use node::{NAMESPACE, Pods, STALLS};
-use prometheus::{Prometheus, Target, now};
+use prometheus::{Prometheus, Target, When, now};
 use proof::Proof;
 
 const CLUSTER: &str = "lab";
@@ -98,7 +98,7 @@ fn every_expression_gives_what_it_is_asked_for() {
         "a scrape of each agent",
         "count(stallscope_uptime_seconds) == 4",
     );
-    let _pods = Pods::start(&kubelet);
+    let pods = Pods::start(&kubelet);
     let huge = Collapsible::new();
     await_stalls(&prometheus);
     for daemon in ["kcompactd"]
@@ -109,10 +109,11 @@ fn every_expression_gives_what_it_is_asked_for() {
             format!("increase(stallscope_daemon_cpu_seconds_total{{daemon=\"{daemon}\"}}[1m]) > 0");
         prometheus.wait(daemon, &ran);
     }
-    // What is read rarely has been read, and what is recorded of records is there.
+    // All limits are read every ten seconds, and a rate takes a while to be one.
     while now() < began + 25 {
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
+    await_records(&prometheus);
     let hosts = targets[..4].iter().map(|target| {
         let named = target.labels["instance"].as_str();
         named.unwrap_or(&target.address).to_owned()
@@ -126,6 +127,9 @@ fn every_expression_gives_what_it_is_asked_for() {
         range: now() - began,
     };
     let mut proof = Proof::new(&prometheus, choices);
+    // What is asked is about the time up to now.
+    drop(pods);
+    println!("stalls were seen after {} s", now() - began);
     proof.needs();
     proof.rules();
     for dashboard in dashboards::dashboards() {
@@ -141,6 +145,27 @@ fn await_stalls(prometheus: &Prometheus) {
             let series = series.replace("$pod", stall.pod);
             let grows = format!("sum(increase({series}[1m])) > 0");
             prometheus.wait(stall.pod, &grows);
+        }
+    }
+}
+
+/// Waits until all is recorded that rules give, and what rules give of that.
+fn await_records(prometheus: &Prometheus) {
+    let rules = asked::recorded();
+    let gives = |expr: &str| {
+        let found = prometheus.query(expr, When::At(now()));
+        found.is_ok_and(|found| !found.is_empty())
+    };
+    loop {
+        let late = rules
+            .iter()
+            .filter(|(name, expr)| !gives(name) && gives(expr));
+        let late: Vec<&String> = late.map(|(name, _)| name).collect();
+        if late.is_empty() {
+            return;
+        }
+        for name in late {
+            prometheus.wait("a rule's series", name);
         }
     }
 }

@@ -76,7 +76,7 @@ pub struct Quiet {
 }
 
 /// Expressions that may give nothing here.
-pub const QUIET: [Quiet; 3] = [
+pub const QUIET: [Quiet; 9] = [
     Quiet {
         place: "alerts.yaml: StallscopeAbsent",
         part: r#"up{job="stallscope"}"#,
@@ -94,6 +94,48 @@ pub const QUIET: [Quiet; 3] = [
         part: "sum by (job, instance, node, probe, reason) (rate(stallscope_lost_events_total[10m]))",
         when: "only when more than 10 events a second are lost",
         never: true,
+    },
+    Quiet {
+        place: "alerts.yaml: StallscopeOwnThreadsWait",
+        part: r#"sum without (cause) (instance_cgroup_cause:stallscope_stall:rate5m{cause="own", cgroup!~"[(].*"})
+            / instance_cgroup:stallscope_wanted:rate5m"#,
+        when: "when own threads have the CPU for more than half of the time",
+        never: false,
+    },
+    Quiet {
+        place: "alerts.yaml: StallscopeMemoryDaemonBusy",
+        part: "instance_daemon:stallscope_daemon_cpu:rate5m
+            * on (cluster, instance) group_left (node)
+            (bottomk by (cluster, instance) (1, stallscope_uptime_seconds) ^ 0)",
+        when: "when a memory daemon uses a fifth of a CPU",
+        never: false,
+    },
+    Quiet {
+        place: "alerts.yaml: StallscopeReclaimStalls",
+        part: r#"instance_cgroup_cause:stallscope_task_stall:rate5m{cgroup!~"[(].*"}
+            / ignoring (cause) group_left () instance_cgroup:stallscope_wanted:rate5m"#,
+        when: "when reclaim takes a tenth of a second each second",
+        never: false,
+    },
+    Quiet {
+        place: "alerts.yaml: StallscopeMovesBetweenNodes",
+        part: "instance_cgroup:stallscope_task_migrations_between_nodes:rate5m",
+        when: "when tasks move between NUMA nodes all the time",
+        never: false,
+    },
+    Quiet {
+        place: "alerts.yaml: StallscopeRemoteMemory",
+        part: r#"instance_cgroup_locality:stallscope_first_touch_pages:rate5m{locality="remote", cgroup!~"[(].*"}
+            / ignoring (locality) group_left ()
+            sum without (locality) (instance_cgroup_locality:stallscope_first_touch_pages:rate5m)"#,
+        when: "when a quarter of new memory is on another NUMA node",
+        never: false,
+    },
+    Quiet {
+        place: "alerts.yaml: StallscopeUnattributed",
+        part: "instance:stallscope_stall_unattributed:ratio_rate5m",
+        when: "when a tenth of the waits has no cause",
+        never: false,
     },
 ];
 

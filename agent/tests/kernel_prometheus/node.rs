@@ -62,6 +62,8 @@ impl Pods {
     /// Makes them, with their names from this kubelet, and starts what stalls.
     pub fn start(kubelet: &Kubelet) -> Self {
         let root = Group::new("pods");
+        // As much as a few tasks of whatever else this machine does, so that every pod gets its turn.
+        weigh(&root, 4);
         let kubepods = child(&root, "kubepods");
         let burstable = child(&kubepods, "burstable");
         let (mut pods, mut containers) = (Vec::new(), Vec::new());
@@ -115,22 +117,37 @@ fn tasks(containers: &[Group], memory: &Memory, file: &Path) -> Vec<Task> {
     let [throttled, crowd, victim, reclaims, forks] = containers else {
         panic!("one container each");
     };
-    // A tenth of a CPU.
-    if throttled.dir.join("cpu.max").exists() {
-        throttled.write("cpu.max", "10000 100000");
-    } else {
-        throttled.write("cpu.cfs_quota_us", "10000");
-    }
     let limited = memory.dir.join("cgroup.procs");
     let dirty = format!("dd if=/dev/zero of={} bs=64k count=768", file.display());
     let compact = "echo 1 > /proc/sys/vm/compact_memory";
     let mut tasks = throttled.spin(20);
-    tasks.extend(crowd.spin(40));
-    tasks.extend(victim.spin(1));
+    limit(throttled);
+    // On two CPUs, so that they are many on a large machine as well.
+    let spin = "taskset -p -c 0,1 $$ > /dev/null; while :; do :; done";
+    tasks.extend((0..10).map(|_| crowd.spawn(spin)));
+    tasks.push(victim.spawn(spin));
     tasks.push(reclaims.spawn(&format!(
         "echo $$ > {}; while :; do {dirty} 2> /dev/null; {compact}; sleep 1; done",
         limited.display()
     )));
     tasks.push(forks.spawn("while :; do /bin/ls /usr/bin > /dev/null; done"));
     tasks
+}
+
+/// So little that it runs out at once, on a machine that does other things as well.
+fn limit(group: &Group) {
+    if group.dir.join("cpu.max").exists() {
+        group.write("cpu.max", "2000 100000");
+    } else {
+        group.write("cpu.cfs_quota_us", "2000");
+    }
+}
+
+/// Gives a cgroup the weight of so many tasks beside it.
+fn weigh(group: &Group, tasks: u32) {
+    if group.dir.join("cpu.shares").exists() {
+        group.write("cpu.shares", &(1024 * tasks).to_string());
+    } else if group.dir.join("cpu.weight").exists() {
+        group.write("cpu.weight", &(100 * tasks).to_string());
+    }
 }

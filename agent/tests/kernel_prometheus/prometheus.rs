@@ -149,14 +149,14 @@ impl Prometheus {
 
     /// Waits until an expression gives something.
     pub fn wait(&self, what: &str, expr: &str) {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while self
             .query(expr, When::At(now()))
             .is_ok_and(|found| found.is_empty())
         {
             assert!(
                 Instant::now() < deadline,
-                "not within 30 s: {what} ({expr})"
+                "not within 60 s: {what} ({expr})"
             );
             sleep(Duration::from_millis(500));
         }

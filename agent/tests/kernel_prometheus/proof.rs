@@ -10,7 +10,7 @@ use super::{
     dashboards::{Dashboard, list, text},
     expression::names,
     grafana::{Selection, asks_for_one_of},
-    needs::{LABELS, NEEDS, QUIET, needs, quiet},
+    needs::{LABELS, NEEDS, Need, QUIET, Quiet, needs, quiet},
     prometheus::{Prometheus, Series, When, now},
 };
 
@@ -21,6 +21,8 @@ pub struct Proof<'a> {
     to: u64,
     /// Expressions of recording rules, by what they record.
     recorded: BTreeMap<String, String>,
+    /// Names of all series that there are.
+    there: BTreeSet<String>,
     /// Series and labels that this machine cannot give.
     absent: BTreeSet<&'static str>,
     absent_labels: BTreeSet<(&'static str, &'static str)>,
@@ -37,6 +39,11 @@ impl<'a> Proof<'a> {
             choices,
             to: now(),
             recorded: asked::recorded(),
+            there: prometheus
+                .label_values("{__name__!=\"\"}", "__name__")
+                .expect("names of series")
+                .into_iter()
+                .collect(),
             absent: BTreeSet::new(),
             absent_labels: BTreeSet::new(),
             faults: Vec::new(),
@@ -60,50 +67,44 @@ impl<'a> Proof<'a> {
         !self.gives("a need", expr, When::At(self.to)).is_empty()
     }
 
-    /// Lists of what is absent are true in both directions, and none of their entries is idle.
+    /// Lists of what is absent are true in both directions.
     pub fn needs(&mut self) {
         for need in &NEEDS {
-            let holds = self.holds(need.here);
             for series in need.series {
-                let exists = self.holds(&format!("count({series})"));
-                if exists != holds {
-                    let what = need.what;
-                    self.faults.push(format!(
-                        "{series} needs {what}: that holds {holds}, it exists {exists}"
-                    ));
-                }
-                if !holds {
-                    println!("absent here: {series} needs {}", need.what);
+                if !self.is_met(series, need.what, need.here, series) {
                     self.absent.insert(series);
                 }
             }
         }
         for need in &LABELS {
             let (label, series) = (need.label, need.series);
-            let holds = self.holds(need.here);
-            let exists = self.holds(&format!("count({series}{{{label}!=\"\"}})"));
-            if exists != holds {
-                let what = need.what;
-                self.faults.push(format!(
-                    "{label} of {series} needs {what}: that holds {holds}, it exists {exists}"
-                ));
-            }
-            if !holds {
-                println!(
-                    "without values here: {label} of {series} needs {}",
-                    need.what
-                );
+            let subject = format!("{label} of {series}");
+            let selected = format!("{series}{{{label}!=\"\"}}");
+            if !self.is_met(&subject, need.what, need.here, &selected) {
                 self.absent_labels.insert((label, series));
             }
         }
-        for quiet in &QUIET {
-            if !self.holds(quiet.part) {
-                self.faults.push(format!(
-                    "{}: its part gives nothing: {}",
-                    quiet.place, quiet.part
-                ));
+        for Quiet { place, part, .. } in &QUIET {
+            if self.unmet(part).is_empty() && !self.holds(part) {
+                self.faults
+                    .push(format!("{place}: its part gives nothing: {part}"));
             }
         }
+    }
+
+    /// Whether `here` holds, which has to be just where `selected` gives something.
+    fn is_met(&mut self, subject: &str, what: &str, here: &str, selected: &str) -> bool {
+        let holds = self.holds(here);
+        let exists = self.holds(&format!("count({selected})"));
+        if exists != holds {
+            self.faults.push(format!(
+                "{subject} needs {what}: that holds {holds}, it exists {exists}"
+            ));
+        }
+        if !holds {
+            println!("not here: {subject}, which needs {what}");
+        }
+        holds
     }
 
     /// Rules: Prometheus has evaluated each, and what it records is there.
@@ -194,18 +195,34 @@ impl<'a> Proof<'a> {
         }
     }
 
+    /// What is read is there, also where something else is given in its place.
+    fn judge_series(&mut self, asked: &Asked) {
+        let absent = !self.unmet(&asked.expr).is_empty();
+        for (name, _) in names(&asked.expr).series {
+            if !self.there.contains(name) && !absent {
+                self.faults
+                    .push(format!("{}: there is no {name}", asked.place()));
+            }
+        }
+    }
+
+    /// What an expression needs and this machine has not.
+    fn unmet(&self, expr: &str) -> Vec<&'static Need> {
+        let mut needs = needs(expr, &self.recorded);
+        needs.retain(|need| {
+            need.series
+                .iter()
+                .any(|series| self.absent.contains(series))
+        });
+        needs
+    }
+
     /// Something has to be given, or to be absent for a reason that is listed.
     fn judge(&mut self, asked: &Asked, gives: bool, expr: &str) {
         let place = asked.place();
         self.gave += usize::from(gives);
-        let unmet: Vec<_> = needs(expr, &self.recorded)
-            .into_iter()
-            .filter(|need| {
-                need.series
-                    .iter()
-                    .any(|series| self.absent.contains(series))
-            })
-            .collect();
+        let unmet = self.unmet(expr);
+        self.judge_series(asked);
         let fault = match (gives, unmet.first(), quiet(&place)) {
             (true, None, None) | (false, Some(_), _) | (false, None, Some(_)) => return,
             (true, None, Some(quiet)) if !quiet.never => return,
