@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The families written here.
-pub static METRICS: [&Metric; 14] = [
+pub static METRICS: [&Metric; 15] = [
     &BUILD_INFO,
     &PROBE_STATUS,
     &HOOK_STATUS,
@@ -23,6 +23,7 @@ pub static METRICS: [&Metric; 14] = [
     &POD_CGROUPS,
     &SERIES_BUDGET,
     &SERIES,
+    &HISTORY_BYTES,
 ];
 
 static BUILD_INFO: Metric = Metric {
@@ -151,6 +152,15 @@ static SERIES: Metric = Metric {
     source: "the agent",
 };
 
+static HISTORY_BYTES: Metric = Metric {
+    name: "stallscope_history_bytes",
+    kind: Kind::Gauge,
+    help: "Memory that the records of the past take; absent with --history 0.",
+    labels: &[],
+    scope: Scope::Host,
+    source: "the agent",
+};
+
 impl Agent {
     pub(super) fn encode_own(&self, out: &mut Encoder) {
         out.family(&BUILD_INFO).sample(
@@ -186,10 +196,8 @@ impl Agent {
         }
         let uptime = self.started.elapsed().as_secs_f64();
         out.family(&UPTIME).sample(None, &[], Value::Float(uptime));
-        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        let cpu = cpu.tv_sec.cast_unsigned() * 1_000_000_000 + cpu.tv_nsec.cast_unsigned();
         out.family(&AGENT_CPU)
-            .sample(None, &[], Value::Nanoseconds(cpu));
+            .sample(None, &[], Value::Nanoseconds(super::record::cpu_time()));
         let mut family = out.family(&LOST_EVENTS);
         for (probe, running) in self.running() {
             for (reason, count) in running.collector.lost() {
@@ -236,6 +244,10 @@ impl Agent {
             }
         }
         self.doctor.encode(out);
+        if let Some(history) = &self.history {
+            let bytes = Value::Count(history.bytes() as u64);
+            out.family(&HISTORY_BYTES).sample(None, &[], bytes);
+        }
         self.overhead.encode(self.running(), out);
         out.family(&SERIES_BUDGET)
             .sample(None, &[], Value::Count(self.config.series as u64));

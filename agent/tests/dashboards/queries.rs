@@ -7,7 +7,11 @@ use super::model::dashboards;
 use super::reference::{OF_TARGETS, series};
 
 /// Panics unless the series exist and have the labels; gives all labels there can be in the result.
-fn check(place: &str, expr: &str, known: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+pub fn check(
+    place: &str,
+    expr: &str,
+    known: &BTreeMap<String, BTreeSet<String>>,
+) -> BTreeSet<String> {
     let names = names(expr);
     assert!(!names.series.is_empty(), "{place}: asks for no series");
     let mut all: BTreeSet<String> = OF_TARGETS.iter().map(|l| (*l).to_owned()).collect();
