@@ -17,7 +17,7 @@ use super::{
     program::Program,
 };
 
-/// What it scrapes: address, labels, and whether the series' own labels win.
+/// What it scrapes, with the labels that its series get unless they have their own.
 pub struct Target {
     pub job: &'static str,
     pub address: String,
