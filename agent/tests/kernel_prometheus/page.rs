@@ -11,12 +11,12 @@ use super::{
 
 const PAGE: &str = "docs/expressions.md";
 /// Set it to anything to have the page written.
-const FIX: &str = "STALLSCOPE_FIX";
+const FIX: &str = "UPDATE_GOLDEN";
 
 const HEAD: &str = "\
 # Every expression
 
-Made from the dashboards and rules by `STALLSCOPE_FIX=1 cargo test --test kernel_prometheus`; do not edit.
+Made from the dashboards and rules by `UPDATE_GOLDEN=1 cargo test --test kernel_prometheus`; do not edit.
 
 What panels, annotations and variables of the dashboards and the rules and alerts ask of Prometheus. The kernel test
 `agent/tests/kernel_prometheus.rs` asks a Prometheus all of it, with the variables put in as Grafana does, while it
