@@ -15,6 +15,9 @@ use super::{load, stop};
 const COUNTS: [usize; 3] = [10, 100, 1000];
 const SCRAPES: usize = 20;
 
+/// What an open page asks for every two seconds.
+const TOP: &str = "/api/v1/top?window=60s";
+
 /// Target for the kernel memory of the maps: on two CPUs, and on as many as 128.
 const MAPS_SMALL: f64 = 16.0;
 const MAPS_LARGE: f64 = 64.0;
@@ -30,6 +33,21 @@ pub fn measure(program: &Path, quick: bool, figures: &mut Figures) -> Result<()>
         at(&agent, &cgroups, count, quick, figures)?;
     }
     Ok(())
+}
+
+/// CPU time of the agent's answers to a path, one by one, in milliseconds; and the last answer.
+fn ask(agent: &Agent, path: &str, idle: f64) -> Result<(Vec<f64>, String)> {
+    let mut costs = Vec::new();
+    let mut text = String::new();
+    for _ in 0..SCRAPES {
+        let (start, before) = (Instant::now(), agent.cpu_ns()?);
+        text = agent.get(path)?;
+        // The last of it happens after the answer has left.
+        stop::sleep(Duration::from_millis(30))?;
+        let cpu = (agent.cpu_ns()? - before) as f64;
+        costs.push((cpu - idle * start.elapsed().as_secs_f64()) / 1e6);
+    }
+    Ok((costs, text))
 }
 
 fn at(
@@ -53,18 +71,12 @@ fn at(
         "a task ran in {count} cgroups, but a scrape shows {seen}"
     );
     let idle = agent.idle_ns_per_second(Duration::from_secs(if quick { 4 } else { 12 }))?;
-    let mut costs = Vec::new();
-    let mut text = String::new();
-    for _ in 0..SCRAPES {
-        let (start, before) = (Instant::now(), agent.cpu_ns()?);
-        text = agent.get("/metrics")?;
-        // The last of it happens after the answer has left.
-        stop::sleep(Duration::from_millis(30))?;
-        let cpu = (agent.cpu_ns()? - before) as f64;
-        costs.push((cpu - idle * start.elapsed().as_secs_f64()) / 1e6);
-    }
+    let (costs, text) = ask(agent, "/metrics", idle)?;
     let name = |figure: &str| format!("{figure}_{count}_cgroups");
     figures.estimate(name("scrape_cpu"), mean_of(&costs), "ms");
+    let (costs, top) = ask(agent, TOP, idle)?;
+    figures.estimate(name("top_cpu"), mean_of(&costs), "ms");
+    figures.number(name("top_size"), top.len() as f64, "bytes");
     figures.number(name("scrape_size"), text.len() as f64, "bytes");
     figures.number(name("scrape_series"), series(&text) as f64, "series");
     figures.number(name("idle_cpu"), idle / 1e9 * 100.0, "% of a CPU");
