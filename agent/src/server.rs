@@ -7,6 +7,7 @@ mod accept;
 mod bind;
 mod connection;
 mod own;
+mod page;
 mod routes;
 mod scrape;
 
