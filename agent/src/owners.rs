@@ -361,6 +361,12 @@ impl Owners {
         self.labels(self.members.get(&id)?.owner?)
     }
 
+    /// The owner of a cgroup; none while its name is waited for.
+    #[must_use]
+    pub fn owner_of(&self, id: CgroupId) -> Option<OwnerIndex> {
+        self.members.get(&id)?.owner
+    }
+
     /// Live cgroups with their paths.
     pub fn cgroups(&self) -> impl Iterator<Item = (CgroupId, &CgroupPath)> {
         self.members

@@ -60,6 +60,16 @@ impl Groups {
     /// # Errors
     /// When nothing is mounted there.
     pub fn read(root: &Root) -> Result<Self, Unread> {
+        let mut groups = Self::find(root)?;
+        groups.walk(root);
+        Ok(groups)
+    }
+
+    /// Finds the hierarchies, and lists no cgroup: for who knows which to ask about.
+    ///
+    /// # Errors
+    /// When nothing is mounted there.
+    pub fn find(root: &Root) -> Result<Self, Unread> {
         let mut hierarchies = BTreeMap::new();
         let unified = |dir: &str| root.exists(&format!("{dir}/cgroup.controllers"));
         let mode = if unified(MOUNT) {
@@ -85,13 +95,11 @@ impl Groups {
                 "it is no cgroup hierarchy: cgroup.controllers (v2) or a directory for the cpu controller (v1) was expected",
             ));
         }
-        let mut groups = Self {
+        Ok(Self {
             mode,
             hierarchies,
             all: Vec::new(),
-        };
-        groups.walk(root);
-        Ok(groups)
+        })
     }
 
     fn walk(&mut self, root: &Root) {
