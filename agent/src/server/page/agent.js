@@ -11,9 +11,14 @@ export function agent(status, top) {
   return [
     top && cost(top),
     h("ul", { class: "probes" }, status.probes.map(probe)),
-    top && unmeasured(top.not_measured),
+    top && unmeasured(top.not_measured.filter(({ what }) => !shown(status).has(what))),
     h("dl", { class: "labels" }, facts(status).map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value)))),
   ];
+}
+
+/** What the probes above say already. */
+function shown(status) {
+  return new Set(status.probes.flatMap(({ probe, hooks }) => [probe, ...(hooks ?? []).map(({ hook }) => `${probe}: ${hook}`)]));
 }
 
 function cost(top) {

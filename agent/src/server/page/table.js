@@ -1,5 +1,6 @@
 // The table of what lost time.
 
+import { lengthOf } from "./address.js";
 import { bar, leading, legend, swatch } from "./bars.js";
 import { CAUSES } from "./causes.js";
 import { h, spoken } from "./dom.js";
@@ -68,17 +69,17 @@ function summary(top, all, found, view) {
       { class: "figures" },
       h("span", null, h("b", null, format.seconds(lost)), " lost"),
       h("span", null, h("b", null, format.seconds(cpu)), " on CPUs"),
-      h("span", { class: "quiet" }, `${what}, ${span(top)}`),
+      h("span", { class: "quiet" }, `${what}, ${span(top, view)}`),
     ),
     lost > 0 && bar(split),
     lost > 0 && legend(split),
   );
 }
 
-function span(top) {
-  const asked = format.length(top.window_seconds);
-  if (top.recorded_seconds >= top.window_seconds - 1) return `${asked} to ${format.clock(top.time)}`;
-  return `${format.length(top.recorded_seconds)} (of ${asked} no more is recorded) to ${format.clock(top.time)}`;
+function span(top, view) {
+  const until = `${format.length(top.recorded_seconds)} to ${format.clock(top.time)}`;
+  const short = lengthOf(view.window) - top.recorded_seconds > 2;
+  return short ? `${until} (of ${format.length(lengthOf(view.window))} no more is recorded)` : until;
 }
 
 function head(column, view) {
