@@ -33,6 +33,13 @@ async function sound(page, where) {
   assert.deepEqual(said, [], where);
 }
 
+/** Folds everything in the detail out, or in. */
+async function folded(page, out) {
+  await page.locator("#detail details").evaluateAll((all, out) => all.forEach((one) => (one.open = out)), out);
+  if (out) await page.locator("#detail .scroll").waitFor();
+  await page.locator("#detail").evaluate((detail) => (detail.scrollTop = 0));
+}
+
 test("at rest it is calm", async () => {
   const page = await visit(all, only(), { width: 1440 });
   await page.locator("#agent .probes").waitFor();
@@ -55,12 +62,12 @@ test("under every load, in every size and light, it can be read and heard", asyn
       await row(page, "checkout").waitFor();
       await sound(page, `list, ${size}, ${light}`);
       await picture(page, `list-${size}-${light}`, { fullPage: size === "wide" });
-      for (const name of ["checkout", "search", "cart"]) {
+      for (const name of size === "wide" && !dark ? ["checkout", "search", "cart"] : ["checkout"]) {
         await row(page, name).getByRole("button").click();
         await until(`${name} is drawn`, async () => (await page.locator("#detail-title .main").textContent()) === name && (await page.locator("#detail .plot svg").count()) === 1 && (await page.locator("#detail .causes > li").count()) > 0);
-        for (const fold of await page.locator("#detail summary").all()) await fold.click();
+        await folded(page, true);
         await sound(page, `${name}, ${size}, ${light}`);
-        for (const fold of await page.locator("#detail summary").all()) await fold.click();
+        await folded(page, false);
         await picture(page, `${name}-${size}-${light}`, { fullPage: size === "phone" });
         await page.keyboard.press("Escape");
       }

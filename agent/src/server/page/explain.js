@@ -18,12 +18,17 @@ export function verdict(report) {
   ];
 }
 
+/** A smaller share than this is folded away, unless it is unusual. */
+const LITTLE = 0.05;
+
 /** The causes, ranked. */
 export function ranking(report) {
+  const matters = ({ unusual, share }, at) => at === 0 || unusual || share >= LITTLE;
+  const lesser = report.causes.filter((one, at) => !matters(one, at));
+  const list = (causes) => h("ol", { class: "causes" }, causes.map((one) => ranked(one, report)));
   return [
-    report.causes.length > 0
-      ? h("ol", { class: "causes" }, report.causes.map((one) => ranked(one, report)))
-      : h("p", { class: "empty" }, "It lost nothing in this window."),
+    report.causes.length > 0 ? list(report.causes.filter(matters)) : h("p", { class: "empty" }, "It lost nothing in this window."),
+    lesser.length > 0 && h("details", { class: "lesser", "data-key": "lesser" }, h("summary", null, `Lesser causes (${lesser.length})`), list(lesser)),
     unmeasured(report.not_measured),
   ];
 }

@@ -19,6 +19,14 @@ export function cpuList(text) {
  * the innermost of the names it is in.
  */
 export function boxes(topology) {
+  if (!drawn.has(topology)) drawn.set(topology, find(topology));
+  return drawn.get(topology);
+}
+
+/** Machines do not change, but are drawn again and again. */
+const drawn = new WeakMap();
+
+function find(topology) {
   const groups = Object.fromEntries(
     topology.levels.map(({ level, groups }) => [level, groups.map(({ id, cpus }) => ({ level, id, cpus: cpuList(cpus) }))]),
   );

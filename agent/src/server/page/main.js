@@ -132,6 +132,7 @@ function open(key, button) {
   opener = button?.dataset.open ?? key;
   drawing.cursor = null;
   choose({ chosen: row.labels }, true);
+  place("detail").scrollTop = 0;
   place("detail-title").focus({ preventScroll: true });
   scrollTo({ top: Math.min(scrollY, place("detail").offsetTop) });
 }
@@ -156,6 +157,7 @@ async function copy(button) {
   if (!done) getSelection().selectAllChildren(button.previousElementSibling);
   const said = done ? "Copied" : document.execCommand("copy") ? "Copied" : "Selected";
   button.textContent = said;
+  button.setAttribute("aria-label", said);
 }
 
 const ACTIONS = {
@@ -185,7 +187,8 @@ document.addEventListener("click", (event) => {
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !event.defaultPrevented && view.chosen) {
+  // In the filter Escape is the browser's: it empties it.
+  if (event.key === "Escape" && view.chosen && !event.target.value) {
     event.preventDefault();
     close();
   } else if (event.target.dataset?.plot) {

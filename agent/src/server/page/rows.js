@@ -125,7 +125,9 @@ export function filtered(all, filter) {
 export function sorted(all, { sort, down }) {
   const sign = down ? -1 : 1;
   const names = new Map(all.map((one) => [one, plain(one.name)]));
-  const byName = (a, b) => names.get(a).localeCompare(names.get(b), undefined, { numeric: true });
+  // What is shown first counts first.
+  const compared = (one, other) => one.localeCompare(other, undefined, { numeric: true });
+  const byName = (a, b) => compared(a.name.main, b.name.main) || compared(names.get(a), names.get(b));
   return [...all].sort((a, b) => {
     if (sort === "name") return sign * byName(a, b);
     const [one, other] = [a[sort], b[sort]];
