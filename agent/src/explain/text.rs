@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{CauseReport, Report};
+use super::{CauseReport, Remedy, Report};
 use crate::api;
 
 /// Three significant digits, and no more decimals than those need.
@@ -17,6 +17,13 @@ pub(super) fn number(value: f64) -> String {
         return text;
     }
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A number of CPUs with its word.
+pub(super) fn cpus(value: f64) -> String {
+    let number = number(value);
+    let word = if number == "1" { "CPU" } else { "CPUs" };
+    format!("{number} {word}")
 }
 
 /// A size in binary units.
@@ -107,10 +114,11 @@ impl Report {
                 ", compared with {windows} windows of this length before"
             ),
         };
+        let mut said = Vec::new();
         for cause in &self.causes {
-            cause.write(&mut out);
+            cause.write(&mut out, &mut said);
         }
-        if self.not_measured.iter().len() > 0 {
+        if !self.not_measured.is_empty() {
             out.push_str("\nNot measured here\n");
             for missing in &self.not_measured {
                 let _ = writeln!(out, "  {}: {}", missing.what, missing.reason);
@@ -121,8 +129,8 @@ impl Report {
 }
 
 impl CauseReport {
-    /// Causes that are neither unusual nor a tenth of all are one line.
-    fn write(&self, out: &mut String) {
+    /// Causes that are neither unusual nor a tenth of all are short, and no remedy is said twice.
+    fn write<'a>(&'a self, out: &mut String, said: &mut Vec<&'a Remedy>) {
         const WORTH_DETAILS: f64 = 0.1;
         let estimate = if self.estimate { "about " } else { "" };
         let usual = match self.baseline {
@@ -146,6 +154,10 @@ impl CauseReport {
         }
         // What is as usual is no reason to change something.
         for remedy in self.remedy.iter().filter(|_| self.unusual) {
+            if said.contains(&remedy) {
+                continue;
+            }
+            said.push(remedy);
             let _ = writeln!(out, "    > {}", remedy.text);
             if let Some(command) = &remedy.command {
                 let _ = writeln!(out, "        {command}");
