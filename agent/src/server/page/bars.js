@@ -4,14 +4,18 @@ import { cause, colour, ordered } from "./causes.js";
 import { percent, seconds } from "./format.js";
 import { h } from "./dom.js";
 
+/** Parts smaller than this would be drawn larger than they are. */
+const SPECK = 0.002;
+
 /** A bar as long as `of` says that its sum is long: a share of 1. */
 export function bar(split, of = 1) {
   const parts = ordered(split);
   const sum = parts.reduce((total, [, value]) => total + value, 0);
+  const visible = parts.filter(([, value]) => value / sum >= SPECK);
   return h(
     "div",
     { class: "bar", role: "img", "aria-label": words(split) },
-    parts.map(([key, value]) =>
+    visible.map(([key, value]) =>
       h("i", {
         class: colour(key),
         style: { width: `${((value / sum) * of * 100).toFixed(3)}%` },

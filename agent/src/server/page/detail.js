@@ -59,7 +59,7 @@ function figures(row, top) {
       { class: "figures" },
       h("span", null, h("b", null, format.seconds(row.lost)), ` lost, ${format.percent(row.share)} of what it wanted`),
       h("span", null, h("b", null, format.cpus(top.recorded_seconds > 0 ? row.cpu / top.recorded_seconds : null)), ` CPUs used${limit}`),
-      format.known(row.threads) && h("span", null, h("b", null, format.count(row.threads)), " threads"),
+      format.known(row.threads) && h("span", null, h("b", null, format.count(row.threads)), row.threads === 1 ? " thread" : " threads"),
       format.known(row.memory) && h("span", null, h("b", null, format.bytes(row.memory)), " of memory"),
     ),
     row.lost > 0 && bar(row.causes),

@@ -111,7 +111,7 @@ function runs(all) {
 function ceiling(value) {
   if (value <= 0.01) return 0.01;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value * 0.999);
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((step) => step * power).find((step) => step >= value * 0.999);
 }
 
 function times({ start, steps, step_seconds: step }) {
