@@ -151,8 +151,11 @@ fn cases() -> Vec<(&'static str, Case)> {
         (Quantity::NodeMigrations, 210.0),
         (Quantity::MigrationDistance, 4200.0),
     ];
+    let mut always = limited(with(&THROTTLED));
+    always.before = vec![always.window.clone(); 10];
     vec![
         ("calm", calm()),
+        ("always", always),
         ("nothing", nothing),
         ("throttled", limited(with(&THROTTLED))),
         ("throttled_pod", on_kubernetes(limited(with(&THROTTLED)))),
@@ -278,7 +281,8 @@ fn one_bad_window_before_is_not_what_is_usual() {
     }
     let report = case.explain();
     assert!(!report.unusual, "{}", report.summary);
-    assert!(report.summary.starts_with("Nothing unusual"));
+    assert!(report.much && report.summary.starts_with("Nothing unusual, but much: "));
+    assert!(!calm().explain().much);
 }
 
 #[test]
