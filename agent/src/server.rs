@@ -8,6 +8,7 @@ mod ask;
 mod bind;
 mod connection;
 mod own;
+mod page;
 mod routes;
 mod scrape;
 

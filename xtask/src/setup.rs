@@ -1,6 +1,7 @@
 //! Set-up: finds what this machine lacks, installs only that, and says what, why and how long.
 
 pub mod apt;
+pub mod browser;
 pub mod compiler;
 mod containerd;
 pub mod foreign;

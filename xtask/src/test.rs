@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test this machine can run, and what it could not and why.
 
 mod containers;
+mod page;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -25,7 +26,7 @@ use containers::Containers;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Only tests whose name contains this.
+    /// Only tests whose name contains this; `page` is the live page in a browser, which no other filter runs.
     filter: Option<String>,
 }
 
@@ -34,13 +35,25 @@ Examples:
   cargo xtask test               everything
   cargo xtask test cgroup        only tests with `cgroup` in their name
   cargo xtask test pods          only those with pods in a container runtime
+  cargo xtask test page          only the live page, in a browser
   sudo -v && cargo xtask test    lets the kernel tests use sudo without asking";
 
 /// Sets up, builds and tests.
 pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     let mut setup = Setup::new(install);
     let bpf = setup.bpf(workspace)?;
-    let promtool = setup.promtool(workspace)?;
+    let filter = args.filter.as_deref();
+    let alone = filter == Some(page::FILTER);
+    let promtool = if alone {
+        Err("no test asks for promtool".to_owned())
+    } else {
+        setup.promtool(workspace)?
+    };
+    let browser = if alone || filter.is_none() {
+        setup.browser(workspace)?
+    } else {
+        Err("the filter is for other tests".to_owned())
+    };
     setup.finish()?;
     let bpf = bpf.context(
         "set-up found nothing missing and yet no BPF compiler; this is a fault of `cargo xtask`",
@@ -48,7 +61,11 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     // First, so that the agent under test carries the objects.
     bpf::build(workspace, &bpf, Arch::host()?)?;
 
-    let filter = args.filter.as_deref();
+    let mut steps = Steps::default();
+    if alone {
+        steps.step("the live page", || page::run(workspace, &browser));
+        return steps.finish();
+    }
     let path = match &promtool {
         Ok(folder) => path_with(folder)?,
         Err(why) => {
@@ -56,7 +73,6 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
             env::var_os("PATH").unwrap_or_default()
         }
     };
-    let mut steps = Steps::default();
     steps.step("tests without privileges", || {
         let mut cargo = workspace.cargo();
         cargo.args([
@@ -74,6 +90,7 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
         counted(cargo.args(filter))
     });
     steps.step("kernel tests", || kernel(workspace, install, filter, &path));
+    steps.step("the live page", || page::run(workspace, &browser));
     steps.finish()
 }
 

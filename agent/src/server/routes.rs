@@ -6,19 +6,20 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::Semaphore;
 
 use super::accept::negotiate;
 use super::ask::Question;
 use super::own::Own;
+use super::page;
 use super::scrape::Scrapes;
 use super::{Handlers, Limits};
 
-/// Every path with what it is for: the index page, the hint on unknown paths and the `path` label all come from here.
+/// Every path with what it is for: the list on the page, the hint on unknown paths and the `path` label all come from here.
 const PATHS: [(&str, &str); 9] = [
-    ("/", "this overview"),
+    ("/", "the live page, for browsers"),
     ("/metrics", "the measurements, for Prometheus"),
     (
         "/api/v1/status",
@@ -62,8 +63,7 @@ pub(super) fn router(handlers: Handlers, limits: Limits, own: Own) -> Router {
         let question = Question::new(answer, &turn);
         get(async move |query| question.ask(query).await)
     };
-    Router::new()
-        .route("/", get(index))
+    page::router(&links())
         .route("/metrics", get(metrics).with_state(scrapes))
         .route(
             "/api/v1/status",
@@ -130,13 +130,9 @@ pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Response {
         .into_response()
 }
 
-async fn index() -> Html<String> {
-    let links = lines(|path, what| format!("<dt><a href=\"{path}\">{path}</a><dd>{what}\n"));
-    let page = include_str!("index.html");
-    Html(
-        page.replace("{version}", env!("CARGO_PKG_VERSION"))
-            .replace("{links}", &links),
-    )
+/// The list of paths for the foot of the page.
+fn links() -> String {
+    lines(|path, what| format!("<dt><a href=\"{path}\">{path}</a><dd>{what}\n"))
 }
 
 async fn not_found(uri: Uri) -> (StatusCode, String) {
@@ -151,13 +147,20 @@ fn lines(line: impl Fn(&str, &str) -> String) -> String {
     PATHS.map(|(path, what)| line(path, what)).concat()
 }
 
+/// The path as a label's value.
+fn counted_as(asked: &str) -> &'static str {
+    let mut paths = PATHS.iter().map(|(path, _)| *path);
+    let known = paths.find(|path| *path == asked);
+    known.unwrap_or(if page::is_file(asked) {
+        page::FILES_PATH
+    } else {
+        "other"
+    })
+}
+
 async fn count(State(own): State<Own>, request: Request, next: Next) -> Response {
     // Clients choose the path, so only those served here may become label values.
-    let path = PATHS
-        .iter()
-        .map(|(path, _)| *path)
-        .find(|path| *path == request.uri().path())
-        .unwrap_or("other");
+    let path = counted_as(request.uri().path());
     let response = next.run(request).await;
     own.requests
         .with_label_values(&[path, response.status().as_str()])

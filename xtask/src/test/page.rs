@@ -1,0 +1,176 @@
+//! The live page in a real browser, against the real agent.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use super::{Count, obstacle};
+use crate::setup::browser::{Browser, TESTS};
+use crate::shell::{self, Privilege};
+use crate::steps::Outcome;
+use crate::workspace::{AGENT_PACKAGE, BPF_PACKAGE, Workspace};
+
+/// The filter that chooses these tests alone.
+pub const FILTER: &str = "page";
+
+/// Builds the agent and runs the tests; skips them where there is no browser, or the agent cannot run.
+pub fn run(workspace: &Workspace, browser: &Result<Browser, String>) -> Result<Outcome> {
+    let browser = match browser {
+        Ok(browser) => browser,
+        Err(why) => return Ok(Outcome::Skipped(why.clone())),
+    };
+    let privilege = Privilege::find();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let btf = Path::new("/sys/kernel/btf/vmlinux").exists();
+    if let Some(why) = obstacle(privilege, &status, btf) {
+        return Ok(Outcome::Skipped(why));
+    }
+    let pictures = workspace.target.join("page");
+    fs::create_dir_all(&pictures)
+        .with_context(|| format!("could not make {}", pictures.display()))?;
+    // sudo passes no environment on.
+    let mut command = privilege.command("env")?;
+    command
+        .args([
+            given("STALLSCOPE_TEST_AGENT", &agent(workspace)?),
+            given("STALLSCOPE_TEST_BROWSER", &browser.program),
+            given("STALLSCOPE_TEST_MODULES", &browser.modules),
+            given("STALLSCOPE_TEST_PICTURES", &pictures),
+        ])
+        .arg(&browser.node)
+        .args(["--test", "--test-concurrency=1", "--test-reporter=spec"])
+        .args(files(&workspace.root.join(TESTS))?)
+        .current_dir(&workspace.root);
+    let mut count = Count::default();
+    let status = shell::lines(&mut command, |line| {
+        println!("{line}");
+        tally(&mut count, line);
+        Ok(())
+    })?;
+    if !status.success() || count.failed > 0 || count.passed == 0 {
+        bail!("{count}; `cargo xtask test {FILTER}` runs these alone");
+    }
+    Ok(Outcome::Passed(count.to_string()))
+}
+
+fn given(name: &str, path: &Path) -> OsString {
+    let mut text = OsString::from(name);
+    text.push("=");
+    text.push(path);
+    text
+}
+
+/// The test files by name; Node.js before 21 knows no patterns.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("could not read {}", folder.display()))?;
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().ends_with(".test.mjs"))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+/// Adds what a line such as `ℹ pass 12` reports.
+fn tally(count: &mut Count, line: &str) {
+    let Some((word, number)) = line
+        .strip_prefix("ℹ ")
+        .and_then(|rest| rest.split_once(' '))
+    else {
+        return;
+    };
+    let Ok(number) = number.parse::<u64>() else {
+        return;
+    };
+    match word {
+        "pass" => count.passed += number,
+        "fail" | "cancelled" => count.failed += number,
+        "skipped" => count.ignored += number,
+        _ => {}
+    }
+}
+
+/// The agent as the other tests have built it: for its package alone Cargo would choose other features, and build all
+/// anew.
+fn agent(workspace: &Workspace) -> Result<PathBuf> {
+    let mut build = workspace.cargo();
+    build
+        .args(["test", "--workspace", "--exclude", BPF_PACKAGE])
+        .args(["--test", "page", "--no-run"])
+        .args(["--message-format", "json-render-diagnostics"])
+        .stderr(Stdio::inherit());
+    let messages = build
+        .output()
+        .with_context(|| format!("could not start `{}`", shell::line(&build)))?;
+    if !messages.status.success() {
+        bail!("the agent did not build");
+    }
+    binary(&String::from_utf8_lossy(&messages.stdout))
+        .context("Cargo built the agent's tests but named no agent; is its message format another?")
+}
+
+/// The agent's program in Cargo's JSON messages.
+fn binary(messages: &str) -> Option<PathBuf> {
+    #[derive(Deserialize)]
+    struct Message {
+        executable: Option<PathBuf>,
+        target: Option<Target>,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        kind: Vec<String>,
+        name: String,
+    }
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Message>(line).ok())
+        .filter(|message| {
+            message.target.as_ref().is_some_and(|target| {
+                target.name == AGENT_PACKAGE && target.kind.iter().any(|kind| kind == "bin")
+            })
+        })
+        .find_map(|message| message.executable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Count, binary, tally};
+    use std::path::PathBuf;
+
+    #[test]
+    fn the_sums_of_a_run_are_read() {
+        let mut count = Count::default();
+        for line in [
+            "✔ pass 3 (1.5ms)",
+            "ℹ tests 16",
+            "ℹ pass 12",
+            "ℹ fail 1",
+            "ℹ cancelled 1",
+            "ℹ skipped 2",
+            "ℹ duration_ms 1.5",
+        ] {
+            tally(&mut count, line);
+        }
+        assert_eq!(count.to_string(), "12 passed, 2 failed, 2 ignored");
+    }
+
+    #[test]
+    fn the_agent_is_found_among_what_cargo_built() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"page"},"executable":"/t/page-1"}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"stallscope"},"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"stallscope"},"executable":"/t/stallscope"}"#,
+            "\nnoise\n"
+        );
+        assert_eq!(binary(messages), Some(PathBuf::from("/t/stallscope")));
+        assert_eq!(binary("{}"), None);
+    }
+}
