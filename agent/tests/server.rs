@@ -17,7 +17,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::{Client, LONG, Server, handlers};
+use client::{Client, LONG, Server, answers, handlers};
+use serde_json::json;
+use stallscope::api::Refusal;
 use stallscope::exposition::lint_all;
 use stallscope::server::{Handlers, Limits, METRICS, bind, serve};
 
@@ -74,7 +76,17 @@ async fn every_path_on_the_overview_is_served() {
         .collect();
     assert_eq!(
         links,
-        ["/", "/metrics", "/api/v1/status", "/healthz", "/readyz"]
+        [
+            "/",
+            "/metrics",
+            "/api/v1/status",
+            "/api/v1/topology",
+            "/api/v1/top",
+            "/api/v1/timeline",
+            "/api/v1/explain",
+            "/healthz",
+            "/readyz"
+        ]
     );
     for link in &links {
         assert_eq!(client.get(link).await.status, 200, "{link}");
@@ -149,6 +161,43 @@ async fn readiness_has_a_reason() {
     assert_eq!(client.get("/healthz").await.status, 200);
     *ready.lock().unwrap() = Ok(());
     assert_eq!(client.get("/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn questions_that_cannot_be_answered_say_why_as_json() {
+    let handlers = Handlers {
+        answers: answers(|request| match &request.labels[..] {
+            [(name, value)] if name == "cgroup" && value == "/a b&c" => Ok(json!({"is": "it"})),
+            [] => Err(Refusal::bad("nothing is chosen")),
+            _ => Err(Refusal::missing("no <b>such</b> \"thing\"")),
+        }),
+        ..handlers(|_| Ok(Bytes::new()))
+    };
+    let server = Server::start(Limits::default(), handlers);
+    let mut client = Client::connect(&server).await;
+    for (query, status, body) in [
+        ("?cgroup=%2Fa+b%26c", 200, json!({"is": "it"})),
+        ("", 400, json!({"error": "nothing is chosen"})),
+        ("?pod=x", 404, json!({"error": "no <b>such</b> \"thing\""})),
+        (
+            "?at=1&at=2",
+            400,
+            json!({"error": "`at` is given twice: give it once"}),
+        ),
+        (
+            "?%ff=%fe&=&&=",
+            400,
+            json!({"error": "`` is given twice: give it once"}),
+        ),
+    ] {
+        for path in ["top", "timeline", "explain"] {
+            let answer = client.get(&format!("/api/v1/{path}{query}")).await;
+            assert_eq!(answer.status, status, "{path}{query}: {}", answer.body);
+            assert_eq!(answer.header("content-type"), Some("application/json"));
+            let found: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+            assert_eq!(found, body, "{path}{query}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use stallscope::api::{Refusal, Request};
 use stallscope::exposition::{Encoder, Format};
-use stallscope::server::{Handlers, Limits, bind, serve_within};
+use stallscope::server::{self, Answers, Handlers, Limits, bind, serve_within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
@@ -73,7 +74,19 @@ pub fn handlers(
         ready: Arc::new(|| Ok(())),
         status: Arc::new(|| serde_json::json!({"version": "test"})),
         topology: serde_json::json!({"levels": []}),
-        answers: stallscope::server::Answers::default(),
+        answers: answers(|_| Ok(serde_json::json!({}))),
+    }
+}
+
+/// The same answer to whatever is asked of the history.
+pub fn answers(
+    answer: impl Fn(&Request) -> Result<serde_json::Value, Refusal> + Send + Sync + 'static,
+) -> Answers {
+    let answer: server::Answer = Arc::new(answer);
+    Answers {
+        top: Arc::clone(&answer),
+        timeline: Arc::clone(&answer),
+        explain: answer,
     }
 }
 
