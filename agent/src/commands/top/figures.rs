@@ -1,0 +1,100 @@
+//! What is reckoned from the figures of a container.
+
+use crate::api::Container;
+
+/// Remote page faults of all that placed or mapped a page; none where they are not counted, or there were none.
+pub(super) fn remote_share(container: &Container) -> Option<f64> {
+    let all = container.faults.filter(|all| *all > 0)?;
+    Some(container.remote_faults? as f64 / all as f64)
+}
+
+/// Causes with their seconds, the biggest first.
+pub(super) fn causes_by_size(container: &Container) -> Vec<(&str, f64)> {
+    let causes = container.causes.iter();
+    let mut causes: Vec<_> = causes.map(|(cause, s)| (cause.as_str(), *s)).collect();
+    causes.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(b.0)));
+    causes
+}
+
+/// Cuts a bar of `width` cells into the parts of a container, by cause in the order of the metrics.
+///
+/// The bar is as long as `most` is lost at most. Whoever lost anything has a cell.
+pub(super) fn split(container: &Container, most: f64, width: usize) -> Vec<(&str, usize)> {
+    let known = super::sort::causes().filter_map(|cause| container.causes.get_key_value(cause));
+    let unknown = container
+        .causes
+        .iter()
+        .filter(|(cause, _)| !super::sort::causes().any(|known| known == cause.as_str()));
+    let lost: f64 = container.causes.values().sum();
+    if lost <= 0.0 || most <= 0.0 {
+        return Vec::new();
+    }
+    let cells = ((lost / most * width as f64).round() as usize).clamp(1, width.max(1));
+    let (mut sum, mut drawn) = (0.0, 0);
+    let mut parts = Vec::new();
+    for (cause, seconds) in known.chain(unknown) {
+        sum += seconds;
+        let end = ((sum / lost * cells as f64).round() as usize).clamp(drawn, cells);
+        parts.push((cause.as_str(), end - drawn));
+        drawn = end;
+    }
+    parts.retain(|(_, cells)| *cells > 0);
+    parts
+}
+
+/// Means of at most `width` stretches of a series; none where nothing of a stretch is known.
+pub(super) fn stretches(series: &[Option<f64>], width: usize) -> Vec<Option<f64>> {
+    let length = series.len().div_ceil(width.max(1)).max(1);
+    let mean = |part: &[Option<f64>]| {
+        let known: Vec<f64> = part.iter().copied().flatten().collect();
+        (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
+    };
+    series.chunks(length).map(mean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::top::fixture;
+
+    fn container(causes: &[(&str, f64)]) -> Container {
+        let mut container = fixture::busy().containers.swap_remove(0);
+        let owned = |(cause, seconds): &(&str, f64)| ((*cause).to_owned(), *seconds);
+        container.causes = causes.iter().map(owned).collect();
+        container
+    }
+
+    #[test]
+    fn a_bar_is_as_long_as_its_part_of_the_most_and_cut_by_cause() {
+        let half = container(&[("throttled", 3.0), ("own", 1.0), ("new_cause", 1.0)]);
+        let parts = split(&half, 10.0, 20);
+        assert_eq!(parts, [("own", 2), ("throttled", 6), ("new_cause", 2)]);
+        let all = split(&half, 5.0, 7);
+        assert_eq!(all.iter().map(|part| part.1).sum::<usize>(), 7);
+        assert_eq!(split(&container(&[("own", 1e-9)]), 10.0, 20), [("own", 1)]);
+        assert_eq!(split(&container(&[]), 10.0, 20), []);
+        assert_eq!(split(&half, 10.0, 0).len(), 1);
+        let strange = container(&[("own", f64::MAX), ("host", f64::MAX), ("idle", -1.0)]);
+        let _ = split(&strange, 1.0, 10);
+    }
+
+    #[test]
+    fn a_share_of_nothing_is_none() {
+        let mut container = container(&[]);
+        (container.faults, container.remote_faults) = (Some(200), Some(3));
+        assert_eq!(remote_share(&container), Some(0.015));
+        container.faults = Some(0);
+        assert_eq!(remote_share(&container), None);
+        container.faults = None;
+        assert_eq!(remote_share(&container), None);
+    }
+
+    #[test]
+    fn stretches_keep_what_is_unknown_apart_from_zero() {
+        let series = [None, None, Some(0.0), None, Some(1.0), Some(3.0), Some(4.0)];
+        assert_eq!(stretches(&series, 4), [None, Some(0.0), Some(2.0), Some(4.0)]);
+        assert_eq!(stretches(&series, 100).len(), series.len());
+        assert_eq!(stretches(&series, 0).len(), 1);
+        assert_eq!(stretches(&[], 10), []);
+    }
+}
