@@ -49,7 +49,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "WHAT", default_value = "lost", value_parser = Sort::parse)]
     sort: Sort,
     /// Show only those whose names contain this, in whichever case
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     filter: String,
     /// How often to ask
     #[arg(long, value_name = "LENGTH", default_value = "2s", value_parser = interval)]
@@ -102,8 +107,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Whether somebody sits at a terminal that knows where its cursor is.
 fn can_draw() -> bool {
-    let terminal = std::env::var_os("TERM").is_some_and(|name| name != "dumb" && !name.is_empty());
-    terminal && io::stdin().is_terminal() && io::stdout().is_terminal()
+    let dumb = std::env::var_os("TERM").is_some_and(|name| name == "dumb");
+    !dumb && io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
 fn print(mut top: Top, args: &Args) -> anyhow::Result<()> {

@@ -297,3 +297,6 @@ fn moved(line: usize, code: KeyCode) -> Option<usize> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

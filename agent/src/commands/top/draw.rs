@@ -80,13 +80,20 @@ fn state(app: &App, now: Instant) -> Line<'static> {
     };
     let sum = |of: fn(&crate::api::Container) -> f64| top.containers.iter().map(of).sum();
     let (lost, cpu): (f64, f64) = (sum(|c| c.lost_seconds), sum(|c| c.cpu_seconds));
-    let mut text = format!("lost {}, on CPUs {}", seconds(lost), seconds(cpu));
+    let (agent, memory) = (
+        seconds(top.agent.cpu_seconds),
+        bytes(top.agent.resident_bytes),
+    );
+    let mut text = format!(
+        "lost {}, on CPUs {}; the agent {agent}, {memory}",
+        seconds(lost),
+        seconds(cpu)
+    );
     for daemon in top.daemons.iter().filter(|daemon| daemon.cpu_seconds > 0.0) {
         let name = safe(&format!("{}{}", daemon.daemon, daemon.node));
-        text += &format!(", {name} {}", seconds(daemon.cpu_seconds));
+        text += &format!("; {name} {}", seconds(daemon.cpu_seconds));
     }
-    let (agent, memory) = (seconds(top.agent.cpu_seconds), bytes(top.agent.resident_bytes));
-    Line::raw(format!("{text}; the agent {agent}, {memory}"))
+    Line::raw(text)
 }
 
 fn keys(app: &App) -> Line<'static> {

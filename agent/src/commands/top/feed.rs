@@ -81,7 +81,11 @@ pub(super) fn top(agent: &str, window: &str) -> anyhow::Result<Top> {
 
 fn detail_of(agent: &str, window: &str, labels: &Labels) -> anyhow::Result<(Timeline, Report)> {
     let mut query = vec![("window", window)];
-    query.extend(labels.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    query.extend(
+        labels
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str())),
+    );
     let timeline = get(agent, &client::path("/api/v1/timeline", &query))?;
     let report = get(agent, &client::path("/api/v1/explain", &query))?;
     Ok((timeline, report))

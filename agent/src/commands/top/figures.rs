@@ -92,7 +92,10 @@ mod tests {
     #[test]
     fn stretches_keep_what_is_unknown_apart_from_zero() {
         let series = [None, None, Some(0.0), None, Some(1.0), Some(3.0), Some(4.0)];
-        assert_eq!(stretches(&series, 4), [None, Some(0.0), Some(2.0), Some(4.0)]);
+        assert_eq!(
+            stretches(&series, 4),
+            [None, Some(0.0), Some(2.0), Some(4.0)]
+        );
         assert_eq!(stretches(&series, 100).len(), series.len());
         assert_eq!(stretches(&series, 0).len(), 1);
         assert_eq!(stretches(&[], 10), []);

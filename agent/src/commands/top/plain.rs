@@ -11,7 +11,15 @@ use super::{
 use crate::api::{self, Container};
 
 const HEADER: [&str; 9] = [
-    "LOST_S", "CPU_S", "CPU_LIMIT", "THREADS", "MIGRATIONS", "FAULTS", "REMOTE_%", "CAUSES", "NAME",
+    "LOST_S",
+    "CPU_S",
+    "CPU_LIMIT",
+    "THREADS",
+    "MIGRATIONS",
+    "FAULTS",
+    "REMOTE_%",
+    "CAUSES",
+    "NAME",
 ];
 
 /// Columns that hold text.
@@ -51,7 +59,9 @@ fn cells(container: &Container) -> [String; HEADER.len()] {
     [
         format!("{:.3}", container.lost_seconds),
         format!("{:.3}", container.cpu_seconds),
-        container.cpu_limit.map_or("-".to_owned(), |limit| format!("{limit:.2}")),
+        container
+            .cpu_limit
+            .map_or("-".to_owned(), |limit| format!("{limit:.2}")),
         count(container.threads),
         count(container.migrations),
         count(container.faults),

@@ -81,8 +81,7 @@ pub(super) fn run(app: App, interval: Duration) -> anyhow::Result<ExitCode> {
 }
 
 fn watch_signals(sender: Sender<News>) -> anyhow::Result<()> {
-    let mut signals =
-        Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot wait for signals")?;
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot wait for signals")?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
             if sender.send(News::Signal(signal)).is_err() {
@@ -133,7 +132,10 @@ impl Session {
                 .draw(|frame| draw::screen(frame, &mut self.app, Instant::now()))
                 .context("cannot draw on this terminal")?;
             let wait = match self.asked {
-                None => self.due.saturating_duration_since(Instant::now()).min(STILL),
+                None => self
+                    .due
+                    .saturating_duration_since(Instant::now())
+                    .min(STILL),
                 Some(_) => STILL,
             };
             match self.news.recv_timeout(wait) {

@@ -115,7 +115,14 @@ mod tests {
         assert_eq!(Sort::parse("cpu"), Ok(Sort::Cpu));
         assert_eq!(Sort::parse("throttled"), Ok(Sort::Cause("throttled")));
         let error = Sort::parse("Lost").expect_err("refused");
-        for known in ["lost", "cpu", "migrations", "remote", "own", "direct_reclaim"] {
+        for known in [
+            "lost",
+            "cpu",
+            "migrations",
+            "remote",
+            "own",
+            "direct_reclaim",
+        ] {
             assert!(error.contains(known), "{error}");
         }
     }
@@ -155,7 +162,10 @@ mod tests {
         assert_eq!(seen[..4], ["lost", "cpu", "migrations", "remote"]);
         assert!(seen.contains(&"throttled"), "{seen:?}");
         assert!(!seen.contains(&"kcompactd"), "{seen:?}");
-        assert_eq!(Sort::Lost.next(Some(&top), false).name(), seen[seen.len() - 1]);
+        assert_eq!(
+            Sort::Lost.next(Some(&top), false).name(),
+            seen[seen.len() - 1]
+        );
         assert_eq!(Sort::Lost.next(None, false), Sort::Remote);
         assert_eq!(Sort::Cause("idle").next(None, true), Sort::Lost);
     }

@@ -73,8 +73,16 @@ fn figures(container: Option<&Container>) -> String {
         format!("lost {}", seconds(container.lost_seconds)),
         format!("on CPUs {}", seconds(container.cpu_seconds)),
     ];
-    parts.extend(container.cpu_limit.map(|limit| format!("limit {} CPUs", cpus(limit))));
-    parts.extend(container.threads.map(|threads| format!("{threads} threads")));
+    parts.extend(
+        container
+            .cpu_limit
+            .map(|limit| format!("limit {} CPUs", cpus(limit))),
+    );
+    parts.extend(
+        container
+            .threads
+            .map(|threads| format!("{threads} threads")),
+    );
     parts.extend(container.migrations.map(|moves| {
         let between = container.migrations_between_nodes;
         let between = between.map_or(String::new(), |n| format!(", {n} to another node"));
@@ -82,17 +90,27 @@ fn figures(container: Option<&Container>) -> String {
     }));
     parts.extend(container.faults.map(|faults| {
         let remote = remote_share(container);
-        let remote = remote.map_or(String::new(), |share| format!(", {} remote", percent(share)));
+        let remote = remote.map_or(String::new(), |share| {
+            format!(", {} remote", percent(share))
+        });
         format!("{faults} page faults{remote}")
     }));
     if container.cpu_by_node.len() > 1 {
         let nodes = container.cpu_by_node.iter();
         let nodes = nodes.map(|(node, s)| format!("{} {}", safe(node), seconds(*s)));
-        parts.push(format!("CPU by node {}", nodes.collect::<Vec<_>>().join(" ")));
+        parts.push(format!(
+            "CPU by node {}",
+            nodes.collect::<Vec<_>>().join(" ")
+        ));
     }
     if let Some(nodes) = &container.memory_by_node {
-        let nodes = nodes.iter().map(|(node, size)| format!("{} {}", safe(node), bytes(*size)));
-        parts.push(format!("memory by node {}", nodes.collect::<Vec<_>>().join(" ")));
+        let nodes = nodes
+            .iter()
+            .map(|(node, size)| format!("{} {}", safe(node), bytes(*size)));
+        parts.push(format!(
+            "memory by node {}",
+            nodes.collect::<Vec<_>>().join(" ")
+        ));
     }
     parts.join(" · ")
 }
@@ -123,7 +141,9 @@ fn series(timeline: &Timeline) -> Vec<Series<'_>> {
 
 /// What is highest of all: one scale for all of them.
 fn most(series: &[Series]) -> f64 {
-    let values = series.iter().flat_map(|each| each.values.iter().copied().flatten());
+    let values = series
+        .iter()
+        .flat_map(|each| each.values.iter().copied().flatten());
     values.fold(0.0, f64::max)
 }
 
@@ -151,7 +171,9 @@ fn graph(frame: &mut Frame, series: &Series, most: f64, row: Rect, colour: bool)
 }
 
 fn axis_line(timeline: &Timeline, most: f64, width: u16) -> Line<'static> {
-    let stretch = timeline.steps.div_ceil(usize::from(width.saturating_sub(LABEL + 1)).max(1));
+    let stretch = timeline
+        .steps
+        .div_ceil(usize::from(width.saturating_sub(LABEL + 1)).max(1));
     let length = timeline.steps as f64 * timeline.step_seconds;
     let text = format!(
         "{:LABEL$} last {length:.0} s, {} a cell, up to {} a second, · not recorded",
@@ -168,7 +190,11 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     let line = |line: &str| {
         let line = safe(line);
         let indent = " ".repeat(line.len() - line.trim_start_matches([' ', '-', '>']).len());
-        let indent = if indent.len() * 2 > width { "" } else { &indent };
+        let indent = if indent.len() * 2 > width {
+            ""
+        } else {
+            &indent
+        };
         let options = textwrap::Options::new(width.max(1)).subsequent_indent(indent);
         let lines = textwrap::wrap(&line, options).into_iter();
         lines.map(std::borrow::Cow::into_owned).collect::<Vec<_>>()

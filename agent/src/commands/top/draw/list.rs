@@ -14,7 +14,7 @@ use crate::{
     commands::top::{
         app::App,
         figures::{causes_by_size, remote_share, split},
-        sort::Sort,
+        sort::{Sort, causes},
         text::{clip, count, cpus, percent, safe, seconds},
     },
 };
@@ -36,10 +36,14 @@ enum Column {
 use Column::{Causes, Cpu, Limit, Lost, Moves, Name, Remote, Split, Threads};
 
 /// As they stand.
-const ORDER: [Column; 9] = [Name, Lost, Cpu, Split, Causes, Limit, Threads, Moves, Remote];
+const ORDER: [Column; 9] = [
+    Name, Lost, Cpu, Split, Causes, Limit, Threads, Moves, Remote,
+];
 
 /// As they are given room: the last goes first.
-const IMPORTANCE: [Column; 9] = [Name, Lost, Split, Causes, Cpu, Limit, Threads, Moves, Remote];
+const IMPORTANCE: [Column; 9] = [
+    Name, Lost, Split, Causes, Cpu, Limit, Threads, Moves, Remote,
+];
 
 impl Column {
     const fn title(self) -> &'static str {
@@ -151,8 +155,16 @@ pub(super) fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
         .collect();
     let header = columns.iter().map(|(column, _)| {
         let sorted = *column == Column::of(app.choice.sort);
-        let title = if sorted && *column == Causes { app.choice.sort.name() } else { column.title() };
-        let modifier = if sorted { Modifier::UNDERLINED } else { Modifier::empty() };
+        let title = if sorted && *column == Causes {
+            app.choice.sort.name()
+        } else {
+            column.title()
+        };
+        let modifier = if sorted {
+            Modifier::UNDERLINED
+        } else {
+            Modifier::empty()
+        };
         Cell::from(Line::styled(title, modifier).alignment(column.alignment()))
     });
     let header = Row::new(header).style(Style::new().add_modifier(Modifier::BOLD));
@@ -200,7 +212,7 @@ fn cell(
             let parts = split(container, most, width).into_iter();
             Line::from_iter(parts.map(|(cause, cells)| look(cause).cells(cells, app.colour)))
         }
-        Causes => causes(container, width, app),
+        Causes => biggest(container, width, app),
         Limit => known(container.cpu_limit.map(cpus)),
         Threads => known(container.threads.map(count)),
         Moves => known(container.migrations.map(count)),
@@ -216,7 +228,7 @@ fn cell(
 }
 
 /// As many of the causes as fit, the one sorted by first and then the biggest.
-fn causes(container: &Container, width: usize, app: &App) -> Line<'static> {
+fn biggest(container: &Container, width: usize, app: &App) -> Line<'static> {
     let mut causes = causes_by_size(container);
     if let Sort::Cause(first) = app.choice.sort {
         // Stable: the others stay in their order.
@@ -235,12 +247,20 @@ fn causes(container: &Container, width: usize, app: &App) -> Line<'static> {
     line
 }
 
-/// What the colours, or letters, of the bars on the list stand for.
+/// What the colours, or letters, of the bars on the list stand for; what most is lost to comes first.
 fn legend(app: &App) -> Line<'static> {
     let shown = app.shown();
-    let there = |cause: &&str| shown.iter().any(|c| c.causes.contains_key(*cause));
+    let lost = |cause: &str| {
+        shown
+            .iter()
+            .filter_map(|c| c.causes.get(cause))
+            .sum::<f64>()
+    };
+    let mut causes: Vec<_> = causes().map(|cause| (cause, lost(cause))).collect();
+    causes.retain(|(_, lost)| *lost > 0.0);
+    causes.sort_by(|a, b| b.1.total_cmp(&a.1));
     let mut line = Line::default();
-    for cause in crate::commands::top::sort::causes().filter(there) {
+    for (cause, _) in causes {
         line.push_span(look(cause).cells(1, app.colour));
         line.push_span(format!(" {cause}  "));
     }
@@ -261,7 +281,10 @@ mod tests {
     #[test]
     fn columns_leave_in_the_order_of_their_importance() {
         assert_eq!(names(120, Sort::Lost), ORDER);
-        assert_eq!(names(80, Sort::Lost), [Name, Lost, Cpu, Split, Causes, Limit]);
+        assert_eq!(
+            names(80, Sort::Lost),
+            [Name, Lost, Cpu, Split, Causes, Limit]
+        );
         assert_eq!(names(60, Sort::Lost), [Name, Lost, Split, Causes]);
         assert_eq!(names(40, Sort::Lost), [Name, Lost, Split]);
         assert_eq!(names(24, Sort::Lost), [Name, Lost]);
