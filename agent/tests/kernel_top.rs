@@ -104,7 +104,7 @@ fn whoever_a_quota_holds_up_is_first_and_is_explained() {
     session.sees(&group.label);
     session.keys("\r");
     session.sees("Its CPU quota was used up");
-    session.sees("cell, up to");
+    session.sees("a second");
     let bars = |screen: &vt100::Screen| {
         let text = screen.contents();
         let line = text.lines().find(|line| line.starts_with("throttled "));

@@ -253,8 +253,8 @@ fn a_session_from_the_list_to_one_container_and_back() {
 #[test]
 fn names_cannot_touch_the_terminal() {
     let agent = Agent::start("127.0.0.1:0");
-    let mut session = Session::start(&mut top(&agent.address, &["--filter", "evil"]), SIZE);
-    session.sees("�evil�[2J���name");
+    let mut session = Session::start(&mut top(&agent.address, &["--filter", "evil"]), (24, 140));
+    session.sees("/user.slice/?evil?[2J???name");
     session.keys("\x03");
     assert_eq!(session.end().0.code(), Some(0));
 }
@@ -308,6 +308,7 @@ fn colours_are_left_out_where_they_are_not_wanted() {
     let agent = Agent::start("127.0.0.1:0");
     let coloured = |screen: &vt100::Screen| {
         let (lines, columns) = screen.size();
+        let (lines, columns) = (lines.get(), columns.get());
         (0..lines)
             .flat_map(|line| (0..columns).map(move |column| (line, column)))
             .filter_map(|(line, column)| screen.cell(line, column))

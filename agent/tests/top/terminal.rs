@@ -5,6 +5,7 @@ use std::{
     ffi::OsStr,
     fs::{File, OpenOptions},
     io::{ErrorKind, Read as _, Write as _},
+    num::NonZeroU16,
     os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
     process::{Child, Command, ExitStatus},
     thread::sleep,
@@ -76,7 +77,7 @@ impl Session {
             child,
             ours: ours.into(),
             theirs: Some(theirs),
-            screen: vt100::Parser::new(lines, columns, 0),
+            screen: vt100::Parser::new(size_of(lines), size_of(columns), 0),
             settings,
         }
     }
@@ -186,6 +187,10 @@ impl Drop for Session {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn size_of(cells: u16) -> NonZeroU16 {
+    NonZeroU16::new(cells).expect("a terminal has a size")
 }
 
 /// How the terminal treats what is typed and written.

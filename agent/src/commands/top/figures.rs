@@ -1,6 +1,15 @@
 //! What is reckoned from the figures of a container.
 
-use crate::api::Container;
+use super::text::safe;
+use crate::api::{self, Container};
+
+/// What it is called, and whether it is there still.
+pub(super) fn name(container: &Container) -> String {
+    let cgroup = container.labels.get("cgroup").map_or("", String::as_str);
+    // Sums such as (other) are nowhere, and so never gone.
+    let gone = !container.live && !cgroup.starts_with('(');
+    safe(&api::name(&container.labels)) + if gone { " (gone)" } else { "" }
+}
 
 /// Remote page faults of all that placed or mapped a page; none where they are not counted, or there were none.
 pub(super) fn remote_share(container: &Container) -> Option<f64> {
@@ -42,14 +51,15 @@ pub(super) fn split(container: &Container, most: f64, width: usize) -> Vec<(&str
     parts
 }
 
-/// Means of at most `width` stretches of a series; none where nothing of a stretch is known.
+/// A series in `width` stretches, each the mean of what is known of it; none where nothing is.
 pub(super) fn stretches(series: &[Option<f64>], width: usize) -> Vec<Option<f64>> {
-    let length = series.len().div_ceil(width.max(1)).max(1);
-    let mean = |part: &[Option<f64>]| {
-        let known: Vec<f64> = part.iter().copied().flatten().collect();
+    let length = series.len();
+    let mean = |cell: usize| {
+        let (from, to) = (cell * length / width, ((cell + 1) * length).div_ceil(width));
+        let known: Vec<f64> = series[from..to].iter().copied().flatten().collect();
         (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
     };
-    series.chunks(length).map(mean).collect()
+    (0..width).map(mean).collect()
 }
 
 #[cfg(test)]
@@ -79,6 +89,14 @@ mod tests {
     }
 
     #[test]
+    fn only_what_was_somewhere_is_gone() {
+        let names: Vec<_> = fixture::busy().containers.iter().map(name).collect();
+        assert_eq!(names[0], "shop/cart-0 server");
+        assert!(names[5].ends_with(".scope (gone)"), "{}", names[5]);
+        assert_eq!(names[6], "(removed)");
+    }
+
+    #[test]
     fn a_share_of_nothing_is_none() {
         let mut container = container(&[]);
         (container.faults, container.remote_faults) = (Some(200), Some(3));
@@ -91,13 +109,12 @@ mod tests {
 
     #[test]
     fn stretches_keep_what_is_unknown_apart_from_zero() {
-        let series = [None, None, Some(0.0), None, Some(1.0), Some(3.0), Some(4.0)];
-        assert_eq!(
-            stretches(&series, 4),
-            [None, Some(0.0), Some(2.0), Some(4.0)]
-        );
-        assert_eq!(stretches(&series, 100).len(), series.len());
-        assert_eq!(stretches(&series, 0).len(), 1);
-        assert_eq!(stretches(&[], 10), []);
+        let series = [None, None, Some(0.0), None, Some(1.0), Some(3.0)];
+        assert_eq!(stretches(&series, 3), [None, Some(0.0), Some(2.0)]);
+        assert_eq!(stretches(&series, 6), series);
+        let wide = [None, None, Some(1.0), Some(1.0), Some(3.0), Some(3.0)];
+        assert_eq!(stretches(&[None, Some(1.0), Some(3.0)], 6), wide);
+        assert_eq!(stretches(&series, 0), []);
+        assert_eq!(stretches(&[], 2), [None, None]);
     }
 }

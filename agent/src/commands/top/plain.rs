@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{
-    figures::{causes_by_size, remote_share},
+    figures::{causes_by_size, name, remote_share},
     text::safe,
 };
-use crate::api::{self, Container};
+use crate::api::Container;
 
 const HEADER: [&str; 9] = [
     "LOST_S",
@@ -55,7 +55,6 @@ pub(super) fn table(containers: &[Container]) -> String {
 fn cells(container: &Container) -> [String; HEADER.len()] {
     let count = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
     let share = remote_share(container).map(|share| share * 100.0);
-    let gone = if container.live { "" } else { " (gone)" };
     [
         format!("{:.3}", container.lost_seconds),
         format!("{:.3}", container.cpu_seconds),
@@ -67,7 +66,7 @@ fn cells(container: &Container) -> [String; HEADER.len()] {
         count(container.faults),
         share.map_or("-".to_owned(), |share| format!("{share:.1}")),
         causes(container),
-        safe(&api::name(&container.labels)) + gone,
+        name(container),
     ]
 }
 

@@ -2,10 +2,10 @@
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-/// Others' text made harmless: what would move a terminal's cursor, or takes no place of its own, is replaced.
+/// Others' text made harmless: what would move a terminal's cursor, or takes no place of its own, becomes `?`.
 pub(super) fn safe(text: &str) -> String {
     let harmless = |c: char| match c.width() {
-        None | Some(0) => char::REPLACEMENT_CHARACTER,
+        None | Some(0) => '?',
         Some(_) => c,
     };
     text.chars().map(harmless).collect()
@@ -101,7 +101,7 @@ mod tests {
     fn nothing_that_moves_a_cursor_gets_through() {
         let hostile = "a\x1b[2Jb\rc\nd\te\u{9b}f\u{202e}g\u{200b}h\u{feff}i\u{7f}j\0";
         let safe = safe(hostile);
-        assert_eq!(safe, "a�[2Jb�c�d�e�f�g�h�i�j�");
+        assert_eq!(safe, "a?[2Jb?c?d?e?f?g?h?i?j?");
         assert_eq!(super::safe("größe 漢字 🦀"), "größe 漢字 🦀");
     }
 
@@ -109,7 +109,7 @@ mod tests {
     fn names_keep_both_ends_and_their_width() {
         assert_eq!(clip("shop/cart-0 server", 18), "shop/cart-0 server");
         assert_eq!(clip("shop/cart-0 server", 9), "shop…rver");
-        assert_eq!(clip("漢字漢字漢字", 8), "漢字…漢");
+        assert_eq!(clip("漢字漢字漢字", 8), "漢字…字");
         assert_eq!(clip("abc", 1), "…");
         assert_eq!(clip("abc", 0), "");
         for width in 0..20 {

@@ -5,7 +5,7 @@ use ratatui::{
     layout::{Constraint, Layout, Rect},
     style::{Modifier, Style},
     text::{Line, Text},
-    widgets::{Paragraph, Sparkline, Wrap},
+    widgets::Sparkline,
 };
 
 use super::palette::look;
@@ -25,9 +25,9 @@ const LABEL: u16 = 24;
 pub(super) fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     let Some(detail) = &app.detail else { return };
     let figures = figures(app.looked_at());
-    let figures = Paragraph::new(figures).wrap(Wrap { trim: true });
-    // Two lines on all but the narrowest terminals.
-    let head = 2.min(area.height);
+    let mut figures = wrapped(&figures, usize::from(area.width));
+    figures.truncate(3);
+    let head = figures.len() as u16;
     let (series, text) = match &detail.answer {
         None => (Vec::new(), "No answer yet.".to_owned()),
         Some(Err(why)) => (Vec::new(), why.clone()),
@@ -35,24 +35,24 @@ pub(super) fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     };
     // At least half of the screen is for words.
     let graphs = (series.len() as u16).min(area.height.saturating_sub(head + 1) / 2);
-    let axis = u16::from(graphs > 0);
+    let scale = u16::from(graphs > 0);
     let rows = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(head),
         Constraint::Length(graphs),
-        Constraint::Length(axis),
+        Constraint::Length(scale),
         Constraint::Min(0),
     ]);
     let [name_row, head_row, graph_rows, axis_row, words] = rows.areas(area);
     let name = clip(&safe(&api::name(&detail.labels)), usize::from(area.width));
     frame.render_widget(Line::styled(name, Modifier::REVERSED), name_row);
-    frame.render_widget(figures, head_row);
+    frame.render_widget(Text::from_iter(figures), head_row);
     if let Some(Ok((timeline, _))) = &detail.answer {
         let most = most(&series);
         for (each, row) in series.iter().zip(graph_rows.rows()) {
             graph(frame, each, most, row, app.colour);
         }
-        frame.render_widget(axis_line(timeline, most, axis_row.width), axis_row);
+        axis(frame, timeline, most, axis_row);
     }
     let lines = wrapped(&text, usize::from(words.width));
     let last = lines.len().saturating_sub(usize::from(words.height));
@@ -148,13 +148,12 @@ fn most(series: &[Series]) -> f64 {
 }
 
 fn graph(frame: &mut Frame, series: &Series, most: f64, row: Rect, colour: bool) {
-    let columns = Layout::horizontal([Constraint::Length(LABEL), Constraint::Min(0)]).spacing(1);
-    let [label, graph] = columns.areas(row);
+    let [label, graph] = beside(row);
     let text = format!("{:<15} {:>8}", safe(series.cause), seconds(series.sum));
     frame.render_widget(Line::raw(text), label);
-    // In thousandths of the scale, of which a cell shows eight parts.
+    // In the eighths that a cell has; what is there is seen, however little.
     let height = |value: f64| match most > 0.0 {
-        true => (value / most * 1000.0).ceil() as u64,
+        true => (value / most * 8.0).ceil() as u64,
         false => 0,
     };
     let bars = stretches(series.values, usize::from(graph.width)).into_iter();
@@ -165,24 +164,27 @@ fn graph(frame: &mut Frame, series: &Series, most: f64, row: Rect, colour: bool)
     let line = Sparkline::default()
         .data(bars.map(|value| value.map(height)))
         .absent_value_symbol("·")
-        .max(1000)
+        .max(8)
         .style(style);
     frame.render_widget(line, graph);
 }
 
-fn axis_line(timeline: &Timeline, most: f64, width: u16) -> Line<'static> {
-    let stretch = timeline
-        .steps
-        .div_ceil(usize::from(width.saturating_sub(LABEL + 1)).max(1));
+/// Where the graphs begin and end, and how high they are.
+fn axis(frame: &mut Frame, timeline: &Timeline, most: f64, row: Rect) {
+    let dim = Style::new().add_modifier(Modifier::DIM);
+    let highest = format!("up to {} a second", seconds(most / timeline.step_seconds));
     let length = timeline.steps as f64 * timeline.step_seconds;
-    let text = format!(
-        "{:LABEL$} last {length:.0} s, {} a cell, up to {} a second, · not recorded",
-        "",
-        seconds(stretch as f64 * timeline.step_seconds),
-        seconds(most / timeline.step_seconds),
-        LABEL = usize::from(LABEL),
-    );
-    Line::styled(text, Modifier::DIM)
+    let start = format!("{length:.0} s ago, · is not recorded");
+    let [label, graph] = beside(row);
+    frame.render_widget(Line::styled(highest, dim), label);
+    frame.render_widget(Line::styled("now", dim).right_aligned(), graph);
+    frame.render_widget(Line::styled(start, dim), graph);
+}
+
+/// A label, and what it is of.
+fn beside(row: Rect) -> [Rect; 2] {
+    let columns = Layout::horizontal([Constraint::Length(LABEL), Constraint::Min(0)]);
+    columns.spacing(1).areas(row)
 }
 
 /// The lines of a text, each in at most `width` cells; what follows a break is indented like its beginning.
@@ -216,7 +218,7 @@ mod tests {
             "    - evidence",
             "      of some",
             "      length",
-            "x�[2J",
+            "x?[2J",
         ];
         assert_eq!(wrapped(text, 14), expected);
         for width in 0..6 {

@@ -10,10 +10,10 @@ use ratatui::{
 
 use super::palette::look;
 use crate::{
-    api::{self, Container},
+    api::Container,
     commands::top::{
         app::App,
-        figures::{causes_by_size, remote_share, split},
+        figures::{causes_by_size, name, remote_share, split},
         sort::{Sort, causes},
         text::{clip, count, cpus, percent, safe, seconds},
     },
@@ -63,10 +63,10 @@ impl Column {
     /// The least width that it is of use with.
     const fn least(self) -> u16 {
         match self {
-            Name => 16,
+            Name => 20,
             Lost | Cpu | Threads => 7,
             Split => 12,
-            Causes => 22,
+            Causes => 28,
             Limit | Moves => 5,
             Remote => 11,
         }
@@ -93,35 +93,39 @@ impl Column {
 
 /// The columns that fit, with their widths. Names take what they need of the room left, causes the rest.
 fn columns(width: u16, longest: usize, sort: Sort) -> Vec<(Column, u16)> {
+    let sorted = Column::of(sort);
     let mut order = IMPORTANCE.to_vec();
-    order.retain(|column| *column != Column::of(sort));
-    order.insert(1, Column::of(sort));
-    let mut left = width;
-    let mut fitting = Vec::new();
-    for column in order {
-        let gap = u16::from(!fitting.is_empty());
-        match left.checked_sub(column.least() + gap) {
-            Some(rest) => left = rest,
-            // A name is better cut than missing.
-            None if fitting.is_empty() => left = 0,
+    order.retain(|column| *column != sorted);
+    order.insert(1, sorted);
+    // A short name beside what was lost says more than a long one alone.
+    let shortest = Name
+        .least()
+        .min(width.saturating_sub(Lost.least() + 1).max(8))
+        .min(width);
+    let mut left = width - shortest;
+    let mut fitting = vec![Name];
+    for column in order.into_iter().skip(1) {
+        match left.checked_sub(column.least() + 1) {
+            Some(rest) => {
+                left = rest;
+                fitting.push(column);
+            }
+            None if column == sorted => {}
             None => break,
         }
-        fitting.push(column);
     }
     let causes = fitting.contains(&Causes);
     let wanted = u16::try_from(longest).unwrap_or(u16::MAX);
-    let name = wanted.saturating_sub(Name.least()).min(left);
-    let rest = left - name;
+    let name = match causes {
+        true => wanted.saturating_sub(shortest).min(left),
+        false => left,
+    };
     let widths = ORDER.into_iter().filter(|column| fitting.contains(column));
     widths
-        .map(|column| {
-            let more = match column {
-                Name if causes => name,
-                Name => left,
-                Causes => rest,
-                _ => 0,
-            };
-            (column, column.least().min(width) + more)
+        .map(|column| match column {
+            Name => (column, shortest + name),
+            Causes => (column, column.least() + left - name),
+            _ => (column, column.least()),
         })
         .collect()
 }
@@ -188,11 +192,6 @@ fn nothing(app: &App) -> String {
             safe(&app.choice.filter)
         ),
     }
-}
-
-fn name(container: &Container) -> String {
-    let gone = if container.live { "" } else { " (gone)" };
-    safe(&api::name(&container.labels)) + gone
 }
 
 fn cell(
@@ -281,23 +280,22 @@ mod tests {
     #[test]
     fn columns_leave_in_the_order_of_their_importance() {
         assert_eq!(names(120, Sort::Lost), ORDER);
-        assert_eq!(
-            names(80, Sort::Lost),
-            [Name, Lost, Cpu, Split, Causes, Limit]
-        );
-        assert_eq!(names(60, Sort::Lost), [Name, Lost, Split, Causes]);
-        assert_eq!(names(40, Sort::Lost), [Name, Lost, Split]);
-        assert_eq!(names(24, Sort::Lost), [Name, Lost]);
-        assert_eq!(names(23, Sort::Lost), [Name]);
-        assert_eq!(names(3, Sort::Lost), [Name]);
+        assert_eq!(names(100, Sort::Lost), ORDER[..8]);
+        assert_eq!(names(80, Sort::Lost), [Name, Lost, Cpu, Split, Causes]);
+        assert_eq!(names(60, Sort::Lost), [Name, Lost, Split]);
+        assert_eq!(names(40, Sort::Lost), [Name, Lost]);
+        assert_eq!(names(16, Sort::Lost), [Name, Lost]);
+        assert_eq!(names(15, Sort::Lost), [Name]);
         assert_eq!(names(0, Sort::Lost), [Name]);
     }
 
     #[test]
     fn what_is_sorted_by_stays() {
-        assert_eq!(names(28, Sort::Remote), [Name, Remote]);
-        assert_eq!(names(24, Sort::Cpu), [Name, Cpu]);
-        assert_eq!(names(40, Sort::Cause("own")), [Name, Causes]);
+        assert_eq!(names(32, Sort::Remote), [Name, Remote]);
+        assert_eq!(names(28, Sort::Cpu), [Name, Cpu]);
+        assert_eq!(names(50, Sort::Cause("own")), [Name, Causes]);
         assert_eq!(names(60, Sort::Migrations), [Name, Lost, Split, Moves]);
+        // Where it has no room at all, the others are not left out for it.
+        assert_eq!(names(40, Sort::Cause("own")), [Name, Lost]);
     }
 }
