@@ -39,13 +39,31 @@ impl Drop for Agent {
     }
 }
 
-/// Half a hundredth of a CPU, so that whoever has it loses far more time than he gets.
-fn throttle(group: &Group) {
+/// A hundredth of a CPU for a group, until this is dropped: tasks need CPU time to start and to end, too.
+struct Throttle<'a>(&'a Group);
+
+impl<'a> Throttle<'a> {
+    fn new(group: &'a Group) -> Self {
+        limit(group, Some(2000));
+        Self(group)
+    }
+}
+
+impl Drop for Throttle<'_> {
+    fn drop(&mut self) {
+        limit(self.0, None);
+    }
+}
+
+/// A quota of `quota` us each 200 ms, or none.
+fn limit(group: &Group, quota: Option<u64>) {
     if group.dir.join("cpu.max").exists() {
-        group.write("cpu.max", "2000 200000");
+        let quota = quota.map_or("max".to_owned(), |quota| quota.to_string());
+        group.write("cpu.max", &format!("{quota} 200000"));
     } else {
+        let quota = quota.map_or("-1".to_owned(), |quota| quota.to_string());
         group.write("cpu.cfs_period_us", "200000");
-        group.write("cpu.cfs_quota_us", "2000");
+        group.write("cpu.cfs_quota_us", &quota);
     }
 }
 
@@ -74,9 +92,9 @@ fn whoever_a_quota_holds_up_is_first_and_is_explained() {
     let address = port.local_addr().expect("an address").to_string();
     drop(port);
     let group = Group::new("top");
-    throttle(&group);
-    // As many that wait for the quota as no other cgroup has tasks that wait for CPUs.
+    // More that wait for the quota than any other cgroup has tasks that wait for CPUs.
     let waiting = group.spin(40);
+    let throttle = Throttle::new(&group);
     let agent = Agent::start(&address);
 
     let deadline = Instant::now() + LONG;
@@ -119,5 +137,5 @@ fn whoever_a_quota_holds_up_is_first_and_is_explained() {
     session.sees_no("no agent answers");
     session.keys("q");
     assert_eq!(session.end().0.code(), Some(0));
-    drop((again, waiting));
+    drop((throttle, again, waiting));
 }

@@ -215,8 +215,8 @@ fn no_size_is_too_small_and_no_figure_too_strange() {
     for keys in [&[][..], &[KeyCode::Char('?')], &[KeyCode::Enter]] {
         let mut app = app(Some(top.clone()), true);
         press(&mut app, keys);
-        for width in (0..30).chain([60, 200]) {
-            for height in 0..12 {
+        for width in [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 25, 41, 60, 200] {
+            for height in [0, 1, 2, 3, 4, 5, 7, 12] {
                 if let Some(detail) = &mut app.detail {
                     detail.answer = Some(Ok((timeline.clone(), report.clone())));
                 }
