@@ -54,12 +54,12 @@ impl Session {
         };
         tcsetwinsize(&theirs, size).expect("it has a size");
         let settings = settings(&theirs);
-        let side = || theirs.try_clone().expect("a descriptor");
+        let end = || theirs.try_clone().expect("a descriptor");
         command
             .env("TERM", "xterm-256color")
-            .stdin(side())
-            .stdout(side())
-            .stderr(side());
+            .stdin(end())
+            .stdout(end())
+            .stderr(end());
         // SAFETY: between fork and exec it only makes system calls.
         unsafe {
             command.pre_exec(|| {

@@ -44,14 +44,17 @@ pub(super) fn screen(frame: &mut Frame, app: &mut App, now: Instant) {
 fn title(app: &App) -> Line<'static> {
     let mut parts = vec![format!("stallscope {}", safe(&app.agent))];
     if let Some(top) = &app.top {
-        let mut window = format!("last {:.0} s", top.window_seconds);
-        if top.recorded_seconds < top.window_seconds {
-            window += &format!(" ({:.0} s recorded)", top.recorded_seconds);
-        }
+        let recorded = if top.recorded_seconds < top.window_seconds {
+            format!(" ({:.0} s recorded)", top.recorded_seconds)
+        } else {
+            String::new()
+        };
+        let window = format!("last {:.0} s{recorded}", top.window_seconds);
         let (shown, all) = (app.shown().len(), top.containers.len());
-        let number = match shown == all {
-            true => all.to_string(),
-            false => format!("{shown} of {all}"),
+        let number = if shown == all {
+            all.to_string()
+        } else {
+            format!("{shown} of {all}")
         };
         parts.extend([window, number]);
     }
@@ -69,9 +72,10 @@ fn state(app: &App, now: Instant) -> Line<'static> {
         let age = age.map_or(String::new(), |age| {
             format!("Figures are {} s old: ", age.as_secs())
         });
-        let style = match app.colour {
-            true => Style::new().fg(Color::Red),
-            false => Style::new(),
+        let style = if app.colour {
+            Style::new().fg(Color::Red)
+        } else {
+            Style::new()
         };
         return Line::styled(age + &safe(why), style.add_modifier(Modifier::REVERSED));
     }
@@ -84,16 +88,17 @@ fn state(app: &App, now: Instant) -> Line<'static> {
         seconds(top.agent.cpu_seconds),
         bytes(top.agent.resident_bytes),
     );
-    let mut text = format!(
+    let mut parts = vec![format!(
         "lost {}, on CPUs {}; the agent {agent}, {memory}",
         seconds(lost),
         seconds(cpu)
-    );
-    for daemon in top.daemons.iter().filter(|daemon| daemon.cpu_seconds > 0.0) {
+    )];
+    let ran = top.daemons.iter().filter(|daemon| daemon.cpu_seconds > 0.0);
+    parts.extend(ran.map(|daemon| {
         let name = safe(&format!("{}{}", daemon.daemon, daemon.node));
-        text += &format!("; {name} {}", seconds(daemon.cpu_seconds));
-    }
-    Line::raw(text)
+        format!("{name} {}", seconds(daemon.cpu_seconds))
+    }));
+    Line::raw(parts.join("; "))
 }
 
 fn keys(app: &App) -> Line<'static> {

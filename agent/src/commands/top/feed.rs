@@ -69,7 +69,10 @@ pub(super) fn top(agent: &str, window: &str) -> anyhow::Result<Top> {
     let path = client::path("/api/v1/top", &[("window", window)]);
     get(agent, &path).map_err(|error| {
         // What the network says, and not the agent.
-        if error.chain().any(|cause| cause.is::<std::io::Error>()) {
+        if error
+            .chain()
+            .any(<dyn std::error::Error>::is::<std::io::Error>)
+        {
             anyhow::anyhow!(
                 "{error:#}; start one with `stallscope run`, or say with --agent where it is"
             )

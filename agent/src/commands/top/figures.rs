@@ -38,17 +38,23 @@ pub(super) fn split(container: &Container, most: f64, width: usize) -> Vec<(&str
     if lost <= 0.0 || most <= 0.0 {
         return Vec::new();
     }
-    let cells = ((lost / most * width as f64).round() as usize).clamp(1, width.max(1));
+    let cells = whole(lost / most * width as f64).clamp(1, width.max(1));
     let (mut sum, mut drawn) = (0.0, 0);
     let mut parts = Vec::new();
     for (cause, seconds) in known.chain(unknown) {
         sum += seconds;
-        let end = ((sum / lost * cells as f64).round() as usize).clamp(drawn, cells);
+        let end = whole(sum / lost * cells as f64).clamp(drawn, cells);
         parts.push((cause.as_str(), end - drawn));
         drawn = end;
     }
     parts.retain(|(_, cells)| *cells > 0);
     parts
+}
+
+/// The nearest number of cells; none for what is below 0 or no number.
+#[expect(clippy::cast_sign_loss, reason = "a cast saturates")]
+fn whole(value: f64) -> usize {
+    value.round() as usize
 }
 
 /// A series in `width` stretches, each the mean of what is known of it; none where nothing is.

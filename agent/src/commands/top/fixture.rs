@@ -28,16 +28,16 @@ pub(super) fn detail() -> (Timeline, Report) {
     (read("timeline.json"), read("explain.json"))
 }
 
-/// Compares with what is kept; with `STALLSCOPE_BLESS=1`, keeps what is given.
+/// Compares with what is kept; with `UPDATE_GOLDEN=1`, keeps what is given.
 pub(super) fn assert_golden(name: &str, text: &str) {
     let path = path(&format!("{name}.golden"));
-    if std::env::var_os("STALLSCOPE_BLESS").is_some() {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&path, text).expect("it is written");
     }
     let kept = fs::read_to_string(&path).unwrap_or_default();
     assert!(
         kept == text,
-        "{} is otherwise; STALLSCOPE_BLESS=1 keeps this, if it is right:\n{text}",
+        "{} is otherwise; UPDATE_GOLDEN=1 keeps this, if it is right:\n{text}",
         path.display()
     );
 }

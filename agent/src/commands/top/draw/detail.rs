@@ -46,7 +46,7 @@ pub(super) fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     let [name_row, head_row, graph_rows, axis_row, words] = rows.areas(area);
     let name = clip(&safe(&api::name(&detail.labels)), usize::from(area.width));
     frame.render_widget(Line::styled(name, Modifier::REVERSED), name_row);
-    frame.render_widget(Text::from_iter(figures), head_row);
+    frame.render_widget(figures.into_iter().collect::<Text>(), head_row);
     if let Some(Ok((timeline, _))) = &detail.answer {
         let most = most(&series);
         for (each, row) in series.iter().zip(graph_rows.rows()) {
@@ -58,7 +58,7 @@ pub(super) fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     let last = lines.len().saturating_sub(usize::from(words.height));
     let first = detail.scroll.min(last);
     let shown = lines.into_iter().skip(first).map(Line::raw);
-    frame.render_widget(Text::from_iter(shown), words);
+    frame.render_widget(shown.collect::<Text>(), words);
     if let Some(detail) = &mut app.detail {
         detail.scroll = first;
     }
@@ -152,10 +152,8 @@ fn graph(frame: &mut Frame, series: &Series, most: f64, row: Rect, colour: bool)
     let text = format!("{:<15} {:>8}", safe(series.cause), seconds(series.sum));
     frame.render_widget(Line::raw(text), label);
     // In the eighths that a cell has; what is there is seen, however little.
-    let height = |value: f64| match most > 0.0 {
-        true => (value / most * 8.0).ceil() as u64,
-        false => 0,
-    };
+    #[expect(clippy::cast_sign_loss, reason = "a cast saturates")]
+    let height = |value: f64| (value / most.max(f64::MIN_POSITIVE) * 8.0).ceil() as u64;
     let bars = stretches(series.values, usize::from(graph.width)).into_iter();
     let style = match series.cause {
         "cpu" => Style::new(),

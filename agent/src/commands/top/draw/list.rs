@@ -116,9 +116,10 @@ fn columns(width: u16, longest: usize, sort: Sort) -> Vec<(Column, u16)> {
     }
     let causes = fitting.contains(&Causes);
     let wanted = u16::try_from(longest).unwrap_or(u16::MAX);
-    let name = match causes {
-        true => wanted.saturating_sub(shortest).min(left),
-        false => left,
+    let name = if causes {
+        wanted.saturating_sub(shortest).min(left)
+    } else {
+        left
     };
     let widths = ORDER.into_iter().filter(|column| fitting.contains(column));
     widths
@@ -209,7 +210,8 @@ fn cell(
         Cpu => Line::raw(seconds(container.cpu_seconds)),
         Split => {
             let parts = split(container, most, width).into_iter();
-            Line::from_iter(parts.map(|(cause, cells)| look(cause).cells(cells, app.colour)))
+            let cells = parts.map(|(cause, cells)| look(cause).cells(cells, app.colour));
+            cells.collect()
         }
         Causes => biggest(container, width, app),
         Limit => known(container.cpu_limit.map(cpus)),
