@@ -16,6 +16,9 @@ use crate::{
 };
 pub use facts::{Facts, NodeFacts, Quota};
 
+/// What part of the time that a container ran and lost is much to lose.
+const MUCH: f64 = 0.2;
+
 /// All that is known of a container and a window.
 #[derive(Clone, Debug, Default)]
 pub struct Case {
@@ -31,8 +34,8 @@ pub struct Case {
     pub window: Sums,
     /// What it did in windows of the same length before, the latest first.
     pub before: Vec<Sums>,
-    /// Who else used CPUs in the window, with how many seconds, those that used most first.
-    pub others: Vec<(String, f64)>,
+    /// Who else used CPUs in the window, those that used most first.
+    pub others: Vec<Other>,
     /// The memory daemons that ran in the window.
     pub daemons: Vec<DaemonTime>,
     /// What its cgroups say at this moment.
@@ -41,6 +44,17 @@ pub struct Case {
     pub node: NodeFacts,
     /// What cannot be measured here.
     pub not_measured: Vec<NotMeasured>,
+}
+
+/// Somebody else who used CPUs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Other {
+    /// Name of the pod, service or cgroup.
+    pub name: String,
+    /// Time on CPUs, in seconds.
+    pub cpu_seconds: f64,
+    /// Whether it is of the host rather than a neighbour.
+    pub of_host: bool,
 }
 
 /// Who is explained.
@@ -75,6 +89,8 @@ pub struct Report {
     pub lost_seconds: f64,
     /// Whether any cause is unusual.
     pub unusual: bool,
+    /// Whether it lost much, usual or not: at least a fifth of the time that it ran and lost.
+    pub much: bool,
     /// The answer in one or two sentences.
     pub summary: String,
     /// The causes: the unusual ones first, each part by size.
@@ -186,7 +202,7 @@ impl Case {
     #[must_use]
     pub fn explain(&self) -> Report {
         let mut causes = causes::found(self);
-        let all: f64 = causes.iter().map(|cause| cause.seconds).sum();
+        let all = total(causes.iter().map(|cause| cause.seconds));
         for cause in &mut causes {
             cause.share = if all > 0.0 { cause.seconds / all } else { 0.0 };
         }
@@ -209,15 +225,23 @@ impl Case {
             recorded_seconds: self.recorded_seconds,
             baseline_windows: self.before.len(),
             cpu_seconds: self.cpu_seconds(),
-            lost_seconds: measured.map(|cause| cause.seconds).sum(),
+            lost_seconds: total(measured.map(|cause| cause.seconds)),
             unusual: causes.iter().any(|cause| cause.unusual),
+            much: false,
             summary: String::new(),
             causes,
             not_measured: self.not_measured.clone(),
         };
+        report.much = report.lost_seconds >= MUCH * (report.lost_seconds + report.cpu_seconds)
+            && report.lost_seconds > 0.0;
         report.summary = text::summary(&report);
         report
     }
+}
+
+/// A sum that is 0 and not -0 when there is nothing to add.
+pub(crate) fn total(parts: impl IntoIterator<Item = f64>) -> f64 {
+    parts.into_iter().fold(0.0, |sum, part| sum + part)
 }
 
 /// A quantity as seconds, or as a count.
@@ -235,7 +259,7 @@ pub(crate) fn cpu_seconds(sums: &Sums) -> f64 {
     let cpu = |(quantity, us): (&Quantity, &u64)| {
         matches!(quantity, Quantity::Cpu(_)).then_some(*us as f64 / 1e6)
     };
-    sums.iter().filter_map(cpu).sum()
+    total(sums.iter().filter_map(cpu))
 }
 
 /// Time lost by cause, in seconds; those without are left out.

@@ -1,5 +1,7 @@
 //! Answers of the JSON API, from the history and from what the host says at this moment.
 
+mod choose;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::Path,
@@ -8,15 +10,19 @@ use std::{
 use super::Agent;
 use crate::{
     api::{
-        self, Container, Cost, DaemonTime, Kind, Labels, NotMeasured, Now, Refusal, Request,
-        Timeline, Top, Window,
+        self, Container, Cost, DaemonTime, Labels, NotMeasured, Now, Refusal, Request, Timeline,
+        Top, Window,
     },
     doctor::{Root, groups::Groups},
-    explain::{Case, Facts, NodeFacts, Report, Subject as Explained, cpu_seconds, lost_by_cause},
+    explain::{
+        Case, Facts, NodeFacts, Other, Report, Subject as Explained, cpu_seconds, lost_by_cause,
+        total,
+    },
     history::{History, Quantity, Subject, Sums},
-    owners::{OwnerIndex, Owners},
+    owners::OwnerIndex,
     probe::State,
 };
+use choose::{has_labels, whose};
 use stallscope_ebpf::Daemon;
 
 /// For how many containers the memory by node, threads and limits are read.
@@ -34,7 +40,7 @@ struct Found {
 
 impl Found {
     fn lost(&self) -> f64 {
-        lost_by_cause(&self.sums).values().sum()
+        total(lost_by_cause(&self.sums).into_values())
     }
 }
 
@@ -47,7 +53,7 @@ impl Agent {
         let now = Now::read();
         let history = self.history()?;
         let window = Window::find(history, request, now)?;
-        let mut found = self.active(history, window);
+        let mut found = Self::active(history, window);
         self.check_labels(&request.labels)?;
         found.retain(|each| has_labels(&each.labels, &request.labels));
         found.sort_by(|a, b| {
@@ -187,7 +193,7 @@ impl Agent {
     }
 
     /// All owners that did something in a window.
-    fn active(&self, history: &History, window: Window) -> Vec<Found> {
+    fn active(history: &History, window: Window) -> Vec<Found> {
         let found = history.subjects().filter_map(|(subject, labels)| {
             let (Subject::Owner(owner), Some(labels)) = (subject, labels) else {
                 return None;
@@ -200,127 +206,6 @@ impl Agent {
             })
         });
         found.collect()
-    }
-
-    /// The owners with the labels asked for that did something in the window. All of one pod, or one by one.
-    fn chosen(
-        &self,
-        history: &History,
-        request: &Request,
-        window: Window,
-    ) -> Result<Vec<OwnerIndex>, Refusal> {
-        if request.labels.is_empty() {
-            return Err(Refusal::bad(format!(
-                "no container is chosen: give labels, such as {}",
-                self.label_examples()
-            )));
-        }
-        self.check_labels(&request.labels)?;
-        let known = history
-            .subjects()
-            .filter_map(|(subject, labels)| match subject {
-                Subject::Owner(owner) => {
-                    Some((owner, labels?.pairs().into_iter().collect::<Labels>()))
-                }
-                Subject::Host => None,
-            });
-        let mut known: Vec<_> = known
-            .filter(|(_, labels)| has_labels(labels, &request.labels))
-            .collect();
-        // Of several generations of a pod, those that ran in the window.
-        let ran = |owner: &OwnerIndex| {
-            !history
-                .sums(Subject::Owner(*owner), window.from, window.to)
-                .is_empty()
-        };
-        if known.iter().any(|(owner, _)| ran(owner)) {
-            known.retain(|(owner, _)| ran(owner));
-        }
-        if known.is_empty() {
-            return Err(self.no_such(history, request));
-        }
-        let pods: BTreeSet<_> = known.iter().map(|(_, labels)| whose(labels)).collect();
-        if pods.len() > 1 {
-            let pods: Vec<_> = pods.iter().take(10).map(String::as_str).collect();
-            return Err(Refusal::bad(format!(
-                "{} is not one pod, service or cgroup but several: {}; say which by another label",
-                words(&request.labels),
-                pods.join("; ")
-            )));
-        }
-        Ok(known.into_iter().map(|(owner, _)| owner).collect())
-    }
-
-    /// The one that lost most, of those that have the labels asked for.
-    fn worst(
-        &self,
-        history: &History,
-        request: &Request,
-        window: Window,
-    ) -> Result<(Labels, Vec<OwnerIndex>), Refusal> {
-        self.check_labels(&request.labels)?;
-        let mut found = self.active(history, window);
-        // Sums of many are nobody's.
-        found.retain(|each| {
-            has_labels(&each.labels, &request.labels)
-                && ![Owners::OTHER, Owners::REMOVED, Owners::UNRESOLVED].contains(&each.owner)
-        });
-        let worst = found
-            .into_iter()
-            .max_by(|a, b| (a.lost().total_cmp(&b.lost())).then(b.labels.cmp(&a.labels)));
-        match worst {
-            Some(found) => Ok((found.labels, vec![found.owner])),
-            None => Err(Refusal::missing("nothing did anything in this window")),
-        }
-    }
-
-    fn check_labels(&self, asked: &[(String, String)]) -> Result<(), Refusal> {
-        let known = self.config.labels.names();
-        match asked.iter().find(|(name, _)| !known.contains(name)) {
-            None => Ok(()),
-            Some((name, _)) => Err(Refusal::bad(format!(
-                "`{name}` is neither a parameter nor a label here: expected at, window, worst or one of the labels {} (see --labels)",
-                known.join(", ")
-            ))),
-        }
-    }
-
-    fn label_examples(&self) -> String {
-        let names = self.config.labels.names();
-        names
-            .iter()
-            .map(|name| format!("{name}=…"))
-            .collect::<Vec<_>>()
-            .join(" or ")
-    }
-
-    fn no_such(&self, history: &History, request: &Request) -> Refusal {
-        let labels = history
-            .subjects()
-            .filter_map(|(_, labels)| Some(labels?.pairs()));
-        let all: BTreeSet<String> = labels
-            .map(|pairs| whose(&pairs.into_iter().collect()))
-            .collect();
-        let asked = |name: &&String| {
-            request
-                .labels
-                .iter()
-                .any(|(_, value)| !value.is_empty() && name.contains(value.as_str()))
-        };
-        let mut near: Vec<_> = all.iter().filter(asked).collect();
-        if near.is_empty() {
-            near = all.iter().collect();
-        }
-        let shown: Vec<_> = near.iter().take(5).map(|name| name.as_str()).collect();
-        Refusal {
-            kind: Kind::Missing,
-            error: format!(
-                "nothing is recorded of {}; of {} there is a record, among them {}",
-                words(&request.labels),
-                all.len(),
-                shown.join("; ")
-            ),
-        }
     }
 
     /// Paths of the live cgroups of each owner.
@@ -367,7 +252,7 @@ impl Agent {
             labels: found.labels.clone(),
             live,
             cpu_seconds: cpu_seconds(sums),
-            lost_seconds: causes.values().sum(),
+            lost_seconds: total(causes.values().copied()),
             causes,
             cpu_by_node: cpu.collect(),
             memory_by_node: None,
@@ -381,32 +266,30 @@ impl Agent {
         }
     }
 
-    /// Who else used CPUs in a window, those that used most first. The root's are kernel threads.
-    fn others(
-        &self,
-        history: &History,
-        chosen: &[OwnerIndex],
-        window: Window,
-    ) -> Vec<(String, f64)> {
-        let mine: BTreeSet<String> = history
-            .subjects()
-            .filter(|(subject, _)| {
-                chosen
-                    .iter()
-                    .any(|owner| *subject == Subject::Owner(*owner))
+    /// Who else used CPUs in a window, those that used most first.
+    fn others(&self, history: &History, chosen: &[OwnerIndex], window: Window) -> Vec<Other> {
+        let active = Self::active(history, window);
+        let is_chosen = |each: &&Found| chosen.contains(&each.owner);
+        let mine: BTreeSet<_> = active
+            .iter()
+            .filter(is_chosen)
+            .map(|each| whose(&each.labels))
+            .collect();
+        let of_host = self.owners.of_host();
+        let others = active
+            .iter()
+            .filter(|each| !mine.contains(&whose(&each.labels)));
+        let mut others: Vec<_> = others
+            .map(|each| Other {
+                name: api::name(&each.labels),
+                cpu_seconds: cpu_seconds(&each.sums),
+                of_host: of_host.contains(&each.owner),
             })
-            .filter_map(|(_, labels)| Some(whose(&labels?.pairs().into_iter().collect())))
+            .filter(|other| other.cpu_seconds > 0.0)
             .collect();
-        let mut others: Vec<_> = self
-            .active(history, window)
-            .into_iter()
-            .filter(|each| !mine.contains(&whose(&each.labels)))
-            .filter(|each| each.labels.get("cgroup").is_none_or(|path| path != "/"))
-            .map(|each| (api::name(&each.labels), cpu_seconds(&each.sums)))
-            .filter(|(_, seconds)| *seconds > 0.0)
-            .collect();
-        others.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        others.truncate(5);
+        others.sort_by(|a, b| {
+            (b.cpu_seconds.total_cmp(&a.cpu_seconds)).then_with(|| a.name.cmp(&b.name))
+        });
         others
     }
 
@@ -446,36 +329,6 @@ impl Agent {
             history_bytes: history.bytes() as u64,
         }
     }
-}
-
-/// Whose a container is: its pod, else itself.
-fn whose(labels: &Labels) -> String {
-    let pod = labels.get("pod").is_some_and(|pod| !pod.is_empty());
-    let mut labels = labels.clone();
-    if pod {
-        labels.remove("container");
-        let cgroup = labels.get("cgroup").filter(|path| !path.is_empty());
-        let cgroup = cgroup
-            .map(|path| format!(" (cgroup={path})"))
-            .unwrap_or_default();
-        return api::name(&labels) + &cgroup;
-    }
-    api::name(&labels)
-}
-
-fn has_labels(labels: &Labels, asked: &[(String, String)]) -> bool {
-    asked
-        .iter()
-        .all(|(name, value)| labels.get(name) == Some(value))
-}
-
-/// Labels as they were asked for.
-fn words(labels: &[(String, String)]) -> String {
-    let pairs: Vec<_> = labels
-        .iter()
-        .map(|(name, value)| format!("`{name}={value}`"))
-        .collect();
-    pairs.join(" ")
 }
 
 /// Of sorted paths those that are not below another.
@@ -563,27 +416,5 @@ mod tests {
         assert_eq!(outermost(&nested), paths(&["/a", "/ab", "/b/y"]));
         assert_eq!(outermost(&paths(&["/", "/a"])), paths(&["/"]));
         assert!(outermost(&[]).is_empty());
-    }
-
-    #[test]
-    fn containers_of_a_pod_are_the_same_pods_and_pods_of_the_same_name_are_not() {
-        let labels = |pairs: &[(&str, &str)]| -> Labels {
-            pairs
-                .iter()
-                .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
-                .collect()
-        };
-        let pod = |container, cgroup| {
-            whose(&labels(&[
-                ("namespace", "a"),
-                ("pod", "b"),
-                ("container", container),
-                ("cgroup", cgroup),
-            ]))
-        };
-        assert_eq!(pod("x", "/kubepods/1"), pod("y", "/kubepods/1"));
-        assert_ne!(pod("x", "/kubepods/1"), pod("x", "/kubepods/2"));
-        let cgroup = |path| whose(&labels(&[("namespace", ""), ("pod", ""), ("cgroup", path)]));
-        assert_ne!(cgroup("/a"), cgroup("/b"));
     }
 }

@@ -9,7 +9,7 @@ use stallscope_ebpf::{Cause, Reclaim};
 use super::{
     Case, CauseReport, Evidence, Remedy, amount,
     baseline::{Floor, median},
-    lost_by_cause,
+    lost_by_cause, total,
 };
 use crate::history::{Quantity, Sums};
 
@@ -64,14 +64,14 @@ static KINDS: [Kind; 15] = [
         "neighbour",
         "Other containers held the CPUs",
         measured!(Quantity::wait(Cause::Neighbour)),
-        cpu::others_evidence,
+        cpu::neighbour_evidence,
         cpu::neighbour_remedy,
     ),
     Kind::wait(
         "host",
         "Services of the host held the CPUs",
         measured!(Quantity::wait(Cause::Host)),
-        cpu::others_evidence,
+        cpu::host_evidence,
         cpu::host_remedy,
     ),
     Kind::wait(
@@ -164,8 +164,8 @@ static KINDS: [Kind; 15] = [
 
 /// The causes that took any time.
 pub(super) fn found(case: &Case) -> Vec<CauseReport> {
-    let wanted = case.cpu_seconds() + lost_by_cause(&case.window).values().sum::<f64>();
-    let floor = Floor::new(case.window_seconds(), wanted);
+    let wanted = case.cpu_seconds() + total(lost_by_cause(&case.window).into_values());
+    let floor = Floor::new(case.recorded_seconds, wanted);
     let taking = KINDS.iter().filter_map(|kind| {
         let seconds = (kind.seconds)(case, &case.window);
         (seconds > 0.0).then_some((kind, seconds))

@@ -1,6 +1,6 @@
 //! Commands for this host and this container.
 
-use super::{Case, Quota, Remedy};
+use super::{Case, Quota, Remedy, text};
 
 impl Case {
     fn label(&self, name: &str) -> Option<&str> {
@@ -51,7 +51,10 @@ impl Case {
 
     /// A larger CPU quota, for `cpus` CPUs' worth of time.
     pub(super) fn raise_cpu_limit(&self, cpus: f64) -> Remedy {
-        let text = format!("Raise the CPU limit to {cpus} CPUs, or drop it and keep the request");
+        let text = format!(
+            "Raise the CPU limit to {}, or drop it and keep the request",
+            text::cpus(cpus)
+        );
         if let Some(remedy) = self.set_resources(text.clone(), &format!("--limits=cpu={cpus}")) {
             return remedy;
         }

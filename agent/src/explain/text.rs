@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{CauseReport, Report};
+use super::{CauseReport, Remedy, Report};
 use crate::api;
 
 /// Three significant digits, and no more decimals than those need.
@@ -17,6 +17,13 @@ pub(super) fn number(value: f64) -> String {
         return text;
     }
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A number of CPUs with its word.
+pub(super) fn cpus(value: f64) -> String {
+    let number = number(value);
+    let word = if number == "1" { "CPU" } else { "CPUs" };
+    format!("{number} {word}")
 }
 
 /// A size in binary units.
@@ -52,7 +59,12 @@ pub(super) fn summary(report: &Report) -> String {
     match first {
         None => format!("Nothing unusual: {lost}."),
         Some(cause) if !report.unusual => {
-            if report.baseline_windows == 0 {
+            if report.much && report.baseline_windows > 0 {
+                format!(
+                    "Nothing unusual, but much: {lost}, as always; {}.",
+                    most(cause)
+                )
+            } else if report.baseline_windows == 0 {
                 format!("Nothing unusual: {lost}; nothing is recorded before to compare with.")
             } else {
                 format!("Nothing unusual: {lost}, about as usual; {}.", most(cause))
@@ -107,10 +119,11 @@ impl Report {
                 ", compared with {windows} windows of this length before"
             ),
         };
+        let mut said = Vec::new();
         for cause in &self.causes {
-            cause.write(&mut out);
+            cause.write(&mut out, self.much, &mut said);
         }
-        if self.not_measured.iter().len() > 0 {
+        if !self.not_measured.is_empty() {
             out.push_str("\nNot measured here\n");
             for missing in &self.not_measured {
                 let _ = writeln!(out, "  {}: {}", missing.what, missing.reason);
@@ -121,8 +134,8 @@ impl Report {
 }
 
 impl CauseReport {
-    /// Causes that are neither unusual nor a tenth of all are one line.
-    fn write(&self, out: &mut String) {
+    /// Causes that are neither unusual nor a tenth of all are short, and no remedy is said twice.
+    fn write<'a>(&'a self, out: &mut String, much: bool, said: &mut Vec<&'a Remedy>) {
         const WORTH_DETAILS: f64 = 0.1;
         let estimate = if self.estimate { "about " } else { "" };
         let usual = match self.baseline {
@@ -144,8 +157,12 @@ impl CauseReport {
         for evidence in &self.evidence {
             let _ = writeln!(out, "    - {}", evidence.text);
         }
-        // What is as usual is no reason to change something.
-        for remedy in self.remedy.iter().filter(|_| self.unusual) {
+        // What is as usual and little is no reason to change something.
+        for remedy in self.remedy.iter().filter(|_| self.unusual || much) {
+            if said.contains(&remedy) {
+                continue;
+            }
+            said.push(remedy);
             let _ = writeln!(out, "    > {}", remedy.text);
             if let Some(command) = &remedy.command {
                 let _ = writeln!(out, "        {command}");

@@ -1,7 +1,10 @@
 //! Quotas, neighbours, own threads, and CPUs that sleep.
 
 use super::{Case, Evidence, Remedy};
-use crate::{explain::text::number, history::Quantity};
+use crate::{
+    explain::{Other, text},
+    history::Quantity,
+};
 
 pub(super) fn no_evidence(_: &Case) -> Vec<Evidence> {
     Vec::new()
@@ -12,13 +15,12 @@ pub(super) fn no_remedy(_: &Case) -> Vec<Remedy> {
 }
 
 fn threads(case: &Case) -> Option<Evidence> {
-    let threads = case.facts.threads? as f64;
-    Some(Evidence::number(
-        "threads",
-        threads,
-        "threads",
-        format!("{threads} threads now"),
-    ))
+    let threads = case.facts.threads?;
+    let text = match threads {
+        1 => "one thread now".to_owned(),
+        threads => format!("{threads} threads now"),
+    };
+    Some(Evidence::number("threads", threads as f64, "threads", text))
 }
 
 fn used(case: &Case) -> Evidence {
@@ -27,7 +29,7 @@ fn used(case: &Case) -> Evidence {
         "cpus_used",
         cpus,
         "CPUs",
-        format!("used {} CPUs on average", number(cpus)),
+        format!("used {} on average", text::cpus(cpus)),
     )
 }
 
@@ -51,7 +53,7 @@ pub(super) fn throttled_evidence(case: &Case) -> Vec<Evidence> {
             "cpu_limit",
             cpus,
             "CPUs",
-            format!("limited to {} CPUs now ({})", number(cpus), quota.file),
+            format!("limited to {} now ({})", text::cpus(cpus), quota.file),
         ));
     }
     evidence.push(used(case));
@@ -61,15 +63,15 @@ pub(super) fn throttled_evidence(case: &Case) -> Vec<Evidence> {
 
 pub(super) fn throttled_remedy(case: &Case) -> Vec<Remedy> {
     let mut remedies = Vec::new();
-    let limit: Option<f64> = case.facts.quotas.first().map(super::super::Quota::cpus);
+    let limit: Option<f64> = case.facts.quotas.first().map(crate::explain::Quota::cpus);
     if let Some(limit) = limit {
         remedies.push(case.raise_cpu_limit(larger(case, limit)));
         if let Some(threads) = case.facts.threads
             && threads as f64 > limit.ceil() + 1.0
         {
             remedies.push(Remedy::advice(format!(
-                "Run fewer threads at a time: {threads} threads can use up a quota of {} CPUs in a fraction of each period (GOMAXPROCS, -XX:ActiveProcessorCount, sizes of thread pools)",
-                number(limit)
+                "Run fewer threads at a time: {threads} threads can use up a quota of {} in a fraction of each period (GOMAXPROCS, -XX:ActiveProcessorCount, sizes of thread pools)",
+                text::cpus(limit)
             )));
         }
     }
@@ -98,8 +100,8 @@ pub(super) fn own_evidence(case: &Case) -> Vec<Evidence> {
     evidence.extend(threads(case));
     let cpus = case.facts.cpu_count.unwrap_or(case.node.cpus);
     let text = match &case.facts.cpus {
-        Some(list) => format!("may use {cpus} CPUs ({list})"),
-        None => format!("may use all {cpus} CPUs"),
+        Some(list) => format!("may use {} ({list})", text::cpus(cpus as f64)),
+        None => format!("may use all of {}", text::cpus(cpus as f64)),
     };
     evidence.push(Evidence::number("cpus_allowed", cpus as f64, "CPUs", text));
     evidence
@@ -119,27 +121,43 @@ pub(super) fn own_remedy(case: &Case) -> Vec<Remedy> {
     remedies
 }
 
-pub(super) fn others_evidence(case: &Case) -> Vec<Evidence> {
+/// Those of the host or else the others, those that used most first.
+fn others(case: &Case, of_host: bool) -> impl Iterator<Item = &Other> {
+    let others = case.others.iter();
+    others.filter(move |other| other.of_host == of_host)
+}
+
+fn others_evidence(case: &Case, of_host: bool) -> Vec<Evidence> {
     let seconds = case.window_seconds().max(1.0);
-    let others = case.others.iter().take(3).map(|(name, cpu)| {
-        let text = format!("{name} used {} CPUs in this window", number(cpu / seconds));
-        Evidence::number("other_cpu_seconds", *cpu, "seconds", text)
+    let used = others(case, of_host).take(3).map(|other| {
+        let cpus = text::cpus(other.cpu_seconds / seconds);
+        let text = format!("{} used {cpus} in this window", other.name);
+        Evidence::number("other_cpu_seconds", other.cpu_seconds, "seconds", text)
     });
-    let mut evidence: Vec<_> = others.collect();
+    let mut evidence: Vec<_> = used.collect();
     if !evidence.is_empty() {
         evidence.push(Evidence::text(
             "other_by_use",
-            "the kind of who held the CPUs is measured; who it was is told by CPU time",
+            "what kind of thing held the CPUs is measured; which of them it was is told by their CPU time",
         ));
     }
     evidence
 }
 
+pub(super) fn neighbour_evidence(case: &Case) -> Vec<Evidence> {
+    others_evidence(case, false)
+}
+
+pub(super) fn host_evidence(case: &Case) -> Vec<Evidence> {
+    others_evidence(case, true)
+}
+
 pub(super) fn neighbour_remedy(case: &Case) -> Vec<Remedy> {
     let mut remedies = vec![case.raise_cpu_share()];
-    if let Some((name, _)) = case.others.first() {
+    if let Some(other) = others(case, false).next() {
         remedies.push(Remedy::advice(format!(
-            "Limit {name}, or move it to another node"
+            "Limit {}, or move it to another node",
+            other.name
         )));
     }
     remedies.push(Remedy::advice(
