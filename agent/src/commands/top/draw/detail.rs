@@ -76,7 +76,7 @@ fn figures(container: Option<&Container>) -> String {
     parts.extend(
         container
             .cpu_limit
-            .map(|limit| format!("limit {} CPUs", cpus(limit))),
+            .map(|limit| format!("CPU limit {}", cpus(limit))),
     );
     parts.extend(
         container
