@@ -47,7 +47,10 @@ struct Restore;
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        ratatui::restore();
+        // Twice would put the cursor back over what a panic has printed.
+        if !std::thread::panicking() {
+            ratatui::restore();
+        }
     }
 }
 
