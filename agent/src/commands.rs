@@ -14,6 +14,7 @@ mod names;
 mod reference;
 mod run;
 mod status;
+mod top;
 mod topology;
 
 /// Where the agent listens, and where `status` looks for it.
@@ -30,6 +31,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Top(top::Args),
     Explain(explain::Args),
     Status(status::Args),
     Topology(topology::Args),
@@ -113,6 +115,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Run(args) => run::run(args),
+            Command::Top(args) => top::run(args),
             Command::Explain(args) => explain::run(&args),
             Command::Status(args) => status::run(args),
             Command::Topology(args) => topology::run(&args),

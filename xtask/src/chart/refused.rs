@@ -7,7 +7,7 @@ use super::engine::{Case, Engine};
 use crate::steps::Outcome;
 
 /// Values, and what the refusal has to say.
-const BAD: [(&str, &str); 30] = [
+const BAD: [(&str, &str); 33] = [
     ("bogus: 1", "additional properties 'bogus' not allowed"),
     (
         "image: {regsitry: x}",
@@ -83,6 +83,15 @@ const BAD: [(&str, &str); 30] = [
         "seriesLabels: workload needs podSource: api, and it is files",
     ),
     ("slots: 1", "at '/slots'"),
+    ("history: 1d", "at '/history'"),
+    (
+        "historyMemory: 0",
+        "at '/historyMemory': minimum: got 0, want 1",
+    ),
+    (
+        "doctorRoot: /host",
+        "at '/doctorRoot': got string, want boolean",
+    ),
     (
         "prometheusRule: {enabled: true, disabledAlerts: [StallscopeDwon]}",
         "there is no alert StallscopeDwon; there are StallscopeDown, ",

@@ -39,6 +39,10 @@ pub fn of(objects: &[Value]) -> Vec<String> {
         "a folder of the node is mounted writable, or is no volume",
     );
     hold(
+        root_only_for_the_audit(pod),
+        "the node's root is mounted without --doctor-root, or not with it",
+    );
+    hold(
         one_role(objects, api),
         "the ClusterRole is not exactly list and watch of pods, and with podSource api only",
     );
@@ -111,6 +115,21 @@ fn mounts_read_only(pod: &Value) -> bool {
         })
 }
 
+/// The node's root directory is mounted where the audit looks for it, and not at all without it.
+fn root_only_for_the_audit(pod: &Value) -> bool {
+    let mut roots = list(&pod["volumes"])
+        .iter()
+        .filter(|volume| volume["hostPath"]["path"] == "/");
+    let mounts = list(&pod["containers"][0]["volumeMounts"]);
+    match (roots.next(), argument(pod, "--doctor-root=")) {
+        (None, None) => true,
+        (Some(root), Some(path)) => mounts
+            .iter()
+            .any(|mount| mount["name"] == root["name"] && mount["mountPath"] == path),
+        _ => false,
+    }
+}
+
 fn one_role(objects: &[Value], api: bool) -> bool {
     let rules: Vec<&Value> = kind(objects, "ClusterRole")
         .map(|role| &role["rules"])
@@ -179,6 +198,8 @@ mod tests {
             ),
             ("/containers/0/volumeMounts/0/readOnly", json!(false)),
             ("/containers/0/volumeMounts/0/name", json!("w")),
+            ("/volumes/0/hostPath/path", json!("/")),
+            ("/containers/0/args/1", json!("--doctor-root=/host")),
         ];
         for (path, value) in breaks {
             let mut all = Value::Array(objects());

@@ -119,6 +119,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- with .Values.slots }}
 - --slots={{ int64 . }}
 {{- end }}
+- --history={{ .Values.history }}
+- --history-memory={{ int64 .Values.historyMemory }}
+{{- if .Values.doctorRoot }}
+- --doctor-root=/host
+{{- end }}
 {{- if .Values.dropCapabilities }}
 - --drop-capabilities
 {{- end }}

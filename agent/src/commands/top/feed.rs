@@ -1,0 +1,101 @@
+//! Asks the agent, away from the screen: a slow answer holds up no key.
+
+use std::sync::mpsc::{self, Receiver, Sender};
+
+use anyhow::Context as _;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    api::{Labels, Timeline, Top},
+    commands::client,
+    explain::Report,
+};
+
+/// What to ask.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Question {
+    /// Length of the window, as the agent takes it.
+    pub window: String,
+    /// The container to look at.
+    pub labels: Option<Labels>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// What was asked.
+    pub question: Question,
+    /// The ranking, or why there is none.
+    pub top: Result<Top, String>,
+    /// Of the container: its timeline and why it lost time, or why that is not known.
+    pub detail: Option<Result<(Timeline, Report), String>>,
+}
+
+/// Starts a thread that answers each question in turn. It ends with whoever asks.
+pub(super) fn start<T: From<Answer> + Send + 'static>(
+    agent: String,
+    answers: Sender<T>,
+) -> Sender<Question> {
+    let (questions, asked): (_, Receiver<Question>) = mpsc::channel();
+    std::thread::spawn(move || {
+        for question in asked {
+            if answers.send(ask(&agent, question).into()).is_err() {
+                break;
+            }
+        }
+    });
+    questions
+}
+
+fn ask(agent: &str, question: Question) -> Answer {
+    let top = top(agent, &question.window).map_err(|error| format!("{error:#}"));
+    let detail = question.labels.as_ref().filter(|_| top.is_ok());
+    let detail = detail.map(|labels| {
+        let detail = detail_of(agent, &question.window, labels);
+        detail.map_err(|error| format!("{error:#}"))
+    });
+    Answer {
+        question,
+        top,
+        detail,
+    }
+}
+
+/// The ranking of a window.
+///
+/// # Errors
+/// When no agent answers, with what to do about it, or it refuses, for the reason that it gives.
+pub(super) fn top(agent: &str, window: &str) -> anyhow::Result<Top> {
+    let path = client::path("/api/v1/top", &[("window", window)]);
+    get(agent, &path).map_err(|error| {
+        // What the network says, and not the agent.
+        if error
+            .chain()
+            .any(<dyn std::error::Error>::is::<std::io::Error>)
+        {
+            anyhow::anyhow!(
+                "{error:#}; start one with `stallscope run`, or say with --agent where it is"
+            )
+        } else {
+            error
+        }
+    })
+}
+
+fn detail_of(agent: &str, window: &str, labels: &Labels) -> anyhow::Result<(Timeline, Report)> {
+    let mut query = vec![("window", window)];
+    query.extend(
+        labels
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str())),
+    );
+    let timeline = get(agent, &client::path("/api/v1/timeline", &query))?;
+    let report = get(agent, &client::path("/api/v1/explain", &query))?;
+    Ok((timeline, report))
+}
+
+fn get<T: DeserializeOwned>(agent: &str, path: &str) -> anyhow::Result<T> {
+    let answer = client::get(agent, path)?;
+    serde_json::from_value(answer)
+        .with_context(|| format!("the agent at {agent} is of another version"))
+}
