@@ -13,6 +13,7 @@ use crate::{
         self, Container, Cost, DaemonTime, Labels, NotMeasured, Now, Refusal, Request, Timeline,
         Top, Window,
     },
+    cgroup::Mode,
     doctor::{Root, groups::Groups},
     explain::{
         Case, Facts, NodeFacts, Other, Report, Subject as Explained, cpu_seconds, lost_by_cause,
@@ -159,13 +160,8 @@ impl Agent {
             .cloned()
             .collect();
         let cgroups = outermost(&paths);
-        let (facts, node) = match self.cgroup_files() {
-            Some((root, groups)) => (
-                Facts::read(&root, &groups, &cgroups, &paths),
-                NodeFacts::read(&root, groups.unified(), &self.topology),
-            ),
-            None => (Facts::default(), NodeFacts::default()),
-        };
+        let files = self.cgroup_files();
+        let facts = files.map(|(root, groups)| Facts::read(&root, &groups, &cgroups, &paths));
         let case = Case {
             subject: Explained {
                 labels,
@@ -179,8 +175,8 @@ impl Agent {
             before: before(history, &chosen, window),
             others: self.others(history, &chosen, window),
             daemons: daemons(&history.sums(Subject::Host, window.from, window.to)),
-            facts,
-            node,
+            facts: facts.unwrap_or_default(),
+            node: self.node_facts(),
             not_measured: self.not_measured(),
         };
         Ok(case.explain())
@@ -229,10 +225,20 @@ impl Agent {
         paths
     }
 
+    /// The files of cgroups: where the hierarchy is that is followed, which may not be where the rest of the host is.
     fn cgroup_files(&self) -> Option<(Root, Groups)> {
-        let root = Root::open(&self.config.root).ok()?;
+        let mount = self.owners.hierarchy().mount();
+        let root = Root::open(root_of(mount).unwrap_or(&self.config.root)).ok()?;
         let groups = Groups::find(&root).ok()?;
         Some((root, groups))
+    }
+
+    fn node_facts(&self) -> NodeFacts {
+        let root = Root::open(&self.config.root).ok();
+        root.map_or_else(NodeFacts::default, |root| {
+            let unified = self.owners.hierarchy().mode() == Mode::V2;
+            NodeFacts::read(&root, unified, &self.topology)
+        })
     }
 
     fn container(&self, found: &Found, live: bool) -> Container {
@@ -331,6 +337,14 @@ impl Agent {
     }
 }
 
+/// The root directory below which a hierarchy is mounted in the usual place.
+fn root_of(mount: &Path) -> Option<&Path> {
+    let cgroups = mount
+        .ancestors()
+        .find(|path| path.ends_with("sys/fs/cgroup"))?;
+    cgroups.ancestors().nth(3)
+}
+
 /// Of sorted paths those that are not below another.
 fn outermost(paths: &[String]) -> Vec<String> {
     let mut all: Vec<&String> = paths.iter().collect();
@@ -408,6 +422,19 @@ fn daemons(sums: &Sums) -> Vec<DaemonTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cgroups_are_read_where_they_are_mounted() {
+        for (mount, root) in [
+            ("/sys/fs/cgroup", Some("/")),
+            ("/sys/fs/cgroup/cpu,cpuacct", Some("/")),
+            ("/host/sys/fs/cgroup", Some("/host")),
+            ("/mnt/a/sys/fs/cgroup/cpu", Some("/mnt/a")),
+            ("/cgroup", None),
+        ] {
+            assert_eq!(root_of(Path::new(mount)), root.map(Path::new), "{mount}");
+        }
+    }
 
     #[test]
     fn of_nested_cgroups_the_outermost_count() {

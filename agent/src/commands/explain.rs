@@ -70,7 +70,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         let report: Report = serde_json::from_value(answer)
             .with_context(|| format!("the agent at {} is of another version", args.agent))?;
-        print!("{}", report.to_text());
+        // Nothing that a name may hold is for the terminal to obey.
+        let control = |c: char| c.is_control() && c != '\n';
+        print!("{}", report.to_text().replace(control, " "));
     }
     Ok(ExitCode::SUCCESS)
 }
