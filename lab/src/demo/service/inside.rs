@@ -1,0 +1,225 @@
+//! What the service does, in its own process.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread::{self, sleep},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    memory::{self, Region, page_size},
+    task,
+};
+
+/// Bytes of the state on disk, all of which the page cache holds unless memory is short.
+pub const STATE: usize = 96 << 20;
+
+/// Threads, whatever the machine: a quarter of a CPU in all.
+const THREADS: usize = 4;
+/// Threads for each CPU that it may use, when there are too many.
+const CROWD: usize = 8;
+
+/// A burst: CPU time that it computes, bytes of the state that it reads, bytes of new memory that it fills.
+const COMPUTE: Duration = Duration::from_millis(1);
+const READ: usize = 512 << 10;
+const FILL: usize = 256 << 10;
+/// Time between bursts.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Time between checkpoints, and bursts that one is made of.
+const EVERY: Duration = Duration::from_secs(1);
+const CHECKPOINT: usize = 16;
+
+/// Where it runs, and on what.
+#[derive(Debug)]
+pub struct Settings {
+    /// Its CPUs.
+    pub cpus: Vec<usize>,
+    /// The node of its memory, if there are several.
+    pub node: Option<u32>,
+    /// The file of its state.
+    pub state: PathBuf,
+}
+
+/// What it can be told.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub enum Order {
+    /// Say how long the longest checkpoint took since last asked, in nanoseconds.
+    Checkpoint = 1,
+    /// Run too many threads.
+    Crowd,
+    /// End them.
+    Alone,
+    /// Let memory be anywhere.
+    Roam,
+    /// Have it on the own node only.
+    Stay,
+    /// Compact the machine's memory.
+    Compact,
+    /// Do not.
+    Leave,
+}
+
+/// What its threads share.
+#[derive(Debug, Default)]
+struct Shared {
+    crowded: AtomicBool,
+    roaming: AtomicBool,
+    compacting: AtomicBool,
+    /// In nanoseconds.
+    longest: AtomicU64,
+}
+
+/// The running service.
+pub struct Inside {
+    shared: Arc<Shared>,
+    crowd: usize,
+}
+
+impl Inside {
+    /// Reads the state and starts the threads.
+    pub fn start(settings: &Settings) -> Result<Self> {
+        task::pin(0, &settings.cpus)?;
+        if settings.node.is_some() {
+            memory::allocate_on(settings.node)?;
+        }
+        let shared = Arc::new(Shared::default());
+        for number in 0..THREADS {
+            let mut server = Server::new(settings, number, Arc::clone(&shared))?;
+            server.read(STATE / THREADS)?;
+            thread::spawn(move || end_with(server.serve()));
+        }
+        Ok(Self {
+            shared,
+            crowd: settings.cpus.len() * CROWD,
+        })
+    }
+
+    /// Does what it is told, by the number of an [`Order`].
+    pub fn obey(&self, number: u8) -> Result<u64> {
+        let shared = &self.shared;
+        match number {
+            n if n == Order::Checkpoint as u8 => return Ok(shared.longest.swap(0, Relaxed)),
+            n if n == Order::Crowd as u8 => self.crowd(),
+            n if n == Order::Alone as u8 => shared.crowded.store(false, Relaxed),
+            n if n == Order::Roam as u8 => shared.roaming.store(true, Relaxed),
+            n if n == Order::Stay as u8 => shared.roaming.store(false, Relaxed),
+            n if n == Order::Compact as u8 => shared.compacting.store(true, Relaxed),
+            n if n == Order::Leave as u8 => shared.compacting.store(false, Relaxed),
+            n => bail!("the service knows no order {n}"),
+        }
+        Ok(0)
+    }
+
+    fn crowd(&self) {
+        self.shared.crowded.store(true, Relaxed);
+        for _ in 0..self.crowd {
+            let shared = Arc::clone(&self.shared);
+            thread::spawn(move || {
+                while shared.crowded.load(Relaxed) {
+                    task::spin_for(Duration::from_millis(1));
+                }
+            });
+        }
+    }
+}
+
+/// Of a thread that cannot go on the whole service has to end, or nobody would hear of it.
+fn end_with(done: Result<()>) {
+    if let Err(error) = done {
+        eprintln!("the service: {error:#}");
+        std::process::exit(1);
+    }
+}
+
+/// One thread.
+struct Server {
+    number: usize,
+    shared: Arc<Shared>,
+    node: Option<u32>,
+    roams: bool,
+    state: File,
+    /// Where it reads next in its part of the state.
+    at: usize,
+    buffer: Vec<u8>,
+    fresh: Region,
+}
+
+impl Server {
+    fn new(settings: &Settings, number: usize, shared: Arc<Shared>) -> Result<Self> {
+        let path = &settings.state;
+        Ok(Self {
+            number,
+            shared,
+            node: settings.node,
+            roams: false,
+            state: File::open(path).with_context(|| path.display().to_string())?,
+            at: 0,
+            buffer: vec![0; 64 << 10],
+            fresh: Region::anonymous(FILL / page_size())?,
+        })
+    }
+
+    fn serve(mut self) -> Result<()> {
+        // Threads that began together would go on meeting.
+        sleep(PAUSE / 4 * u32::try_from(self.number).unwrap_or(0));
+        // The policy of a thread is its own.
+        self.settle()?;
+        let mut last = Instant::now();
+        loop {
+            self.burst()?;
+            if self.number == 0 && last.elapsed() > EVERY {
+                last = Instant::now();
+                (0..CHECKPOINT).try_for_each(|_| self.burst())?;
+                let ns = u64::try_from(last.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                self.shared.longest.fetch_max(ns, Relaxed);
+            }
+            sleep(PAUSE);
+        }
+    }
+
+    fn burst(&mut self) -> Result<()> {
+        if self.roams != self.shared.roaming.load(Relaxed) {
+            self.roams = !self.roams;
+            self.settle()?;
+        }
+        if self.shared.compacting.load(Relaxed) {
+            fs::write("/proc/sys/vm/compact_memory", "1").context("cannot compact memory")?;
+        }
+        self.read(READ)?;
+        self.fresh.advise(libc::MADV_DONTNEED)?;
+        self.fresh.write();
+        task::spin_for(COMPUTE);
+        Ok(())
+    }
+
+    fn settle(&self) -> Result<()> {
+        let node = self.node.filter(|_| !self.roams);
+        if self.node.is_some() {
+            memory::allocate_on(node)?;
+        }
+        Ok(())
+    }
+
+    /// Reads so much of its part of the state, round and round.
+    fn read(&mut self, bytes: usize) -> Result<()> {
+        let part = STATE / THREADS;
+        for _ in 0..bytes / self.buffer.len() {
+            let place = self.number * part + self.at;
+            self.state
+                .read_exact_at(&mut self.buffer, place as u64)
+                .context("cannot read the state")?;
+            self.at = (self.at + self.buffer.len()) % part;
+        }
+        Ok(())
+    }
+}
