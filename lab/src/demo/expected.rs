@@ -7,7 +7,7 @@ use super::cause::Cause;
 pub fn about(cause: Cause) -> &'static str {
     match cause {
         Cause::None => "nothing is done",
-        Cause::Throttled => "a CPU quota of a sixth of what it takes",
+        Cause::Throttled => "a CPU quota of a fifth of what it takes",
         Cause::Neighbour => "threads of another cgroup that always want its CPUs",
         Cause::Own => "eight more threads for each of its CPUs",
         Cause::Host => "threads of the host that always want its CPUs",

@@ -13,13 +13,13 @@ use super::{
 };
 use crate::{Group, Task, World, task};
 
-/// The quota: microseconds of CPU time in each period; a sixth of what the service takes.
-const QUOTA: u64 = 4_000;
+/// The quota: microseconds of CPU time in each period; a fifth of what the service takes.
+const QUOTA: u64 = 8_000;
 const PERIOD: u64 = 100_000;
-/// Those who want a CPU of the service's.
-const RIVALS: usize = 2;
-/// The nice value with which a process weighs about as much as the service.
-const URGENT: i32 = -10;
+/// What those weigh who want the service's CPUs: with less, the service would go first, because it sleeps most of the
+/// time. With the nice value a process outside of all cgroups weighs about as much.
+const HEAVY: u32 = 16;
+const URGENT: i32 = -12;
 
 /// What is done while the cause lasts.
 type During<'a> = &'a mut dyn FnMut(&mut Service) -> Result<()>;
@@ -111,7 +111,7 @@ impl Scene<'_> {
         );
         let group = Group::named(&name)?;
         // Without the controller all weigh the same.
-        let _ = group.weigh(WEIGHT);
+        let _ = group.weigh(HEAVY);
         let _rivals = self.rivals(|cpu| group.spin_on(cpu))?;
         work(self.service)
     }
@@ -133,14 +133,15 @@ impl Scene<'_> {
     }
 
     fn rivals(&self, start: impl Fn(usize) -> Result<Task>) -> Result<Vec<Task>> {
-        let cpus = self.service.cpus.iter();
-        cpus.flat_map(|cpu| [*cpu; RIVALS]).map(start).collect()
+        self.service.cpus.iter().map(|cpu| start(*cpu)).collect()
     }
 
     fn crowded(&mut self, work: During) -> Result<()> {
+        let _ = self.service.group.weigh(HEAVY);
         self.service.crowd(true)?;
         let done = work(self.service);
         self.service.crowd(false)?;
+        let _ = self.service.group.weigh(WEIGHT);
         done
     }
 

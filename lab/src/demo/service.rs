@@ -12,9 +12,8 @@ use crate::{
 };
 use inside::{Inside, Order, Settings};
 
-/// How many times the weight of other cgroups the service has, and who competes with it on purpose: what else this
-/// machine does is not what is shown.
-pub const WEIGHT: u32 = 8;
+/// How many times the weight of other cgroups the service has: what else this machine does is not what is shown.
+pub const WEIGHT: u32 = 2;
 
 /// Starts the service in its own process.
 const START: u8 = 0;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::FileExt as _,
+    os::fd::AsRawFd as _,
     path::PathBuf,
     sync::{
         Arc,
@@ -22,21 +22,19 @@ use crate::{
 /// Bytes of the state on disk, all of which the page cache holds unless memory is short.
 pub const STATE: usize = 96 << 20;
 
-/// Threads, whatever the machine: a quarter of a CPU in all.
-const THREADS: usize = 4;
-/// Threads for each CPU that it may use, when there are too many.
+/// Threads for each CPU that it may use, when there are too many. Usually there is one, which wants a fifth of it.
 const CROWD: usize = 8;
 
-/// A burst: CPU time that it computes, bytes of the state that it reads, bytes of new memory that it fills.
-const COMPUTE: Duration = Duration::from_millis(1);
-const READ: usize = 512 << 10;
+/// A burst: CPU time that it computes, bytes of the state that it touches, bytes of new memory that it fills.
+const COMPUTE: Duration = Duration::from_millis(2);
+const TOUCH: usize = 4 << 20;
 const FILL: usize = 256 << 10;
 /// Time between bursts.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(15);
 
 /// Time between checkpoints, and bursts that one is made of.
 const EVERY: Duration = Duration::from_secs(1);
-const CHECKPOINT: usize = 16;
+const CHECKPOINT: usize = 8;
 
 /// Where it runs, and on what.
 #[derive(Debug)]
@@ -93,9 +91,9 @@ impl Inside {
             memory::allocate_on(settings.node)?;
         }
         let shared = Arc::new(Shared::default());
-        for number in 0..THREADS {
+        for number in 0..settings.cpus.len() {
             let mut server = Server::new(settings, number, Arc::clone(&shared))?;
-            server.read(STATE / THREADS)?;
+            server.touch(server.state.pages);
             thread::spawn(move || end_with(server.serve()));
         }
         Ok(Self {
@@ -147,24 +145,26 @@ struct Server {
     shared: Arc<Shared>,
     node: Option<u32>,
     roams: bool,
-    state: File,
-    /// Where it reads next in its part of the state.
+    /// Its part of the state, and the page of it that is next.
+    state: Region,
     at: usize,
-    buffer: Vec<u8>,
     fresh: Region,
 }
 
 impl Server {
     fn new(settings: &Settings, number: usize, shared: Arc<Shared>) -> Result<Self> {
         let path = &settings.state;
+        let file = File::open(path).with_context(|| path.display().to_string())?;
+        let pages = STATE / page_size();
+        let part = pages / settings.cpus.len();
+        let state = Region::map(pages, libc::MAP_PRIVATE, file.as_raw_fd())?;
         Ok(Self {
             number,
             shared,
             node: settings.node,
             roams: false,
-            state: File::open(path).with_context(|| path.display().to_string())?,
+            state: state.part(number * part, part),
             at: 0,
-            buffer: vec![0; 64 << 10],
             fresh: Region::anonymous(FILL / page_size())?,
         })
     }
@@ -195,7 +195,7 @@ impl Server {
         if self.shared.compacting.load(Relaxed) {
             fs::write("/proc/sys/vm/compact_memory", "1").context("cannot compact memory")?;
         }
-        self.read(READ)?;
+        self.touch(TOUCH / page_size());
         self.fresh.advise(libc::MADV_DONTNEED)?;
         self.fresh.write();
         task::spin_for(COMPUTE);
@@ -210,16 +210,11 @@ impl Server {
         Ok(())
     }
 
-    /// Reads so much of its part of the state, round and round.
-    fn read(&mut self, bytes: usize) -> Result<()> {
-        let part = STATE / THREADS;
-        for _ in 0..bytes / self.buffer.len() {
-            let place = self.number * part + self.at;
-            self.state
-                .read_exact_at(&mut self.buffer, place as u64)
-                .context("cannot read the state")?;
-            self.at = (self.at + self.buffer.len()) % part;
+    /// Reads from so many pages of its part of the state, round and round.
+    fn touch(&mut self, pages: usize) {
+        for _ in 0..pages {
+            self.state.part(self.at, 1).read();
+            self.at = (self.at + 1) % self.state.pages;
         }
-        Ok(())
     }
 }
