@@ -15,6 +15,7 @@ use crate::{
     cgroup::{Controller, Hierarchy, Watch},
     collector::Rows,
     doctor,
+    history::{self, History},
     ledger::Ledger,
     overhead::Overhead,
     owners::{LabelSet, Owners},
@@ -24,9 +25,11 @@ use crate::{
     topology::Topology,
 };
 
+mod ask;
 mod bound;
 mod families;
 mod host;
+mod record;
 mod scrape;
 mod seal;
 mod series;
@@ -58,6 +61,10 @@ pub struct Config {
     pub sealed: bool,
     /// Hooks to treat as if this kernel refused them.
     pub disabled_hooks: Vec<String>,
+    /// How much of the past is kept; a length of zero for nothing.
+    pub history: history::Limits,
+    /// Where the host's root directory is, for what its cgroups and settings say.
+    pub root: PathBuf,
     /// Where the topology is read: `/sys`, or a tree of the same form that says other things.
     pub sys: PathBuf,
 }
@@ -74,6 +81,8 @@ impl Default for Config {
             names: Chosen::default(),
             sealed: false,
             disabled_hooks: Vec::new(),
+            history: history::Limits::default(),
+            root: PathBuf::from("/"),
             sys: PathBuf::from("/sys"),
         }
     }
@@ -96,6 +105,9 @@ pub struct Agent {
     instances: Vec<Instance>,
     overhead: Overhead,
     doctor: doctor::Repeated,
+    /// None when nothing is kept.
+    history: Option<History>,
+    recorder: record::Recorder,
     host: Host,
     started: Instant,
     /// When [`Agent::tick`] last read everything; none before the first time.
@@ -158,6 +170,8 @@ impl Agent {
         });
         let host = host(&topology, wanted, config.slots.is_some());
         let now = Instant::now();
+        let keeps = !config.history.length.is_zero();
+        let history = keeps.then(|| History::new(config.history, now));
         let mut agent = Self {
             config,
             topology,
@@ -165,6 +179,8 @@ impl Agent {
             instances: Vec::new(),
             overhead: Overhead::new(),
             doctor: doctor::Repeated::default(),
+            history,
+            recorder: record::Recorder::default(),
             host,
             started: now,
             expired: None,
@@ -219,6 +235,7 @@ impl Agent {
             }
         }
         drop(kernel);
+        self.recorder = record::Recorder::new(&self.instances);
         trim_heap();
         Ok(())
     }
@@ -236,15 +253,21 @@ impl Agent {
         self.owners.start_names()
     }
 
-    /// Starts to audit the node below `root`, and to export what is found.
+    /// The host's shape.
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Starts to audit the node below [`Config::root`], and to export what is found.
     ///
     /// # Errors
-    /// When `root` is no directory.
-    pub fn start_doctor(&self, root: PathBuf, every: Duration) -> anyhow::Result<()> {
+    /// When that is no directory.
+    pub fn start_doctor(&self, every: Duration) -> anyhow::Result<()> {
         let mut live = doctor::Live::default();
         live.learn_types();
         live.learn_status(&serde_json::to_value(self.status())?);
-        self.doctor.start(root, every, live)
+        self.doctor.start(self.config.root.clone(), every, live)
     }
 
     /// Names new cgroups for the programs and lets go of old ones; to be called about once a second.
@@ -266,11 +289,14 @@ impl Agent {
             }
         }
         self.overhead.tick(now);
+        let read = self.record(now);
         // Often enough that 32-bit counters cannot wrap unseen; scrapes do it more often.
         let due = |then| now.saturating_duration_since(then) >= Duration::from_secs(30);
         if self.expired.is_none_or(due) {
             self.expired = Some(now);
-            self.read();
+            if !read {
+                self.read();
+            }
             for instance in &mut self.instances {
                 instance.ledger.iter_mut().for_each(Ledger::age);
             }
@@ -287,8 +313,9 @@ impl Agent {
     /// How long until [`Agent::tick`] wants to be called.
     #[must_use]
     pub fn next_tick(&self) -> Duration {
-        const SECOND: Duration = Duration::from_secs(1);
-        self.overhead.due().map_or(SECOND, |due| due.min(SECOND))
+        let history = self.history.as_ref();
+        let second = history.map_or(Duration::from_secs(1), |h| h.next(Instant::now()));
+        self.overhead.due().map_or(second, |due| due.min(second))
     }
 
     /// Becomes readable when cgroups come or go; none where that can only be found by looking.
@@ -320,6 +347,9 @@ impl Agent {
 
     fn expire(&mut self, now: Instant) {
         let (owners, cgroups) = self.owners.expire(now);
+        for owner in &owners {
+            self.fold_history(*owner, Owners::REMOVED);
+        }
         for instance in &mut self.instances {
             if let Some(running) = &mut instance.running {
                 running.collector.forget(&cgroups, &mut instance.rows);

@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Instant};
 use crate::{
     cgroup::CgroupId,
     exposition::{Encoder, OwnerLabels},
+    history::Quantity,
     owners::Owners,
 };
 
@@ -18,6 +19,16 @@ pub trait Collector: Send {
 
     /// Writes its families.
     fn encode(&self, owners: &OwnerRows<'_>, out: &mut Encoder);
+
+    /// What the history keeps of a row: quantities, and the words that sum to them.
+    fn recorded(&self) -> Vec<(Quantity, usize)> {
+        Vec::new()
+    }
+
+    /// What the history keeps of the host: totals since the start, times in nanoseconds.
+    fn recorded_of_host(&self) -> Vec<(Quantity, u64)> {
+        Vec::new()
+    }
 
     /// Answers the programs' questions about the cgroups they saw; `group` says whose each is, if
     /// it is known yet.

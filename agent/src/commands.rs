@@ -7,7 +7,9 @@ use clap::{Parser, Subcommand};
 use crate::{agent::Config, cgroup::Controller};
 
 mod bench;
+mod client;
 mod doctor;
+mod explain;
 mod names;
 mod reference;
 mod run;
@@ -28,6 +30,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Explain(explain::Args),
     Status(status::Args),
     Topology(topology::Args),
     Doctor(doctor::Args),
@@ -110,6 +113,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Run(args) => run::run(args),
+            Command::Explain(args) => explain::run(&args),
             Command::Status(args) => status::run(args),
             Command::Topology(args) => topology::run(&args),
             Command::Doctor(args) => Ok(doctor::run(&args)),

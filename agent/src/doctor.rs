@@ -9,7 +9,7 @@ mod cpu_model;
 mod diff;
 mod evidence;
 mod facts;
-mod groups;
+pub(crate) mod groups;
 mod kernel;
 mod kubelet;
 mod live;
@@ -17,7 +17,7 @@ mod metrics;
 mod node;
 mod reference;
 mod repeated;
-mod root;
+pub(crate) mod root;
 mod runtime;
 mod text;
 

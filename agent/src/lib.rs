@@ -1,6 +1,7 @@
 //! Stallscope's agent: loads the probes, attributes what they count, and serves it.
 
 pub mod agent;
+pub mod api;
 pub mod attribution;
 pub mod btf;
 pub mod capabilities;
@@ -8,7 +9,9 @@ pub mod cgroup;
 pub mod collector;
 pub mod commands;
 pub mod doctor;
+pub mod explain;
 pub mod exposition;
+pub mod history;
 pub mod kernel_log;
 pub mod ledger;
 pub mod lengths;

@@ -361,6 +361,20 @@ impl Owners {
         self.labels(self.members.get(&id)?.owner?)
     }
 
+    /// The owner of a cgroup; none while its name is waited for.
+    #[must_use]
+    pub fn owner_of(&self, id: CgroupId) -> Option<OwnerIndex> {
+        self.members.get(&id)?.owner
+    }
+
+    /// The owners that belong to the host: its services, and what nobody put elsewhere.
+    #[must_use]
+    pub fn of_host(&self) -> HashSet<OwnerIndex> {
+        let members = self.members.values();
+        let of_host = members.filter(|member| member.group == GROUP_HOST);
+        of_host.filter_map(|member| member.owner).collect()
+    }
+
     /// Live cgroups with their paths.
     pub fn cgroups(&self) -> impl Iterator<Item = (CgroupId, &CgroupPath)> {
         self.members

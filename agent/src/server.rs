@@ -4,6 +4,7 @@
 //! memory a bound ([`Limits`]). The connection is driven by hyper itself, because `axum::serve` lets neither be set.
 
 mod accept;
+mod ask;
 mod bind;
 mod connection;
 mod own;
@@ -25,7 +26,11 @@ pub use self::bind::{BindError, Holder, bind};
 pub use self::own::METRICS;
 
 use self::own::Own;
+use crate::api::{Refusal, Request};
 use crate::exposition::Format;
+
+/// Answers a question about the history. Runs on a thread where it may block.
+pub type Answer = Arc<dyn Fn(&Request) -> Result<serde_json::Value, Refusal> + Send + Sync>;
 
 /// What the server asks of the rest of the agent.
 #[derive(Clone)]
@@ -36,6 +41,33 @@ pub struct Handlers {
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// What `/api/v1/status` answers. Must not block.
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// What `/api/v1/topology` answers.
+    pub topology: serde_json::Value,
+    /// What is answered from the history.
+    pub answers: Answers,
+}
+
+/// Answers from the history.
+#[derive(Clone)]
+pub struct Answers {
+    /// What `/api/v1/top` answers.
+    pub top: Answer,
+    /// What `/api/v1/timeline` answers.
+    pub timeline: Answer,
+    /// What `/api/v1/explain` answers.
+    pub explain: Answer,
+}
+
+impl Default for Answers {
+    /// For a server without a history.
+    fn default() -> Self {
+        let none: Answer = Arc::new(|_| Err(Refusal::missing("there is no history")));
+        Self {
+            top: Arc::clone(&none),
+            timeline: Arc::clone(&none),
+            explain: none,
+        }
+    }
 }
 
 impl fmt::Debug for Handlers {

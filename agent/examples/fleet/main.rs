@@ -130,6 +130,8 @@ async fn listen(
         collect: Arc::new(collect),
         ready: Arc::new(|| Ok(())),
         status: Arc::new(|| json!({})),
+        topology: json!({}),
+        answers: server::Answers::default(),
     };
     tokio::spawn(async move {
         let limits = Limits::default();

@@ -186,10 +186,8 @@ impl Agent {
         }
         let uptime = self.started.elapsed().as_secs_f64();
         out.family(&UPTIME).sample(None, &[], Value::Float(uptime));
-        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        let cpu = cpu.tv_sec.cast_unsigned() * 1_000_000_000 + cpu.tv_nsec.cast_unsigned();
         out.family(&AGENT_CPU)
-            .sample(None, &[], Value::Nanoseconds(cpu));
+            .sample(None, &[], Value::Nanoseconds(super::record::cpu_time()));
         let mut family = out.family(&LOST_EVENTS);
         for (probe, running) in self.running() {
             for (reason, count) in running.collector.lost() {

@@ -91,6 +91,9 @@ impl Agent {
             "too many series: those that did the least are summed as (other); raise --max-series or choose fewer --labels"
         );
         self.owners.fold(&folded);
+        for owner in &folded {
+            self.fold_history(*owner, Owners::OTHER);
+        }
         for ledger in self.instances.iter_mut().filter_map(|i| i.ledger.as_mut()) {
             for owner in &folded {
                 ledger.fold(*owner, Owners::OTHER);

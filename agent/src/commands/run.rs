@@ -13,6 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{DEFAULT_LISTEN, ProbeArgs, names::NameArgs, start_logging};
 use crate::{
     agent::{Agent, Config},
+    api::{Refusal, Request},
+    history::Limits,
     preflight,
     server::{self, Handlers},
 };
@@ -39,10 +41,16 @@ pub(super) struct Args {
     /// enlarged then, so --slots is at least 4000 unless given
     #[arg(long)]
     drop_capabilities: bool,
+    /// How much of the past to keep for the page, top and explain: up to 24h, or 0 for nothing
+    #[arg(long, value_name = "LENGTH", default_value = "1h", value_parser = history_length)]
+    history: Duration,
+    /// Memory of that at most, in MiB; what is oldest leaves first, and no container has more than 64 KiB
+    #[arg(long, value_name = "MIB", default_value_t = Limits::default().bytes >> 20, value_parser = history_memory)]
+    history_memory: usize,
     /// How often to audit the node and export what is found: a number with s, m or h, or off
     #[arg(long, value_name = "INTERVAL", default_value = "1h", value_parser = interval)]
     doctor: Interval,
-    /// Where the host's root directory is, for the audit: in a container, where it is mounted
+    /// Where the host's root directory is, for the audit and for explanations: in a container, where it is mounted
     #[arg(long, value_name = "DIR", default_value = "/")]
     doctor_root: PathBuf,
 }
@@ -50,6 +58,25 @@ pub(super) struct Args {
 /// How often; none for never.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Interval(Option<Duration>);
+
+fn history_length(text: &str) -> Result<Duration, String> {
+    let day = Duration::from_secs(24 * 3600);
+    let length = match text {
+        "0" => Some(Duration::ZERO),
+        text => humantime::parse_duration(text).ok(),
+    };
+    match length {
+        Some(length) if length.is_zero() || (Duration::from_secs(60)..=day).contains(&length) => {
+            Ok(length)
+        }
+        _ => Err("expected 1m to 24h, such as 30m or 1h, or 0 for no history".to_owned()),
+    }
+}
+
+fn history_memory(text: &str) -> Result<usize, String> {
+    let mebibytes = text.parse().ok().filter(|mib| (1..=1024).contains(mib));
+    mebibytes.ok_or_else(|| "expected 1 to 1024 MiB".to_owned())
+}
 
 fn interval(text: &str) -> Result<Interval, String> {
     if text == "off" {
@@ -93,6 +120,11 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         names: args.names.choose()?,
         labels: args.names.labels.clone(),
         sealed: args.drop_capabilities,
+        history: Limits {
+            length: args.history,
+            bytes: args.history_memory << 20,
+        },
+        root: args.doctor_root,
         ..args.probes.config()
     };
     let mut agent = Agent::start(config, registry.clone())?;
@@ -108,7 +140,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     }
     agent.start_names()?;
     if let Interval(Some(every)) = args.doctor {
-        agent.start_doctor(args.doctor_root, every)?;
+        agent.start_doctor(every)?;
     }
     agent.tick();
     agent.ready().map_err(anyhow::Error::msg)?;
@@ -149,7 +181,19 @@ async fn keep_time(agent: Arc<Mutex<Agent>>) {
 
 fn handlers(agent: &Arc<Mutex<Agent>>) -> Handlers {
     let (collect, ready, status) = (Arc::clone(agent), Arc::clone(agent), Arc::clone(agent));
+    let topology = serde_json::to_value(lock(agent).topology()).unwrap_or_default();
+    let ask =
+        |answer: fn(&Agent, &Request) -> Result<serde_json::Value, Refusal>| -> server::Answer {
+            let agent = Arc::clone(agent);
+            Arc::new(move |request| answer(&lock(&agent), request))
+        };
     Handlers {
+        topology,
+        answers: server::Answers {
+            top: ask(|agent, request| Ok(json(agent.top(request)?))),
+            timeline: ask(|agent, request| Ok(json(agent.timeline(request)?))),
+            explain: ask(|agent, request| Ok(json(agent.explain(request)?))),
+        },
         collect: Arc::new(move |format| lock(&collect).collect(format)),
         ready: Arc::new(move || lock(&ready).ready()),
         status: Arc::new(move || {
@@ -157,6 +201,10 @@ fn handlers(agent: &Arc<Mutex<Agent>>) -> Handlers {
             serde_json::to_value(report).unwrap_or_default()
         }),
     }
+}
+
+fn json(answer: impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(answer).unwrap_or_default()
 }
 
 /// A scrape that panicked leaves counters that are still right.

@@ -1,18 +1,10 @@
 //! `stallscope status`: what each probe does on this host, and why not.
 
-use std::{
-    fmt::Write as _,
-    io::{Read as _, Write as _},
-    net::{TcpStream, ToSocketAddrs as _},
-    path::Path,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{fmt::Write as _, path::Path, process::ExitCode};
 
-use anyhow::Context as _;
 use serde_json::Value;
 
-use super::{DEFAULT_LISTEN, ProbeArgs, start_logging};
+use super::{DEFAULT_LISTEN, ProbeArgs, client, start_logging};
 use crate::{agent::Agent, preflight};
 
 /// Show what each probe does on this host, and why not.
@@ -70,35 +62,7 @@ fn attach(probes: ProbeArgs) -> anyhow::Result<Value> {
 
 /// The status of a running agent.
 pub(super) fn ask(address: &str) -> anyhow::Result<Value> {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let socket = address
-        .to_socket_addrs()
-        .with_context(|| format!("bad address {address}: expected ADDR:PORT"))?
-        .next()
-        .with_context(|| format!("{address} has no address"))?;
-    let unreachable = || format!("no agent answers at {address}");
-    let mut stream = TcpStream::connect_timeout(&socket, PATIENCE).with_context(unreachable)?;
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .with_context(unreachable)?;
-    write!(
-        stream,
-        "GET /api/v1/status HTTP/1.0\r\nHost: {address}\r\n\r\n"
-    )
-    .with_context(unreachable)?;
-    let mut answer = String::new();
-    stream
-        .take(16 << 20)
-        .read_to_string(&mut answer)
-        .with_context(unreachable)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    anyhow::ensure!(
-        head.split(' ').nth(1) == Some("200"),
-        "{address} is no Stallscope agent: it answered {}",
-        head.lines().next().unwrap_or_default()
-    );
-    let report: Value = serde_json::from_str(body)
-        .with_context(|| format!("{address} is no Stallscope agent: its status is no JSON"))?;
+    let report = client::get(address, "/api/v1/status")?;
     anyhow::ensure!(
         report["probes"].is_array(),
         "{address} is no Stallscope agent"

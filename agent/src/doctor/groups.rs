@@ -60,6 +60,16 @@ impl Groups {
     /// # Errors
     /// When nothing is mounted there.
     pub fn read(root: &Root) -> Result<Self, Unread> {
+        let mut groups = Self::find(root)?;
+        groups.walk(root);
+        Ok(groups)
+    }
+
+    /// Finds the hierarchies, and lists no cgroup: for who knows which to ask about.
+    ///
+    /// # Errors
+    /// When nothing is mounted there.
+    pub fn find(root: &Root) -> Result<Self, Unread> {
         let mut hierarchies = BTreeMap::new();
         let unified = |dir: &str| root.exists(&format!("{dir}/cgroup.controllers"));
         let mode = if unified(MOUNT) {
@@ -85,13 +95,11 @@ impl Groups {
                 "it is no cgroup hierarchy: cgroup.controllers (v2) or a directory for the cpu controller (v1) was expected",
             ));
         }
-        let mut groups = Self {
+        Ok(Self {
             mode,
             hierarchies,
             all: Vec::new(),
-        };
-        groups.walk(root);
-        Ok(groups)
+        })
     }
 
     fn walk(&mut self, root: &Root) {
@@ -192,17 +200,18 @@ impl Groups {
         } else {
             "tasks"
         };
-        let inside = |group: &&Group| {
-            let rest = group.path.strip_prefix(path);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let counts = self.all.iter().filter(inside).filter_map(|group| {
-            let text = root
-                .text_or_empty(&self.file("cpu", &group.path, name)?)
-                .ok()?;
-            Some(text.lines().count() as u64)
-        });
-        Some((counts.sum(), self.file("cpu", path, name)?))
+        let mut threads = 0;
+        let mut pending = vec![(path.to_owned(), 0)];
+        while let Some((path, depth)) = pending.pop() {
+            let text = root.text_or_empty(&self.file("cpu", &path, name)?);
+            threads += text.map_or(0, |text| text.lines().count() as u64);
+            let below = root.folders(&self.file("cpu", &path, "")?);
+            if depth < DEEPEST && pending.len() < MOST {
+                let below = below.unwrap_or_default().into_iter();
+                pending.extend(below.map(|name| (format!("{path}/{name}"), depth + 1)));
+            }
+        }
+        Some((threads, self.file("cpu", path, name)?))
     }
 
     /// Periods with a quota in force, and those in which it ran out (`cpu.stat`).

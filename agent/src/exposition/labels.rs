@@ -35,6 +35,30 @@ impl OwnerLabels {
         Self(String::from_utf8_lossy(&text).into())
     }
 
+    /// The names and values, as they were before they were escaped.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<(String, String)> {
+        let mut pairs = Vec::new();
+        let mut rest = &*self.0;
+        while let Some((name, quoted)) = rest.split_once("=\"") {
+            let mut value = String::new();
+            let mut chars = quoted.chars();
+            while let Some(char) = chars.next().filter(|char| *char != '"') {
+                value.push(match char {
+                    '\\' => match chars.next() {
+                        Some('n') => '\n',
+                        Some(plain) => plain,
+                        None => break,
+                    },
+                    plain => plain,
+                });
+            }
+            pairs.push((name.trim_start_matches(',').to_owned(), value));
+            rest = chars.as_str();
+        }
+        pairs
+    }
+
     /// The text between a series' braces.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -79,4 +103,21 @@ fn escape(out: &mut impl BufMut, text: &str, quotes: bool) {
         rest = &rest[at + 1..];
     }
     out.put_slice(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn pairs_are_what_was_rendered(values in prop::collection::vec("[a\\\\\",=n\n{}é]{0,12}", 0..6)) {
+            let names = ["a", "b", "label_c", "d", "e", "f"];
+            let pairs: Vec<_> = names.into_iter().zip(&values).collect();
+            let expected: Vec<_> = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).clone())).collect();
+            prop_assert_eq!(OwnerLabels::of(pairs).pairs(), expected);
+        }
+    }
 }

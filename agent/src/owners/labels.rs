@@ -79,6 +79,12 @@ impl LabelSet {
         self.0.iter().filter_map(key).collect()
     }
 
+    /// The names of the labels in the exposition, in order.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.0.iter().map(|label| label.name().to_owned()).collect()
+    }
+
     /// The labels that only the API can tell, as they were asked for.
     #[must_use]
     pub fn of_the_api(&self) -> Vec<String> {

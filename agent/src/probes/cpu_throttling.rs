@@ -16,6 +16,7 @@ use crate::{
     cgroup::{Cgroup, CgroupId, CgroupPath, Controller, CpuLimit, CpuStat, CpuStats, Mode},
     collector::{Collector, Columns, OwnerRows, Rows},
     exposition::{Encoder, OwnerLabels},
+    history::Quantity,
     lengths::{self, LengthsMap},
     mapped::Mapped,
     metric::{Kind, Metric, Scope, Value},
@@ -343,6 +344,13 @@ impl Collector for Throttling {
                 family.histogram(Some(labels), &[], &WAIT_BOUNDS_NS, counts, sum[0]);
             }
         }
+    }
+
+    fn recorded(&self) -> Vec<(Quantity, usize)> {
+        vec![
+            (Quantity::Periods, TOTALS),
+            (Quantity::ThrottledPeriods, TOTALS + 1),
+        ]
     }
 
     fn watch(&mut self, owners: &Owners, now: Instant) {

@@ -9,6 +9,7 @@ use crate::{
     cgroup::CgroupId,
     collector::{Collector, Columns, OwnerRows, Rows},
     exposition::Encoder,
+    history::Quantity,
     mapped::Mapped,
     metric::{Kind, Metric, Scope, Value},
     probe::{Alternative, Attach, Hook, Probe},
@@ -320,6 +321,22 @@ impl Collector for CpuWait {
             .sample(None, &[], Value::Count(hidden.sum()));
     }
 
+    fn recorded(&self) -> Vec<(Quantity, usize)> {
+        let nodes = self.nodes.len();
+        let cpu = self.nodes.labels.iter().enumerate();
+        let cpu = cpu.map(|(place, node)| (Quantity::Cpu(node.parse().ok()), place));
+        let wait = |cause| (Quantity::wait(cause), nodes + WAIT + cause as usize);
+        cpu.chain(Cause::ALL.map(wait)).collect()
+    }
+
+    fn recorded_of_host(&self) -> Vec<(Quantity, u64)> {
+        let quantity = |daemon, node: u32| Quantity::daemon(daemon, node as u16);
+        let cells = self.daemon_cells();
+        cells
+            .map(|(daemon, node, cell)| (quantity(daemon, node), cell.on_cpu_ns))
+            .collect()
+    }
+
     fn answer(&mut self, group: &dyn Fn(CgroupId) -> Option<u32>) {
         for slot in 0..self.owners.len() {
             let asked = self.owners.first_word(slot).unwrap_or(0);
@@ -348,25 +365,30 @@ impl Collector for CpuWait {
 }
 
 impl CpuWait {
+    /// The memory daemons that have run, by node.
+    fn daemon_cells(&self) -> impl Iterator<Item = (Daemon, u32, DaemonCell)> {
+        let nodes = 0..self.highest;
+        let all = Daemon::ALL
+            .into_iter()
+            .flat_map(move |daemon| nodes.clone().map(move |node| (daemon, node)));
+        all.filter_map(|(daemon, node)| {
+            let place = daemon_place(daemon, node, self.highest)?;
+            let cell = self.daemons.get(place as usize)?;
+            (cell.on_cpu_ns != 0 || cell.wakeups != 0).then_some((daemon, node, cell))
+        })
+    }
+
     fn encode_daemons(&self, out: &mut Encoder) {
-        let mut cells = Vec::new();
-        for daemon in Daemon::ALL {
-            for node in 0..self.highest {
-                let place = daemon_place(daemon, node, self.highest);
-                let Some(cell) = place.and_then(|place| self.daemons.get(place as usize)) else {
-                    continue;
-                };
-                if cell.on_cpu_ns != 0 || cell.wakeups != 0 {
-                    // khugepaged serves the whole host.
-                    let node = if daemon == Daemon::Khugepaged {
-                        String::new()
-                    } else {
-                        node.to_string()
-                    };
-                    cells.push((daemon.label(), node, cell));
-                }
-            }
-        }
+        let cells = self.daemon_cells().map(|(daemon, node, cell)| {
+            // khugepaged serves the whole host.
+            let node = if daemon == Daemon::Khugepaged {
+                String::new()
+            } else {
+                node.to_string()
+            };
+            (daemon.label(), node, cell)
+        });
+        let cells: Vec<_> = cells.collect();
         let mut family = out.family(&DAEMON_WAKEUPS);
         for (daemon, node, cell) in &cells {
             family.sample(None, &[daemon, node], Value::Count(cell.wakeups));

@@ -7,6 +7,7 @@ use crate::{
     cgroup::CgroupId,
     collector::{Collector, Columns, OwnerRows, Rows},
     exposition::Encoder,
+    history::Quantity,
     mapped::Mapped,
     metric::{Kind, Metric, Scope, Value},
     probe::{Alternative, Attach, Attached, Hook, Kernel, Probe},
@@ -372,6 +373,27 @@ impl Collector for PageFaults {
                 add(rows.row(CgroupId(cell.cgroup)), &cell);
             }
         }
+    }
+
+    fn recorded(&self) -> Vec<(Quantity, usize)> {
+        let words = |what: &FaultCount| {
+            let local = COUNTS + *what as usize;
+            match what {
+                FaultCount::FirstTouchFaults | FaultCount::FileMapFaults => vec![
+                    (Quantity::LocalFaults, local),
+                    (Quantity::RemoteFaults, local + 1),
+                ],
+                FaultCount::HintingFaults => vec![
+                    (Quantity::LocalHints, local),
+                    (Quantity::RemoteHints, local + 1),
+                ],
+                FaultCount::FirstTouchPages | FaultCount::FileMapPages => Vec::new(),
+            }
+        };
+        self.families
+            .iter()
+            .flat_map(|(_, what)| words(what))
+            .collect()
     }
 
     fn encode(&self, owners: &OwnerRows<'_>, out: &mut Encoder) {

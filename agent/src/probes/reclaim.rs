@@ -10,6 +10,7 @@ use crate::{
     cgroup::CgroupId,
     collector::{Collector, Columns, OwnerRows, Rows},
     exposition::Encoder,
+    history::Quantity,
     lengths::{self, LengthsMap},
     mapped::Mapped,
     metric::{Kind, Metric, Scope, Value},
@@ -206,6 +207,14 @@ impl Collector for Collect {
                 }
             }
         }
+    }
+
+    fn recorded(&self) -> Vec<(Quantity, usize)> {
+        let sum = |kind: Reclaim| kind as usize * lengths::WIDTH + WAIT_BUCKETS;
+        let kinds = self.attached.iter();
+        kinds
+            .map(|kind| (Quantity::stall(*kind), sum(*kind)))
+            .collect()
     }
 
     fn forget(&mut self, gone: &[CgroupId], rows: &mut Rows) {

@@ -16,6 +16,7 @@ use crate::{
     cgroup::CgroupId,
     collector::{Collector, Columns, OwnerRows, Rows},
     exposition::Encoder,
+    history::Quantity,
     mapped::Mapped,
     metric::{Kind, Metric, Scope, Value},
     probe::{Alternative, Attach, Hook, Kernel, Probe},
@@ -296,6 +297,16 @@ impl Collector for TaskMigrations {
         if self.nodes.pairs() != 0 {
             self.pairs.read(&self.nodes, rows);
         }
+    }
+
+    fn recorded(&self) -> Vec<(Quantity, usize)> {
+        let pairs = PAIRS..PAIRS + self.nodes.pairs();
+        let mut words = vec![(Quantity::Migrations, TOTAL)];
+        words.extend(pairs.map(|pair| (Quantity::NodeMigrations, pair)));
+        if self.distances {
+            words.push((Quantity::MigrationDistance, CROSSED));
+        }
+        words
     }
 
     fn encode(&self, owners: &OwnerRows<'_>, out: &mut Encoder) {

@@ -8,19 +8,37 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use tokio::sync::Semaphore;
 
 use super::accept::negotiate;
+use super::ask::Question;
 use super::own::Own;
 use super::scrape::Scrapes;
 use super::{Handlers, Limits};
 
 /// Every path with what it is for: the index page, the hint on unknown paths and the `path` label all come from here.
-const PATHS: [(&str, &str); 5] = [
+const PATHS: [(&str, &str); 9] = [
     ("/", "this overview"),
     ("/metrics", "the measurements, for Prometheus"),
     (
         "/api/v1/status",
         "the agent's state as JSON: what it measures, and what it cannot measure here and why",
+    ),
+    (
+        "/api/v1/topology",
+        "packages, dies, NUMA nodes and CPUs as JSON",
+    ),
+    (
+        "/api/v1/top",
+        "who lost how much time, to what, as JSON; ?window=60s&at=-5m",
+    ),
+    (
+        "/api/v1/timeline",
+        "the same of one container, second by second; ?cgroup=…&window=10m",
+    ),
+    (
+        "/api/v1/explain",
+        "why, and what to change, as JSON; ?cgroup=… or ?namespace=…&pod=… or ?worst=1",
     ),
     ("/healthz", "200 while the process runs"),
     (
@@ -31,11 +49,33 @@ const PATHS: [(&str, &str); 5] = [
 
 pub(super) fn router(handlers: Handlers, limits: Limits, own: Own) -> Router {
     let scrapes = Arc::new(Scrapes::new(handlers.clone(), limits, own.clone()));
-    let Handlers { ready, status, .. } = handlers;
+    let Handlers {
+        ready,
+        status,
+        topology,
+        answers,
+        ..
+    } = handlers;
+    // One at a time: each reads the whole history, and there are as many clients as may connect.
+    let turn = Arc::new(Semaphore::new(1));
+    let ask = |answer| {
+        let question = Question::new(answer, &turn);
+        get(async move |query| question.ask(query).await)
+    };
     Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics).with_state(scrapes))
-        .route("/api/v1/status", get(async move || json(&status())))
+        .route(
+            "/api/v1/status",
+            get(async move || json(StatusCode::OK, &status())),
+        )
+        .route("/api/v1/top", ask(answers.top))
+        .route("/api/v1/timeline", ask(answers.timeline))
+        .route("/api/v1/explain", ask(answers.explain))
+        .route(
+            "/api/v1/topology",
+            get(async move || json(StatusCode::OK, &topology)),
+        )
         .route("/healthz", get(async || "ok\n"))
         .route(
             "/readyz",
@@ -81,8 +121,9 @@ async fn metrics(State(scrapes): State<Arc<Scrapes>>, headers: HeaderMap) -> Res
     }
 }
 
-fn json(value: &serde_json::Value) -> Response {
+pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Response {
     (
+        status,
         [(header::CONTENT_TYPE, "application/json")],
         format!("{value:#}\n"),
     )
@@ -99,7 +140,7 @@ async fn index() -> Html<String> {
 }
 
 async fn not_found(uri: Uri) -> (StatusCode, String) {
-    let paths = lines(|path, what| format!("  {path:<16}{what}\n"));
+    let paths = lines(|path, what| format!("  {path:<18}{what}\n"));
     (
         StatusCode::NOT_FOUND,
         format!("nothing is served at {}; there is\n{paths}", uri.path()),

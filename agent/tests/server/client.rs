@@ -72,6 +72,8 @@ pub fn handlers(
         collect: Arc::new(collect),
         ready: Arc::new(|| Ok(())),
         status: Arc::new(|| serde_json::json!({"version": "test"})),
+        topology: serde_json::json!({"levels": []}),
+        answers: stallscope::server::Answers::default(),
     }
 }
 

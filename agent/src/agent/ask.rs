@@ -1,0 +1,420 @@
+//! Answers of the JSON API, from the history and from what the host says at this moment.
+
+mod choose;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::Path,
+};
+
+use super::Agent;
+use crate::{
+    api::{
+        self, Container, Cost, DaemonTime, Labels, NotMeasured, Now, Refusal, Request, Timeline,
+        Top, Window,
+    },
+    doctor::{Root, groups::Groups},
+    explain::{
+        Case, Facts, NodeFacts, Other, Report, Subject as Explained, cpu_seconds, lost_by_cause,
+        total,
+    },
+    history::{History, Quantity, Subject, Sums},
+    owners::OwnerIndex,
+    probe::State,
+};
+use choose::{has_labels, whose};
+use stallscope_ebpf::Daemon;
+
+/// For how many containers the memory by node, threads and limits are read.
+const READ_FOR: usize = 100;
+
+/// Windows before that a baseline is made of, at most.
+const BASELINE_WINDOWS: u32 = 60;
+
+/// An owner with its labels and what it did.
+struct Found {
+    owner: OwnerIndex,
+    labels: Labels,
+    sums: Sums,
+}
+
+impl Found {
+    fn lost(&self) -> f64 {
+        total(lost_by_cause(&self.sums).into_values())
+    }
+}
+
+impl Agent {
+    /// Who lost how much time in a window, those first that lost most.
+    ///
+    /// # Errors
+    /// When the window makes no sense, or nothing of it is recorded.
+    pub fn top(&self, request: &Request) -> Result<Top, Refusal> {
+        let now = Now::read();
+        let history = self.history()?;
+        let window = Window::find(history, request, now)?;
+        let mut found = self.active(history, window);
+        self.check_labels(&request.labels)?;
+        found.retain(|each| has_labels(&each.labels, &request.labels));
+        found.sort_by(|a, b| {
+            (b.lost().total_cmp(&a.lost()))
+                .then(cpu_seconds(&b.sums).total_cmp(&cpu_seconds(&a.sums)))
+                .then(a.labels.cmp(&b.labels))
+        });
+        let paths = self.paths();
+        let cgroups = self.cgroup_files();
+        let containers = found.iter().enumerate().map(|(rank, each)| {
+            let mut container = self.container(each, paths.contains_key(&each.owner));
+            let paths = paths.get(&each.owner).filter(|_| rank < READ_FOR);
+            if let (Some((root, groups)), Some(paths)) = (&cgroups, paths) {
+                let facts = Facts::read(root, groups, &outermost(paths), paths);
+                container.memory_by_node = facts.memory_by_node;
+                container.threads = facts.threads;
+                container.cpu_limit = facts.quotas.first().map(crate::explain::Quota::cpus);
+            }
+            container
+        });
+        let (first, end) = history.recorded().unwrap_or_default();
+        Ok(Top {
+            time: now.unix(history.begin(window.to)),
+            window_seconds: window.seconds(),
+            recorded_seconds: window.recorded_seconds(),
+            history_seconds: f64::from(end - first),
+            containers: containers.collect(),
+            daemons: daemons(&history.sums(Subject::Host, window.from, window.to)),
+            not_measured: self.not_measured(),
+            agent: self.cost(history, window),
+        })
+    }
+
+    /// A window second by second, summed over the containers that have the labels asked for.
+    ///
+    /// # Errors
+    /// When the window or the labels make no sense, or nothing is recorded of them.
+    pub fn timeline(&self, request: &Request) -> Result<Timeline, Refusal> {
+        let now = Now::read();
+        let history = self.history()?;
+        let window = Window::find(history, request, now)?;
+        let chosen = self.chosen(history, request, window)?;
+        let steps = (window.to - window.from) as usize;
+        let complete = chosen
+            .iter()
+            .map(|owner| history.incomplete_before(Subject::Owner(*owner)));
+        let known_from = complete.max().unwrap_or(0).max(window.recorded_from);
+        let unknown = (known_from.min(window.to) - window.from) as usize;
+        let empty: Vec<_> = (0..steps)
+            .map(|step| (step >= unknown).then_some(0.0))
+            .collect();
+        let mut causes: BTreeMap<String, Vec<Option<f64>>> = BTreeMap::new();
+        let mut cpu = empty.clone();
+        for owner in &chosen {
+            history.visit(
+                Subject::Owner(*owner),
+                window.from,
+                window.to,
+                |second, quantity, us| {
+                    let series = match (quantity, quantity.cause()) {
+                        (Quantity::Cpu(_), _) => &mut cpu,
+                        (_, Some(cause)) => causes
+                            .entry(cause.to_owned())
+                            .or_insert_with(|| empty.clone()),
+                        _ => return,
+                    };
+                    if let Some(Some(sum)) = series.get_mut((second - window.from) as usize) {
+                        *sum += us as f64 / 1e6;
+                    }
+                },
+            );
+        }
+        Ok(Timeline {
+            labels: request.labels.iter().cloned().collect(),
+            containers: chosen.len(),
+            start: now.unix(history.begin(window.from)),
+            step_seconds: 1.0,
+            steps,
+            causes,
+            cpu_seconds: cpu,
+        })
+    }
+
+    /// Why the containers that have the labels asked for lost time, or the one that lost most.
+    ///
+    /// # Errors
+    /// When the window or the labels make no sense, or nothing is recorded of them.
+    pub fn explain(&self, request: &Request) -> Result<Report, Refusal> {
+        let now = Now::read();
+        let history = self.history()?;
+        let window = Window::find(history, request, now)?;
+        let (labels, chosen) = if request.worst {
+            self.worst(history, request, window)?
+        } else {
+            let chosen = self.chosen(history, request, window)?;
+            (request.labels.iter().cloned().collect(), chosen)
+        };
+        let paths = self.paths();
+        let paths: Vec<_> = chosen
+            .iter()
+            .filter_map(|owner| paths.get(owner))
+            .flatten()
+            .cloned()
+            .collect();
+        let cgroups = outermost(&paths);
+        let (facts, node) = match self.cgroup_files() {
+            Some((root, groups)) => (
+                Facts::read(&root, &groups, &cgroups, &paths),
+                NodeFacts::read(&root, groups.unified(), &self.topology),
+            ),
+            None => (Facts::default(), NodeFacts::default()),
+        };
+        let case = Case {
+            subject: Explained {
+                labels,
+                containers: chosen.len(),
+                cgroups,
+            },
+            start: now.unix(history.begin(window.from)),
+            end: now.unix(history.begin(window.to)),
+            recorded_seconds: window.recorded_seconds(),
+            window: sums(history, &chosen, window.from, window.to),
+            before: before(history, &chosen, window),
+            others: self.others(history, &chosen, window),
+            daemons: daemons(&history.sums(Subject::Host, window.from, window.to)),
+            facts,
+            node,
+            not_measured: self.not_measured(),
+        };
+        Ok(case.explain())
+    }
+
+    fn history(&self) -> Result<&History, Refusal> {
+        self.history
+            .as_ref()
+            .ok_or_else(|| Refusal::missing("the agent keeps no history: it runs with --history 0"))
+    }
+
+    /// All owners that did something in a window.
+    fn active(&self, history: &History, window: Window) -> Vec<Found> {
+        let found = history.subjects().filter_map(|(subject, labels)| {
+            let (Subject::Owner(owner), Some(labels)) = (subject, labels) else {
+                return None;
+            };
+            let sums = history.sums(subject, window.from, window.to);
+            (!sums.is_empty()).then(|| Found {
+                owner,
+                labels: labels.pairs().into_iter().collect(),
+                sums,
+            })
+        });
+        found.collect()
+    }
+
+    /// Paths of the live cgroups of each owner.
+    fn paths(&self) -> HashMap<OwnerIndex, Vec<String>> {
+        let mut paths: HashMap<OwnerIndex, Vec<String>> = HashMap::new();
+        for (id, path) in self.owners.cgroups() {
+            // What is no text no file name can be made of here.
+            let Ok(path) = str::from_utf8(path.as_bytes()) else {
+                continue;
+            };
+            if let Some(owner) = self.owners.owner_of(id) {
+                paths
+                    .entry(owner)
+                    .or_default()
+                    .push(format!("/{}", path.trim_matches('/')));
+            }
+        }
+        for paths in paths.values_mut() {
+            paths.sort_unstable();
+        }
+        paths
+    }
+
+    fn cgroup_files(&self) -> Option<(Root, Groups)> {
+        let root = Root::open(&self.config.root).ok()?;
+        let groups = Groups::find(&root).ok()?;
+        Some((root, groups))
+    }
+
+    fn container(&self, found: &Found, live: bool) -> Container {
+        let sums = &found.sums;
+        let count = |quantity| sums.get(&quantity).copied().unwrap_or(0);
+        let counted = |quantity| self.recorder.has(quantity);
+        let cpu = sums.iter().filter_map(|(quantity, us)| match quantity {
+            Quantity::Cpu(node) => {
+                let node = node.map_or_else(|| "(other)".to_owned(), |node| node.to_string());
+                Some((node, *us as f64 / 1e6))
+            }
+            _ => None,
+        });
+        let causes = lost_by_cause(sums);
+        let (local, remote) = (count(Quantity::LocalFaults), count(Quantity::RemoteFaults));
+        Container {
+            labels: found.labels.clone(),
+            live,
+            cpu_seconds: cpu_seconds(sums),
+            lost_seconds: total(causes.values().copied()),
+            causes,
+            cpu_by_node: cpu.collect(),
+            memory_by_node: None,
+            migrations: counted(Quantity::Migrations).then(|| count(Quantity::Migrations)),
+            migrations_between_nodes: counted(Quantity::NodeMigrations)
+                .then(|| count(Quantity::NodeMigrations)),
+            faults: counted(Quantity::LocalFaults).then_some(local + remote),
+            remote_faults: counted(Quantity::RemoteFaults).then_some(remote),
+            threads: None,
+            cpu_limit: None,
+        }
+    }
+
+    /// Who else used CPUs in a window, those that used most first.
+    fn others(&self, history: &History, chosen: &[OwnerIndex], window: Window) -> Vec<Other> {
+        let active = self.active(history, window);
+        let is_chosen = |each: &&Found| chosen.contains(&each.owner);
+        let mine: BTreeSet<_> = active
+            .iter()
+            .filter(is_chosen)
+            .map(|each| whose(&each.labels))
+            .collect();
+        let of_host = self.owners.of_host();
+        let others = active
+            .iter()
+            .filter(|each| !mine.contains(&whose(&each.labels)));
+        let mut others: Vec<_> = others
+            .map(|each| Other {
+                name: api::name(&each.labels),
+                cpu_seconds: cpu_seconds(&each.sums),
+                of_host: of_host.contains(&each.owner),
+            })
+            .filter(|other| other.cpu_seconds > 0.0)
+            .collect();
+        others.sort_by(|a, b| {
+            (b.cpu_seconds.total_cmp(&a.cpu_seconds)).then_with(|| a.name.cmp(&b.name))
+        });
+        others
+    }
+
+    fn not_measured(&self) -> Vec<NotMeasured> {
+        let missing = |state: &State| !matches!(state, State::Attached { .. });
+        let mut all = Vec::new();
+        for instance in &self.instances {
+            let status = &instance.status;
+            let hooks = status.hooks.iter().filter(|hook| missing(&hook.state));
+            all.extend(hooks.map(|hook| NotMeasured {
+                what: format!("{}: {}", status.probe, hook.hook),
+                reason: hook.state.detail(),
+            }));
+            if missing(&status.state) && status.hooks.is_empty() {
+                all.push(NotMeasured {
+                    what: status.probe.to_owned(),
+                    reason: status.state.detail(),
+                });
+            }
+        }
+        all
+    }
+
+    fn cost(&self, history: &History, window: Window) -> Cost {
+        let host = history.sums(Subject::Host, window.from, window.to);
+        let pages = std::fs::read_to_string(Path::new("/proc/self/statm"));
+        let pages = pages
+            .ok()
+            .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
+        Cost {
+            cpu_seconds: host.get(&Quantity::Agent).copied().unwrap_or(0) as f64 / 1e6,
+            resident_bytes: pages.unwrap_or(0) * rustix::param::page_size() as u64,
+            map_bytes: self
+                .running()
+                .map(|(_, r)| crate::overhead::map_bytes(r))
+                .sum(),
+            history_bytes: history.bytes() as u64,
+        }
+    }
+}
+
+/// Of sorted paths those that are not below another.
+fn outermost(paths: &[String]) -> Vec<String> {
+    let mut all: Vec<&String> = paths.iter().collect();
+    all.sort_unstable();
+    let mut kept: Vec<String> = Vec::new();
+    for path in all {
+        let below = |above: &String| {
+            let rest = path.strip_prefix(above.trim_end_matches('/'));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if !kept.iter().any(below) {
+            kept.push(path.clone());
+        }
+    }
+    kept
+}
+
+fn sums(history: &History, owners: &[OwnerIndex], from: u32, to: u32) -> Sums {
+    let mut all = Sums::new();
+    for owner in owners {
+        for (quantity, value) in history.sums(Subject::Owner(*owner), from, to) {
+            *all.entry(quantity).or_default() += value;
+        }
+    }
+    all
+}
+
+/// Whole windows of the same length before this one, the latest first: those in which the containers were there.
+fn before(history: &History, owners: &[OwnerIndex], window: Window) -> Vec<Sums> {
+    let length = window.to - window.from;
+    let first = history.recorded().map_or(u32::MAX, |(first, _)| first);
+    let mut all = Vec::new();
+    for back in 1..=BASELINE_WINDOWS {
+        let Some(from) = window
+            .from
+            .checked_sub(length * back)
+            .filter(|from| *from >= first)
+        else {
+            break;
+        };
+        all.push(sums(history, owners, from, from + length));
+    }
+    // Before it was made, a container lost nothing, which is no baseline.
+    while all.last().is_some_and(Sums::is_empty) {
+        all.pop();
+    }
+    all
+}
+
+fn daemons(sums: &Sums) -> Vec<DaemonTime> {
+    let mut daemons: Vec<_> = sums
+        .iter()
+        .filter_map(|(quantity, us)| match quantity {
+            Quantity::Daemon(daemon, node) => Some((*daemon, *node, *us)),
+            _ => None,
+        })
+        .collect();
+    daemons.sort_unstable();
+    let named = daemons.into_iter().filter_map(|(daemon, node, us)| {
+        let daemon = Daemon::ALL.into_iter().find(|each| *each as u8 == daemon)?;
+        // khugepaged serves the whole host.
+        let node = match daemon {
+            Daemon::Khugepaged => String::new(),
+            _ => node.to_string(),
+        };
+        Some(DaemonTime {
+            daemon: daemon.label().to_owned(),
+            node,
+            cpu_seconds: us as f64 / 1e6,
+        })
+    });
+    named.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_nested_cgroups_the_outermost_count() {
+        let paths = |all: &[&str]| all.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>();
+        let nested = paths(&["/a/x", "/a", "/ab", "/b/y", "/b/y/z", "/a/x/y"]);
+        assert_eq!(outermost(&nested), paths(&["/a", "/ab", "/b/y"]));
+        assert_eq!(outermost(&paths(&["/", "/a"])), paths(&["/"]));
+        assert!(outermost(&[]).is_empty());
+    }
+}

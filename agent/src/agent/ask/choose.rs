@@ -1,0 +1,194 @@
+//! Which containers a request means.
+
+use std::collections::BTreeSet;
+
+use super::Agent;
+use crate::{
+    api::{self, Kind, Labels, Refusal, Request, Window},
+    history::{History, Subject},
+    owners::{OwnerIndex, Owners},
+};
+
+impl Agent {
+    /// The owners with the labels asked for that did something in the window. All of one pod, or one by one.
+    pub(super) fn chosen(
+        &self,
+        history: &History,
+        request: &Request,
+        window: Window,
+    ) -> Result<Vec<OwnerIndex>, Refusal> {
+        if request.labels.is_empty() {
+            return Err(Refusal::bad(format!(
+                "no container is chosen: give labels, such as {}",
+                self.label_examples()
+            )));
+        }
+        self.check_labels(&request.labels)?;
+        let known = history
+            .subjects()
+            .filter_map(|(subject, labels)| match subject {
+                Subject::Owner(owner) => {
+                    Some((owner, labels?.pairs().into_iter().collect::<Labels>()))
+                }
+                Subject::Host => None,
+            });
+        let mut known: Vec<_> = known
+            .filter(|(_, labels)| has_labels(labels, &request.labels))
+            .collect();
+        // Of several generations of a pod, those that ran in the window.
+        let ran = |owner: &OwnerIndex| {
+            !history
+                .sums(Subject::Owner(*owner), window.from, window.to)
+                .is_empty()
+        };
+        if known.iter().any(|(owner, _)| ran(owner)) {
+            known.retain(|(owner, _)| ran(owner));
+        }
+        if known.is_empty() {
+            return Err(self.no_such(history, request));
+        }
+        let pods: BTreeSet<_> = known.iter().map(|(_, labels)| whose(labels)).collect();
+        if pods.len() > 1 {
+            let pods: Vec<_> = pods.iter().take(10).map(String::as_str).collect();
+            return Err(Refusal::bad(format!(
+                "{} is not one pod, service or cgroup but several: {}; say which by another label",
+                words(&request.labels),
+                pods.join("; ")
+            )));
+        }
+        Ok(known.into_iter().map(|(owner, _)| owner).collect())
+    }
+
+    /// The one that lost most, of those that have the labels asked for.
+    pub(super) fn worst(
+        &self,
+        history: &History,
+        request: &Request,
+        window: Window,
+    ) -> Result<(Labels, Vec<OwnerIndex>), Refusal> {
+        self.check_labels(&request.labels)?;
+        let mut found = self.active(history, window);
+        // Sums of many are nobody's.
+        found.retain(|each| {
+            has_labels(&each.labels, &request.labels)
+                && ![Owners::OTHER, Owners::REMOVED, Owners::UNRESOLVED].contains(&each.owner)
+        });
+        let worst = found
+            .into_iter()
+            .max_by(|a, b| (a.lost().total_cmp(&b.lost())).then(b.labels.cmp(&a.labels)));
+        match worst {
+            Some(found) => Ok((found.labels, vec![found.owner])),
+            None => Err(Refusal::missing("nothing did anything in this window")),
+        }
+    }
+
+    pub(super) fn check_labels(&self, asked: &[(String, String)]) -> Result<(), Refusal> {
+        let known = self.config.labels.names();
+        match asked.iter().find(|(name, _)| !known.contains(name)) {
+            None => Ok(()),
+            Some((name, _)) => Err(Refusal::bad(format!(
+                "`{name}` is neither a parameter nor a label here: expected at, window, worst or one of the labels {} (see --labels)",
+                known.join(", ")
+            ))),
+        }
+    }
+
+    fn label_examples(&self) -> String {
+        let names = self.config.labels.names();
+        names
+            .iter()
+            .map(|name| format!("{name}=…"))
+            .collect::<Vec<_>>()
+            .join(" or ")
+    }
+
+    fn no_such(&self, history: &History, request: &Request) -> Refusal {
+        let labels = history
+            .subjects()
+            .filter_map(|(_, labels)| Some(labels?.pairs()));
+        let all: BTreeSet<String> = labels
+            .map(|pairs| whose(&pairs.into_iter().collect()))
+            .collect();
+        let asked = |name: &&String| {
+            request
+                .labels
+                .iter()
+                .any(|(_, value)| !value.is_empty() && name.contains(value.as_str()))
+        };
+        let mut near: Vec<_> = all.iter().filter(asked).collect();
+        if near.is_empty() {
+            near = all.iter().collect();
+        }
+        let shown: Vec<_> = near.iter().take(5).map(|name| name.as_str()).collect();
+        Refusal {
+            kind: Kind::Missing,
+            error: format!(
+                "nothing is recorded of {}; there is a record of {}{}",
+                words(&request.labels),
+                shown.join("; "),
+                if near.len() > shown.len() {
+                    "; …"
+                } else {
+                    ""
+                },
+            ),
+        }
+    }
+}
+
+/// Whose a container is: its pod, else itself.
+pub(super) fn whose(labels: &Labels) -> String {
+    let pod = labels.get("pod").is_some_and(|pod| !pod.is_empty());
+    let mut labels = labels.clone();
+    if pod {
+        labels.remove("container");
+        let cgroup = labels.get("cgroup").filter(|path| !path.is_empty());
+        let cgroup = cgroup
+            .map(|path| format!(" (cgroup={path})"))
+            .unwrap_or_default();
+        return api::name(&labels) + &cgroup;
+    }
+    api::name(&labels)
+}
+
+pub(super) fn has_labels(labels: &Labels, asked: &[(String, String)]) -> bool {
+    asked
+        .iter()
+        .all(|(name, value)| labels.get(name) == Some(value))
+}
+
+/// Labels as they were asked for.
+fn words(labels: &[(String, String)]) -> String {
+    let pairs: Vec<_> = labels
+        .iter()
+        .map(|(name, value)| format!("`{name}={value}`"))
+        .collect();
+    pairs.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_of_a_pod_are_the_same_pods_and_pods_of_the_same_name_are_not() {
+        let labels = |pairs: &[(&str, &str)]| -> Labels {
+            pairs
+                .iter()
+                .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+                .collect()
+        };
+        let pod = |container, cgroup| {
+            whose(&labels(&[
+                ("namespace", "a"),
+                ("pod", "b"),
+                ("container", container),
+                ("cgroup", cgroup),
+            ]))
+        };
+        assert_eq!(pod("x", "/kubepods/1"), pod("y", "/kubepods/1"));
+        assert_ne!(pod("x", "/kubepods/1"), pod("x", "/kubepods/2"));
+        let cgroup = |path| whose(&labels(&[("namespace", ""), ("pod", ""), ("cgroup", path)]));
+        assert_ne!(cgroup("/a"), cgroup("/b"));
+    }
+}

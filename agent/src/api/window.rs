@@ -1,0 +1,251 @@
+//! From the words of a request to seconds of the history.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::{Refusal, Request};
+use crate::history::History;
+
+/// Length of a window that nobody chose.
+const DEFAULT_LENGTH: Duration = Duration::from_secs(60);
+
+/// A moment on both clocks: what is recorded is counted by one, what is asked by the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// By the clock that only goes forward.
+    pub instant: Instant,
+    /// By the clock on the wall.
+    pub system: SystemTime,
+}
+
+impl Now {
+    /// This moment.
+    #[must_use]
+    pub fn read() -> Self {
+        Self {
+            instant: Instant::now(),
+            system: SystemTime::now(),
+        }
+    }
+
+    /// An instant as Unix seconds.
+    #[must_use]
+    pub fn unix(self, at: Instant) -> f64 {
+        let now = self.system.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ago = self.instant.saturating_duration_since(at).as_secs_f64();
+        let ahead = at.saturating_duration_since(self.instant).as_secs_f64();
+        // To the millisecond: the two clocks are not read at once.
+        ((now.as_secs_f64() - ago + ahead) * 1000.0).round() / 1000.0
+    }
+}
+
+/// Some seconds of the history.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Window {
+    /// The first.
+    pub from: u32,
+    /// The one after the last.
+    pub to: u32,
+    /// The first that is recorded, at least `from`.
+    pub recorded_from: u32,
+}
+
+impl Window {
+    /// Finds what was asked for.
+    ///
+    /// # Errors
+    /// When it makes no sense, or nothing of it is recorded.
+    pub fn find(history: &History, request: &Request, now: Now) -> Result<Self, Refusal> {
+        let length = length(request.window.as_deref(), history.length())?;
+        let (first, end) = history.recorded().ok_or_else(|| {
+            Refusal::missing(
+                "nothing is recorded yet: the agent has just started, ask again in a second",
+            )
+        })?;
+        let begin = |second| {
+            humantime::format_rfc3339_seconds(
+                now.system - now.instant.saturating_duration_since(history.begin(second)),
+            )
+        };
+        let to = match request.at.as_deref() {
+            None => end,
+            Some(text) => {
+                let at = time(text, now.system)?;
+                if let Ok(ahead) = at.duration_since(now.system)
+                    && !ahead.is_zero()
+                {
+                    return Err(Refusal::bad(format!(
+                        "`at={text}` is in the future: it is {} now",
+                        humantime::format_rfc3339_seconds(now.system)
+                    )));
+                }
+                let ago = now.system.duration_since(at).unwrap_or_default();
+                let instant = now.instant.checked_sub(ago);
+                instant.map_or(0, |at| history.second(at)).min(end)
+            }
+        };
+        if to <= first {
+            return Err(Refusal::missing(format!(
+                "nothing is recorded of the window that ends at `{}`: the record begins at {} (the agent keeps {}; see --history)",
+                request.at.as_deref().unwrap_or("now"),
+                begin(first),
+                humantime::format_duration(history.length()),
+            )));
+        }
+        let from = to.saturating_sub(length);
+        Ok(Self {
+            from,
+            to,
+            recorded_from: from.max(first),
+        })
+    }
+
+    /// Its length in seconds.
+    #[must_use]
+    pub fn seconds(self) -> f64 {
+        f64::from(self.to - self.from)
+    }
+
+    /// How much of it is recorded, in seconds.
+    #[must_use]
+    pub fn recorded_seconds(self) -> f64 {
+        f64::from(self.to.saturating_sub(self.recorded_from))
+    }
+}
+
+/// A window's length in whole seconds, at most `longest`.
+fn length(text: Option<&str>, longest: Duration) -> Result<u32, Refusal> {
+    let Some(text) = text else {
+        return Ok(DEFAULT_LENGTH.min(longest).as_secs() as u32);
+    };
+    let refuse = |why: &str| {
+        Refusal::bad(format!(
+            "`window={text}`{why}: expected 1s to {}, such as 60s, 5m or 1h",
+            humantime::format_duration(longest)
+        ))
+    };
+    let length = humantime::parse_duration(text).map_err(|_| refuse(""))?;
+    if length < Duration::from_secs(1) {
+        return Err(refuse(" is too short"));
+    }
+    if length > longest {
+        return Err(refuse(" is longer than what is kept"));
+    }
+    Ok(length.as_secs() as u32)
+}
+
+fn time(text: &str, now: SystemTime) -> Result<SystemTime, Refusal> {
+    let age = || humantime::parse_duration(text.strip_prefix('-')?).ok();
+    let unix = || {
+        let seconds = text.parse::<f64>().ok()?;
+        UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
+    };
+    let absolute = || humantime::parse_rfc3339_weak(text).ok().or_else(unix);
+    let at = match age() {
+        Some(age) => now.checked_sub(age),
+        None => absolute(),
+    };
+    at.ok_or_else(|| {
+        Refusal::bad(format!(
+            "`at={text}`: expected Unix seconds, a time such as 2026-03-01T03:12:00Z, or an age such as -5m"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::Kind,
+        history::{Limits, Quantity, Subject},
+    };
+
+    /// A history of ten minutes, of which the seconds 100 to 199 are recorded, at second 200.
+    fn history() -> (History, Now) {
+        let start = Instant::now();
+        let limits = Limits {
+            length: Duration::from_secs(600),
+            bytes: 1 << 20,
+        };
+        let mut history = History::new(limits, start);
+        for second in 100..200 {
+            history.begin_second(second);
+            let total = u64::from(second) * 1_000_000_000;
+            history.record(Subject::Host, None, [(Quantity::Agent, total)].into_iter());
+        }
+        let now = Now {
+            instant: start + Duration::from_secs(200),
+            system: UNIX_EPOCH + Duration::from_secs(1_772_334_720),
+        };
+        (history, now)
+    }
+
+    fn find(at: Option<&str>, window: Option<&str>) -> Result<(u32, u32, u32), Refusal> {
+        let (history, now) = history();
+        let request = Request {
+            at: at.map(str::to_owned),
+            window: window.map(str::to_owned),
+            ..Request::default()
+        };
+        let window = Window::find(&history, &request, now)?;
+        Ok((window.from, window.to, window.recorded_from))
+    }
+
+    #[test]
+    fn times_may_be_unix_seconds_or_written_out_or_ages() {
+        assert_eq!(find(None, None), Ok((140, 200, 140)));
+        assert_eq!(find(None, Some("2m")), Ok((80, 200, 100)));
+        assert_eq!(find(Some("-50s"), Some("10s")), Ok((140, 150, 140)));
+        assert_eq!(find(Some("1772334670"), Some("10s")), Ok((140, 150, 140)));
+        assert_eq!(find(Some("1772334670.9"), Some("10s")), Ok((140, 150, 140)));
+        let written = find(Some("2026-03-01T03:11:10Z"), Some("10s"));
+        assert_eq!(written, Ok((140, 150, 140)));
+        assert_eq!(find(Some("2026-03-01 03:11:10"), Some("10s")), written);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        for (at, window, named) in [
+            (Some("soon"), None, "`at=soon`: expected Unix seconds"),
+            (Some(""), None, "`at=`"),
+            (Some("NaN"), None, "`at=NaN`"),
+            (Some("-1"), None, "`at=-1`"),
+            (Some("1e300"), None, "`at=1e300`"),
+            (
+                Some("1772334721"),
+                None,
+                "is in the future: it is 2026-03-01T03:12:00Z now",
+            ),
+            (None, Some("0s"), "`window=0s` is too short"),
+            (None, Some("0"), "`window=0`"),
+            (
+                None,
+                Some("1y"),
+                "`window=1y` is longer than what is kept: expected 1s to 10m",
+            ),
+            (None, Some("-5m"), "`window=-5m`: expected"),
+            (
+                None,
+                Some("99999999999999999999s"),
+                "`window=99999999999999999999s`: expected",
+            ),
+        ] {
+            let refusal = find(at, window).expect_err("refused");
+            assert_eq!(refusal.kind, Kind::Bad, "{refusal}");
+            assert!(refusal.error.contains(named), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn what_lies_before_the_record_is_missing() {
+        for at in ["-101s", "-9000000000s", "0", "1970-01-01T00:00:01Z"] {
+            let refusal = find(Some(at), None).expect_err("refused");
+            assert_eq!(refusal.kind, Kind::Missing, "{refusal}");
+            assert!(
+                refusal
+                    .error
+                    .contains("the record begins at 2026-03-01T03:10:20Z"),
+                "{refusal}"
+            );
+        }
+    }
+}

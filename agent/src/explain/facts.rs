@@ -1,0 +1,190 @@
+//! What a container's cgroups and its node say at this moment.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    doctor::{groups::Groups, root::Root},
+    topology::Topology,
+};
+
+/// What the cgroups of a subject say; what cannot be read is none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// Threads.
+    pub threads: Option<u64>,
+    /// Its cgroups that have a CPU quota, those below another included.
+    pub quotas: Vec<Quota>,
+    /// CPUs its cpuset allows.
+    pub cpus: Option<String>,
+    /// How many those are.
+    pub cpu_count: Option<usize>,
+    /// Nodes whose memory its cpuset allows.
+    pub mems: Option<String>,
+    /// Anonymous memory by NUMA node, in bytes.
+    pub memory_by_node: Option<BTreeMap<String, u64>>,
+    /// Memory in use and its limit, in bytes, with the file of the limit.
+    pub memory_limit: Option<(u64, u64, String)>,
+    /// The directory of its first cgroup in the hierarchy of the cpu controller.
+    pub cpu_dir: Option<String>,
+    /// The same for cpusets.
+    pub cpuset_dir: Option<String>,
+    /// Whether its quota can be saved up for bursts on this kernel.
+    pub burst_file: Option<String>,
+}
+
+/// A CPU quota.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quota {
+    /// The file that holds it.
+    pub file: String,
+    /// CPU time in each period, in microseconds.
+    pub quota_us: u64,
+    /// The period, in microseconds.
+    pub period_us: u64,
+}
+
+impl Quota {
+    /// CPUs' worth of time.
+    #[must_use]
+    pub fn cpus(&self) -> f64 {
+        self.quota_us as f64 / self.period_us.max(1) as f64
+    }
+}
+
+/// What the node says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeFacts {
+    /// Whether all controllers are on the one hierarchy of v2.
+    pub unified: bool,
+    /// Online CPUs.
+    pub cpus: usize,
+    /// CPUs of each NUMA node, as a list; nodes without CPUs are left out.
+    pub nodes: BTreeMap<u32, String>,
+    /// Mean distance between two different nodes, where 10 is local; none with one node, or where it is not reported.
+    pub far: Option<f64>,
+    /// `transparent_hugepage/enabled` and `defrag`.
+    pub thp: Option<(String, String)>,
+    /// `vm.watermark_scale_factor`.
+    pub watermark_scale_factor: Option<u64>,
+    /// `vm.min_free_kbytes`.
+    pub min_free_kbytes: Option<u64>,
+    /// `kernel.numa_balancing`.
+    pub numa_balancing: Option<u64>,
+}
+
+impl Facts {
+    /// Reads what the cgroups at `paths` say, of which none is below another, and of `quotas_of` the quotas.
+    #[must_use]
+    pub fn read(root: &Root, groups: &Groups, paths: &[String], quotas_of: &[String]) -> Self {
+        let first = paths.first();
+        let dir = |controller: &str| {
+            let file = groups.file(controller, first?, "")?;
+            let dir = file.trim_end_matches('/').to_owned();
+            root.exists(&dir).then_some(dir)
+        };
+        let cpus = first.and_then(|path| groups.cpus(root, path));
+        let burst = if groups.unified() {
+            "cpu.max.burst"
+        } else {
+            "cpu.cfs_burst_us"
+        };
+        let quotas = quotas_of
+            .iter()
+            .filter_map(|path| quota(root, groups, path));
+        Self {
+            threads: sum(paths, |path| Some(groups.threads(root, path)?.0)),
+            quotas: quotas.collect(),
+            cpu_count: cpus.as_ref().map(|cpus| cpus.iter().count()),
+            cpus: cpus.map(|cpus| cpus.to_string()),
+            mems: first.and_then(|path| Some(groups.mems(root, path)?.to_string())),
+            memory_by_node: memory_by_node(root, groups, paths),
+            memory_limit: first.and_then(|path| memory_limit(root, groups, path)),
+            cpu_dir: dir("cpu"),
+            cpuset_dir: dir("cpuset"),
+            burst_file: first
+                .and_then(|path| groups.file("cpu", path, burst))
+                .filter(|file| root.exists(file)),
+        }
+    }
+}
+
+fn sum(paths: &[String], of: impl Fn(&String) -> Option<u64>) -> Option<u64> {
+    paths.iter().filter_map(of).reduce(|a, b| a + b)
+}
+
+fn quota(root: &Root, groups: &Groups, path: &str) -> Option<Quota> {
+    let found = groups.quota(root, path)?;
+    Some(Quota {
+        file: groups.quota_file(path)?,
+        quota_us: found.quota,
+        period_us: found.period,
+    })
+}
+
+/// Anonymous memory by node of cgroups of which none is below another.
+pub(crate) fn memory_by_node(
+    root: &Root,
+    groups: &Groups,
+    paths: &[String],
+) -> Option<BTreeMap<String, u64>> {
+    let page = rustix::param::page_size() as u64;
+    let mut all: Option<BTreeMap<String, u64>> = None;
+    for path in paths {
+        if let Some((by_node, _)) = groups.anonymous(root, path, page) {
+            let sums = all.get_or_insert_default();
+            for (node, bytes) in by_node {
+                *sums.entry(node.to_string()).or_default() += bytes;
+            }
+        }
+    }
+    all
+}
+
+fn memory_limit(root: &Root, groups: &Groups, path: &str) -> Option<(u64, u64, String)> {
+    /// What v1 says where there is no limit: the largest number of pages, in bytes.
+    const UNLIMITED: u64 = 1 << 62;
+    let names = if groups.unified() {
+        ["memory.current", "memory.max"]
+    } else {
+        ["memory.usage_in_bytes", "memory.limit_in_bytes"]
+    };
+    let [used, limit] = names.map(|name| groups.file("memory", path, name));
+    let (used, limit) = (used?, limit?);
+    if !root.exists(&used) || !root.exists(&limit) {
+        return None;
+    }
+    let bytes: u64 = root.text(&limit).ok()?.trim().parse().ok()?;
+    (bytes < UNLIMITED).then_some((root.number(&used).ok()?, bytes, limit))
+}
+
+impl NodeFacts {
+    /// Reads what the node says.
+    #[must_use]
+    pub fn read(root: &Root, unified: bool, topology: &Topology) -> Self {
+        const THP: &str = "/sys/kernel/mm/transparent_hugepage";
+        let nodes = topology.nodes();
+        let with_cpus = nodes
+            .iter()
+            .filter(|node| node.cpus.iter().next().is_some());
+        let distances: Vec<_> = nodes
+            .iter()
+            .flat_map(|node| node.distances.iter().filter(|(to, _)| **to != node.id))
+            .map(|(_, distance)| f64::from(*distance))
+            .collect();
+        let far = distances.iter().sum::<f64>() / distances.len() as f64;
+        let choice = |name: &str| root.choice(&format!("{THP}/{name}")).ok();
+        let number = |name: &str| root.number(&format!("/proc/sys/{name}")).ok();
+        Self {
+            unified,
+            cpus: topology.cpus().online.iter().count(),
+            nodes: with_cpus
+                .map(|node| (node.id, node.cpus.to_string()))
+                .collect(),
+            far: far.is_finite().then_some(far),
+            thp: choice("enabled").zip(choice("defrag")),
+            watermark_scale_factor: number("vm/watermark_scale_factor"),
+            min_free_kbytes: number("vm/min_free_kbytes"),
+            numa_balancing: number("kernel/numa_balancing"),
+        }
+    }
+}

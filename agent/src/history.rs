@@ -1,0 +1,329 @@
+//! The last hour of each container, second by second, in a bounded number of bytes.
+//!
+//! Made from the same totals as the exposition, once a second. A second in which a container did next to nothing is
+//! added to its next one, so that idle containers take no memory and nothing is dropped. What is oldest leaves first:
+//! by age, by the bytes of one container, and by the bytes of all.
+
+mod block;
+mod quantity;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use block::Block;
+pub use quantity::Quantity;
+
+use crate::{exposition::OwnerLabels, owners::OwnerIndex};
+
+/// Bytes of one container's record at most.
+pub const CONTAINER_BYTES: usize = 64 << 10;
+
+/// Time on CPUs or lost, in microseconds, from which on a second is recorded.
+const NOTEWORTHY_US: u64 = 1000;
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// How far back.
+    pub length: Duration,
+    /// Bytes of all records at most.
+    pub bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            length: Duration::from_secs(3600),
+            bytes: 16 << 20,
+        }
+    }
+}
+
+/// Whose record it is.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Subject {
+    /// The host as a whole: what belongs to no container.
+    Host,
+    /// An owner.
+    Owner(OwnerIndex),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct History {
+    limits: Limits,
+    start: Instant,
+    /// The first second that was recorded, and the one after the last.
+    recorded: Option<(u32, u32)>,
+    /// What stands at each place of a record; only ever grows.
+    plan: Vec<Quantity>,
+    records: HashMap<Subject, Record>,
+    bytes: usize,
+    changed: Vec<(usize, u64)>,
+    room: Vec<u8>,
+}
+
+/// What is known of one subject.
+#[derive(Debug, Default)]
+struct Record {
+    labels: Option<OwnerLabels>,
+    /// Totals as far as they are recorded, by place in the plan. Empty once the subject has ended.
+    last: Vec<u64>,
+    blocks: VecDeque<Block>,
+    bytes: usize,
+    /// The second before which blocks have left to make room.
+    incomplete_before: u32,
+}
+
+/// Sums over a window.
+pub type Sums = HashMap<Quantity, u64>;
+
+impl History {
+    /// An empty one, whose second 0 begins `now`.
+    #[must_use]
+    pub fn new(limits: Limits, now: Instant) -> Self {
+        Self {
+            limits,
+            start: now,
+            recorded: None,
+            plan: Vec::new(),
+            records: HashMap::new(),
+            bytes: 0,
+            changed: Vec::new(),
+            room: Vec::new(),
+        }
+    }
+
+    /// The second that is to be recorded, if it is time: the last that is over.
+    #[must_use]
+    pub fn due(&self, now: Instant) -> Option<u32> {
+        let over = self.second(now).checked_sub(1)?;
+        (self.recorded.is_none_or(|(_, end)| over >= end)).then_some(over)
+    }
+
+    /// How long until the current second is over.
+    #[must_use]
+    pub fn next(&self, now: Instant) -> Duration {
+        let part = now.saturating_duration_since(self.start).subsec_nanos();
+        Duration::from_nanos(1_000_000_000 - u64::from(part))
+    }
+
+    /// The second at a time.
+    #[must_use]
+    pub fn second(&self, at: Instant) -> u32 {
+        let since = at.saturating_duration_since(self.start).as_secs();
+        u32::try_from(since).unwrap_or(u32::MAX)
+    }
+
+    /// When a second begins.
+    #[must_use]
+    pub fn begin(&self, second: u32) -> Instant {
+        self.start + Duration::from_secs(u64::from(second))
+    }
+
+    /// How far back it may go.
+    #[must_use]
+    pub fn length(&self) -> Duration {
+        self.limits.length
+    }
+
+    /// The seconds of which there is a record: the first, and the one after the last.
+    #[must_use]
+    pub fn recorded(&self) -> Option<(u32, u32)> {
+        let (first, end) = self.recorded?;
+        let length = u32::try_from(self.limits.length.as_secs()).unwrap_or(u32::MAX);
+        Some((first.max(end.saturating_sub(length)), end))
+    }
+
+    /// Bytes that records take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Begins to record a second; what is too old leaves.
+    pub fn begin_second(&mut self, second: u32) {
+        self.recorded = Some((self.recorded.map_or(second, |(first, _)| first), second + 1));
+        let length = u32::try_from(self.limits.length.as_secs()).unwrap_or(u32::MAX);
+        let oldest = (second + 1).saturating_sub(length);
+        let bytes = &mut self.bytes;
+        self.records.retain(|_, record| {
+            while record
+                .blocks
+                .front()
+                .is_some_and(|block| block.last() < oldest)
+            {
+                *bytes -= record.drop_oldest();
+            }
+            !record.blocks.is_empty() || !record.last.is_empty()
+        });
+    }
+
+    /// Records the second that was begun for one subject: its totals since the beginning, times in nanoseconds.
+    pub fn record(
+        &mut self,
+        subject: Subject,
+        labels: Option<&OwnerLabels>,
+        totals: impl Iterator<Item = (Quantity, u64)>,
+    ) {
+        let Some((_, end)) = self.recorded else {
+            return;
+        };
+        let second = end - 1;
+        let record = self.records.entry(subject).or_default();
+        if record.labels.is_none() {
+            record.labels = labels.cloned();
+        }
+        self.changed.clear();
+        let mut active = 0;
+        for (at, (quantity, total)) in totals.enumerate() {
+            let place = place(&mut self.plan, at, quantity);
+            let total = if quantity.is_time() {
+                total / 1000
+            } else {
+                total
+            };
+            let grown = total.saturating_sub(record.last.get(place).copied().unwrap_or(0));
+            if grown == 0 {
+                continue;
+            }
+            if quantity.is_time() {
+                active += grown;
+            }
+            self.changed.push((place, grown));
+        }
+        if active < NOTEWORTHY_US {
+            return;
+        }
+        record.last.resize(self.plan.len(), 0);
+        for (place, grown) in &self.changed {
+            record.last[*place] += grown;
+        }
+        let before = record.bytes;
+        record.push(second, &self.changed, &mut self.room);
+        self.bytes = self.bytes + record.bytes - before;
+        while self.bytes > self.limits.bytes && self.drop_oldest() {}
+    }
+
+    /// Drops the oldest block of all. False when there is none.
+    fn drop_oldest(&mut self) -> bool {
+        let oldest = self
+            .records
+            .values_mut()
+            .filter(|record| !record.blocks.is_empty())
+            .min_by_key(|record| record.blocks.front().map(Block::last));
+        let Some(record) = oldest else {
+            return false;
+        };
+        self.bytes -= record.make_room();
+        true
+    }
+
+    /// An owner has ended or lost its place: what it counted beyond its record is another's, whose totals contain its
+    /// own from now on.
+    pub fn fold(&mut self, from: OwnerIndex, into: OwnerIndex) {
+        let Some(record) = self.records.get_mut(&Subject::Owner(from)) else {
+            return;
+        };
+        let last = std::mem::take(&mut record.last);
+        let into = self.records.entry(Subject::Owner(into)).or_default();
+        into.last.resize(self.plan.len().max(into.last.len()), 0);
+        for (sum, part) in into.last.iter_mut().zip(last) {
+            *sum += part;
+        }
+    }
+
+    /// All subjects that have a record, with their labels; the host has none.
+    pub fn subjects(&self) -> impl Iterator<Item = (Subject, Option<&OwnerLabels>)> {
+        self.records
+            .iter()
+            .map(|(subject, record)| (*subject, record.labels.as_ref()))
+    }
+
+    /// The second before which a subject's record is not complete, because there was no room for it.
+    #[must_use]
+    pub fn incomplete_before(&self, subject: Subject) -> u32 {
+        self.records
+            .get(&subject)
+            .map_or(0, |record| record.incomplete_before)
+    }
+
+    /// Calls `each` with the second, quantity and value of all that a subject did in `from..to`.
+    pub fn visit(
+        &self,
+        subject: Subject,
+        from: u32,
+        to: u32,
+        mut each: impl FnMut(u32, Quantity, u64),
+    ) {
+        let Some(record) = self.records.get(&subject) else {
+            return;
+        };
+        for block in &record.blocks {
+            block.visit(from, to, &mut |second, place, value| {
+                if let Some(quantity) = self.plan.get(place) {
+                    each(second, *quantity, value);
+                }
+            });
+        }
+    }
+
+    /// What a subject did in `from..to`.
+    #[must_use]
+    pub fn sums(&self, subject: Subject, from: u32, to: u32) -> Sums {
+        let mut sums = Sums::new();
+        self.visit(subject, from, to, |_, quantity, value| {
+            *sums.entry(quantity).or_default() += value;
+        });
+        sums
+    }
+}
+
+/// The place of a quantity in the plan: probably `at`, because they come in the same order each time.
+fn place(plan: &mut Vec<Quantity>, at: usize, quantity: Quantity) -> usize {
+    if plan.get(at) == Some(&quantity) {
+        return at;
+    }
+    plan.iter()
+        .position(|known| *known == quantity)
+        .unwrap_or_else(|| {
+            plan.push(quantity);
+            plan.len() - 1
+        })
+}
+
+impl Record {
+    fn push(&mut self, second: u32, values: &[(usize, u64)], room: &mut Vec<u8>) {
+        let fits = self
+            .blocks
+            .back_mut()
+            .is_some_and(|block| block.push(second, values, room));
+        if fits {
+            return;
+        }
+        let mut block = Block::new(second);
+        block.push(second, values, room);
+        self.bytes += block.size();
+        self.blocks.push_back(block);
+        while self.bytes > CONTAINER_BYTES && self.blocks.len() > 1 {
+            self.make_room();
+        }
+    }
+
+    /// Drops the oldest block, and says how many bytes that was.
+    fn drop_oldest(&mut self) -> usize {
+        let size = self.blocks.pop_front().map_or(0, |block| block.size());
+        self.bytes -= size;
+        size
+    }
+
+    /// The same of a block that is not too old to be kept.
+    fn make_room(&mut self) -> usize {
+        if let Some(block) = self.blocks.front() {
+            self.incomplete_before = block.last() + 1;
+        }
+        self.drop_oldest()
+    }
+}

@@ -1,0 +1,168 @@
+//! The record of the last hour: what goes in comes out, within its bounds.
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use stallscope::{
+    exposition::OwnerLabels,
+    history::{CONTAINER_BYTES, History, Limits, Quantity, Subject},
+    owners::OwnerIndex,
+};
+use stallscope_ebpf::Cause;
+
+const CPU: Quantity = Quantity::Cpu(Some(0));
+const THROTTLED: Quantity = Quantity::wait(Cause::Throttled);
+const MOVES: Quantity = Quantity::Migrations;
+const MS: u64 = 1_000_000;
+
+fn subject(index: u32) -> Subject {
+    Subject::Owner(OwnerIndex(index))
+}
+
+fn history(length: u64, bytes: usize) -> History {
+    let length = Duration::from_secs(length);
+    History::new(Limits { length, bytes }, Instant::now())
+}
+
+/// Records totals of one owner: time on CPUs, time throttled (ns), moves.
+fn record(history: &mut History, index: u32, totals: [u64; 3]) {
+    let labels = OwnerLabels::new("", "", "", &format!("/c{index}"));
+    let quantities = [CPU, THROTTLED, MOVES].into_iter().zip(totals);
+    history.record(subject(index), Some(&labels), quantities);
+}
+
+#[test]
+fn seconds_are_due_once_each_when_they_are_over() {
+    let start = Instant::now();
+    let limits = Limits::default();
+    let mut history = History::new(limits, start);
+    let at = |ms| start + Duration::from_millis(ms);
+    assert_eq!(history.due(at(999)), None);
+    assert_eq!(history.due(at(1000)), Some(0));
+    history.begin_second(0);
+    assert_eq!(history.due(at(1900)), None);
+    assert_eq!(history.next(at(1900)), Duration::from_millis(100));
+    // A tick that came late records the last second only.
+    assert_eq!(history.due(at(5300)), Some(4));
+    history.begin_second(4);
+    assert_eq!(history.recorded(), Some((0, 5)));
+    assert_eq!(history.due(at(5900)), None);
+}
+
+#[test]
+fn what_is_too_little_for_a_second_is_added_to_the_next() {
+    let mut history = history(3600, 1 << 20);
+    for second in 0..10_u32 {
+        history.begin_second(second);
+        let total = u64::from(second + 1) * 300_000;
+        record(&mut history, 1, [total, 0, u64::from(second) + 1]);
+    }
+    let mut seen = Vec::new();
+    history.visit(subject(1), 0, 10, |second, quantity, value| {
+        seen.push((second, quantity, value));
+    });
+    let expected = [(3, 1200), (7, 1200)];
+    let expected: Vec<_> = expected
+        .into_iter()
+        .flat_map(|(second, us)| [(second, CPU, us), (second, MOVES, 4)])
+        .collect();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn the_oldest_leaves_first_by_age() {
+    let mut history = history(60, 1 << 20);
+    for second in 0..1000_u32 {
+        history.begin_second(second);
+        record(&mut history, 1, [u64::from(second + 1) * 10 * MS, 0, 0]);
+    }
+    assert_eq!(history.recorded(), Some((940, 1000)));
+    let sums = history.sums(subject(1), 940, 1000);
+    assert_eq!(sums[&CPU], 60 * 10_000);
+    // A block leaves when all of it is too old: some hundred seconds of five bytes each are in one.
+    assert!(history.bytes() <= 3 * 1100, "{}", history.bytes());
+    // Nobody did anything since: the record empties.
+    for second in 1000..2000 {
+        history.begin_second(second);
+    }
+    assert_eq!(history.bytes(), 0);
+}
+
+#[test]
+fn no_container_takes_more_than_its_bytes_and_all_no_more_than_theirs() {
+    let all = 200 << 10;
+    let mut history = history(3600 * 24, all);
+    for second in 0..30_000_u32 {
+        history.begin_second(second);
+        let total = u64::from(second + 1) * 987_654_321;
+        record(&mut history, 1, [total, total, u64::from(second) * 1000]);
+        if second % 2 == 0 {
+            record(&mut history, 2 + second / 1000, [total, total / 3, 0]);
+        }
+        assert!(history.bytes() <= all, "{} at {second}", history.bytes());
+    }
+    // The one with the longest record lost its oldest part, and says so.
+    let from = history.incomplete_before(subject(1));
+    let mut first = None;
+    history.visit(subject(1), 0, u32::MAX, |second, _, _| {
+        first = first.or(Some(second));
+    });
+    assert_eq!(first, Some(from));
+    let kept = history.sums(subject(1), from, 30_000);
+    let us = |second: u64| second * 987_654_321 / 1000;
+    assert_eq!(kept[&CPU], us(30_000) - us(u64::from(from)));
+    let bytes_a_second = CONTAINER_BYTES as f64 / f64::from(30_000 - from);
+    assert!(bytes_a_second < 20.0, "{bytes_a_second}");
+    // Those whose time is long ago were the first to leave.
+    assert!(history.sums(subject(2), 0, 30_000).is_empty());
+    assert!(!history.sums(subject(31), 0, 30_000).is_empty());
+}
+
+#[test]
+fn what_an_owner_counted_is_not_counted_again_for_the_one_it_is_folded_into() {
+    let (mut history, removed) = (history(3600, 1 << 20), 1);
+    history.begin_second(0);
+    record(&mut history, 7, [500 * MS, 20 * MS, 3]);
+    history.begin_second(1);
+    // 0.4 ms more are not recorded when it ends.
+    record(&mut history, 7, [500 * MS + 400_000, 20 * MS, 3]);
+    history.fold(OwnerIndex(7), OwnerIndex(removed));
+    history.begin_second(2);
+    record(&mut history, removed, [502 * MS, 20 * MS, 4]);
+    let sums = history.sums(subject(removed), 0, 3);
+    assert_eq!(sums.get(&CPU), Some(&2000));
+    assert_eq!(sums.get(&MOVES), Some(&1));
+    assert_eq!(sums.get(&THROTTLED), None);
+    // Its own record stays.
+    assert_eq!(history.sums(subject(7), 0, 3)[&CPU], 500_000);
+}
+
+proptest! {
+    /// Whatever containers do, the seconds of the whole record sum to their totals, to the microsecond of each, but for
+    /// what is yet too little to be recorded.
+    #[test]
+    fn seconds_sum_to_totals(
+        seconds in prop::collection::vec(prop::collection::vec((0_u64..3_000_000_000, 0_u64..50_000_000, 0_u64..100), 3), 1..60),
+        gaps in prop::collection::vec(1_u32..4, 60),
+    ) {
+        let mut history = history(3600, 1 << 20);
+        let mut totals = [[0_u64; 3]; 3];
+        let mut second = 0;
+        for (all, gap) in seconds.iter().zip(gaps) {
+            history.begin_second(second);
+            for (index, (cpu, throttled, moves)) in all.iter().enumerate() {
+                for (total, part) in totals[index].iter_mut().zip([cpu, throttled, moves]) {
+                    *total += part;
+                }
+                record(&mut history, index as u32, totals[index]);
+            }
+            second += gap;
+        }
+        for (index, [cpu, throttled, _]) in totals.into_iter().enumerate() {
+            let sums = history.sums(subject(index as u32), 0, second);
+            let recorded: u64 = [CPU, THROTTLED].iter().filter_map(|q| sums.get(q)).sum();
+            let counted = cpu / 1000 + throttled / 1000;
+            prop_assert!(recorded <= counted && counted - recorded < 1000, "{recorded} of {counted}");
+        }
+    }
+}
