@@ -10,10 +10,10 @@ use crate::{World, stop};
 /// Time for the agent to see the service before it is compared with itself, time it is left alone before each cause,
 /// and time a cause lasts before it is asked for.
 const ACQUAINT: Duration = Duration::from_secs(3);
-const CALM: Duration = Duration::from_secs(14);
+const CALM: Duration = Duration::from_secs(18);
 /// What is asked about. A cause lasts a little longer, so that the window holds nothing else.
 const WINDOW: Duration = Duration::from_secs(6);
-const MARGIN: Duration = Duration::from_millis(1500);
+const MARGIN: Duration = Duration::from_millis(2500);
 
 /// A service on this machine that causes are tried on one after the other.
 pub struct Series<'a> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::{
-    Group, Task, Worker, World,
+    Group, Worker, World,
     limit::{self, Limit, Source},
 };
 use inside::{Inside, Order, Settings};
@@ -73,10 +73,13 @@ impl Service {
         })
     }
 
-    /// Its process.
+    /// The ids of the threads that serve, in the order of its CPUs, each of which has one.
     #[must_use]
-    pub fn task(&self) -> &Task {
-        self.worker.task()
+    pub fn threads(&self) -> Vec<libc::pid_t> {
+        let process = self.worker.task();
+        let mut threads = process.threads();
+        threads.retain(|tid| *tid != process.pid());
+        threads
     }
 
     /// The limit of its memory; `None` where there is no memory controller.

@@ -13,31 +13,30 @@ const STAY: Duration = Duration::from_millis(10);
 impl Scene<'_> {
     /// Every thread of the service is moved to the other node and back, again and again.
     pub(super) fn to_and_fro(&mut self, work: During) -> Result<()> {
-        let far = self.far()?;
-        let (home, threads) = (self.service.cpus.clone(), self.service.task().threads());
+        let (far, home) = (self.far()?, self.service.cpus.clone());
+        let threads = self.service.threads();
         self.service.roam(true)?;
         let moved = threads.clone();
         let mover = task::fork(move || {
             for cpus in [&far, &home].into_iter().cycle() {
-                moved.iter().try_for_each(|tid| task::pin(*tid, cpus))?;
+                put(&moved, cpus)?;
                 sleep(STAY);
             }
             Ok(())
         })?;
         let done = work(self.service);
         drop(mover);
-        self.home(&threads)?;
+        put(&threads, &self.service.cpus)?;
         self.service.roam(false)?;
         done
     }
 
     /// Every thread is moved to the other node once; the memory stays.
     pub(super) fn away(&mut self, work: During) -> Result<()> {
-        let far = self.far()?;
-        let threads = self.service.task().threads();
-        threads.iter().try_for_each(|tid| task::pin(*tid, &far))?;
+        let threads = self.service.threads();
+        put(&threads, &self.far()?)?;
         let done = work(self.service);
-        self.home(&threads)?;
+        put(&threads, &self.service.cpus)?;
         done
     }
 
@@ -45,9 +44,12 @@ impl Scene<'_> {
         let far = self.place.far.as_ref().context("one node only")?;
         Ok(far.cpus.clone())
     }
+}
 
-    fn home(&self, threads: &[libc::pid_t]) -> Result<()> {
-        let cpus = &self.service.cpus;
-        threads.iter().try_for_each(|tid| task::pin(*tid, cpus))
-    }
+/// Puts each thread on a CPU, on one each as far as there are as many.
+fn put(threads: &[libc::pid_t], cpus: &[usize]) -> Result<()> {
+    let mut cpus = cpus.iter().cycle();
+    let mut next = || cpus.next().context("no CPU");
+    let mut each = threads.iter();
+    each.try_for_each(|tid| task::pin(*tid, &[*next()?]))
 }

@@ -91,8 +91,8 @@ impl Inside {
             memory::allocate_on(settings.node)?;
         }
         let shared = Arc::new(Shared::default());
-        for number in 0..settings.cpus.len() {
-            let mut server = Server::new(settings, number, Arc::clone(&shared))?;
+        for (number, cpu) in settings.cpus.iter().enumerate() {
+            let mut server = Server::new(settings, (number, *cpu), Arc::clone(&shared))?;
             server.touch(server.state.pages);
             thread::spawn(move || end_with(server.serve()));
         }
@@ -142,6 +142,7 @@ fn end_with(done: Result<()>) {
 /// One thread.
 struct Server {
     number: usize,
+    cpu: usize,
     shared: Arc<Shared>,
     node: Option<u32>,
     roams: bool,
@@ -152,7 +153,11 @@ struct Server {
 }
 
 impl Server {
-    fn new(settings: &Settings, number: usize, shared: Arc<Shared>) -> Result<Self> {
+    fn new(
+        settings: &Settings,
+        (number, cpu): (usize, usize),
+        shared: Arc<Shared>,
+    ) -> Result<Self> {
         let path = &settings.state;
         let file = File::open(path).with_context(|| path.display().to_string())?;
         let pages = STATE / page_size();
@@ -160,6 +165,7 @@ impl Server {
         let state = Region::map(pages, libc::MAP_PRIVATE, file.as_raw_fd())?;
         Ok(Self {
             number,
+            cpu,
             shared,
             node: settings.node,
             roams: false,
@@ -170,9 +176,8 @@ impl Server {
     }
 
     fn serve(mut self) -> Result<()> {
-        // Threads that began together would go on meeting.
-        sleep(PAUSE / 4 * u32::try_from(self.number).unwrap_or(0));
-        // The policy of a thread is its own.
+        // On a CPU each, they never wait for each other. Where to run and to allocate is every thread's own matter.
+        task::pin(0, &[self.cpu])?;
         self.settle()?;
         let mut last = Instant::now();
         loop {
