@@ -16,9 +16,9 @@ use crate::{Group, Task, World, task};
 /// The quota: microseconds of CPU time in each period; a fifth of what the service takes.
 const QUOTA: u64 = 8_000;
 const PERIOD: u64 = 100_000;
-/// What those weigh who want the service's CPUs: with less, the service would go first, because it sleeps most of the
-/// time. With the nice value a process outside of all cgroups weighs about as much.
-const HEAVY: u32 = 16;
+/// What the service weighs beside others that are to go first; as heavy as usual, it would, because it sleeps most of the
+/// time. The nice value gives a process outside of all cgroups about the weight that the service has otherwise.
+const LIGHT: u32 = 2;
 const URGENT: i32 = -12;
 
 /// What is done while the cause lasts.
@@ -111,9 +111,9 @@ impl Scene<'_> {
         );
         let group = Group::named(&name)?;
         // Without the controller all weigh the same.
-        let _ = group.weigh(HEAVY);
+        let _ = group.weigh(WEIGHT);
         let _rivals = self.rivals(|cpu| group.spin_on(cpu))?;
-        work(self.service)
+        self.lightly(work)
     }
 
     fn host(&mut self, work: During) -> Result<()> {
@@ -129,7 +129,14 @@ impl Scene<'_> {
                 task::spin()
             })
         })?;
-        work(self.service)
+        self.lightly(work)
+    }
+
+    fn lightly(&mut self, work: During) -> Result<()> {
+        let _ = self.service.group.weigh(LIGHT);
+        let done = work(self.service);
+        let _ = self.service.group.weigh(WEIGHT);
+        done
     }
 
     fn rivals(&self, start: impl Fn(usize) -> Result<Task>) -> Result<Vec<Task>> {
@@ -137,11 +144,9 @@ impl Scene<'_> {
     }
 
     fn crowded(&mut self, work: During) -> Result<()> {
-        let _ = self.service.group.weigh(HEAVY);
         self.service.crowd(true)?;
         let done = work(self.service);
         self.service.crowd(false)?;
-        let _ = self.service.group.weigh(WEIGHT);
         done
     }
 

@@ -13,7 +13,7 @@ use crate::{
 use inside::{Inside, Order, Settings};
 
 /// How many times the weight of other cgroups the service has: what else this machine does is not what is shown.
-pub const WEIGHT: u32 = 2;
+pub const WEIGHT: u32 = 16;
 
 /// Starts the service in its own process.
 const START: u8 = 0;
