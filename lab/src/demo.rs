@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use crate::{World, served::Served, stop};
 pub use cause::Cause;
-pub use expected::accepted;
+pub use expected::{accepted, possible};
 pub use series::{Outcome, Series};
 
 /// Where the agent is, if nobody else is there.

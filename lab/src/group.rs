@@ -115,15 +115,15 @@ impl Group {
         }
     }
 
-    /// Gives it so many times the weight of other cgroups when CPUs are shared out, 1 to 100.
+    /// Gives it so much weight in percent of that of other cgroups when CPUs are shared out, 1 to 10000.
     ///
     /// # Errors
     /// When the controller is not there.
-    pub fn weigh(&self, times: u32) -> Result<()> {
+    pub fn weigh(&self, percent: u32) -> Result<()> {
         if self.unified() {
-            self.write("cpu.weight", &(100 * times).to_string())
+            self.write("cpu.weight", &percent.to_string())
         } else {
-            self.write("cpu.shares", &(1024 * times).to_string())
+            self.write("cpu.shares", &(1024 * percent / 100).to_string())
         }
     }
 

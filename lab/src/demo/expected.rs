@@ -12,7 +12,7 @@ pub fn about(cause: Cause) -> &'static str {
         Cause::Own => "eight more threads for each of its CPUs",
         Cause::Host => "threads of the host that always want its CPUs",
         Cause::Kernel => "kernel threads on its CPUs",
-        Cause::Kswapd => "somebody fills its node's memory, and kswapd makes room on its CPUs",
+        Cause::Kswapd => "somebody uses up its node's memory, and kswapd makes room on its CPUs",
         Cause::Kcompactd => "kcompactd compacts on its CPUs",
         Cause::Khugepaged => "khugepaged makes huge pages on its CPUs",
         Cause::Idle => "its CPUs wake up late",
@@ -23,6 +23,15 @@ pub fn about(cause: Cause) -> &'static str {
         Cause::NodeMigrations => "its threads are moved to the farthest node and back, every 10 ms",
         Cause::RemoteMemory => "its threads are moved to the farthest node, its memory stays",
     }
+}
+
+/// Whether there is a machine on which it can be brought about.
+#[must_use]
+pub fn possible(cause: Cause) -> bool {
+    !matches!(
+        cause,
+        Cause::Kernel | Cause::Kcompactd | Cause::Khugepaged | Cause::Idle | Cause::Unattributed
+    )
 }
 
 /// The answers of `explain` that are right; the first that it names has to be one of them.

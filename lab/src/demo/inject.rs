@@ -18,7 +18,7 @@ const QUOTA: u64 = 8_000;
 const PERIOD: u64 = 100_000;
 /// What the service weighs beside others that are to go first; as heavy as usual, it would, because it sleeps most of the
 /// time. The nice value gives a process outside of all cgroups about the weight that the service has otherwise.
-const LIGHT: u32 = 2;
+const LIGHT: u32 = 200;
 const URGENT: i32 = -12;
 
 /// What is done while the cause lasts.
@@ -53,9 +53,7 @@ impl Scene<'_> {
             Cause::Kswapd => own_machine("memory pressure").or_else(|| self.one_node(lab)),
             Cause::Compaction => own_machine("compaction"),
             Cause::NodeMigrations | Cause::RemoteMemory => self.one_node(lab),
-            Cause::Kernel | Cause::Kcompactd | Cause::Khugepaged | Cause::Idle | Cause::Unattributed => {
-                Some("nothing harmless brings it about for long enough".to_owned())
-            }
+            _ => Some("nothing harmless brings it about for long enough".to_owned()),
         }
     }
 
@@ -87,14 +85,14 @@ impl Scene<'_> {
             Cause::Kswapd => self.kswapd(work),
             Cause::NodeMigrations => self.to_and_fro(work),
             Cause::RemoteMemory => self.away(work),
-            Cause::Kernel
-            | Cause::Kcompactd
-            | Cause::Khugepaged
-            | Cause::Idle
-            | Cause::Unattributed => {
-                bail!("{} cannot be brought about", cause.name())
-            }
+            _ => bail!("{} cannot be brought about", cause.name()),
         }
+    }
+
+    /// The name of a cgroup for others.
+    fn beside(&self, name: &str) -> String {
+        let service = self.service.group.label.trim_start_matches('/');
+        format!("{service}-{name}")
     }
 
     fn throttled(&mut self, work: During) -> Result<()> {
@@ -105,11 +103,7 @@ impl Scene<'_> {
     }
 
     fn neighbour(&mut self, work: During) -> Result<()> {
-        let name = format!(
-            "{}-neighbour",
-            self.service.group.label.trim_start_matches('/')
-        );
-        let group = Group::named(&name)?;
+        let group = Group::named(&self.beside("neighbour"))?;
         // Without the controller all weigh the same.
         let _ = group.weigh(WEIGHT);
         let _rivals = self.rivals(|cpu| group.spin_on(cpu))?;
@@ -132,8 +126,13 @@ impl Scene<'_> {
         self.lightly(work)
     }
 
+    /// The work, while the service weighs little. Without the controller all weigh the same.
     fn lightly(&mut self, work: During) -> Result<()> {
-        let _ = self.service.group.weigh(LIGHT);
+        self.weighing(LIGHT, work)
+    }
+
+    fn weighing(&mut self, percent: u32, work: During) -> Result<()> {
+        let _ = self.service.group.weigh(percent);
         let done = work(self.service);
         let _ = self.service.group.weigh(WEIGHT);
         done

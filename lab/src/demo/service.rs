@@ -12,8 +12,8 @@ use crate::{
 };
 use inside::{Inside, Order, Settings};
 
-/// How many times the weight of other cgroups the service has: what else this machine does is not what is shown.
-pub const WEIGHT: u32 = 16;
+/// The service's weight in percent of that of others: what else this machine does is not what is shown.
+pub const WEIGHT: u32 = 1600;
 
 /// Starts the service in its own process.
 const START: u8 = 0;

@@ -6,7 +6,7 @@ use clap::ValueEnum as _;
 use super::Truth;
 use crate::{
     Report, World,
-    demo::{Cause, Outcome, Series, accepted},
+    demo::{Cause, Outcome, Series, accepted, possible},
     group::PREFIX,
 };
 
@@ -20,7 +20,11 @@ pub(super) const TRUTHS: &[Truth] = &[Truth {
 fn run(world: &mut World, report: &mut Report) -> Result<()> {
     let name = format!("{PREFIX}{}-explain", std::process::id());
     let mut series = Series::start(world, &name)?;
-    for cause in Cause::value_variants() {
+    // None that no machine can have.
+    for cause in Cause::value_variants()
+        .iter()
+        .filter(|cause| possible(**cause))
+    {
         let name = cause.name();
         match series.bring(*cause, &|text| println!("    {name}: {text}"))? {
             Outcome::Skipped(why) => report.leave_out(format!("{name}: {why}")),

@@ -1,21 +1,31 @@
 //! Memory that is short: in the service's cgroup, or on a node of a machine of the lab's.
 
-use std::{fs, fs::File, io::Read as _, thread::sleep, time::Duration};
+use std::{
+    fs,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{During, Scene};
 use crate::{
     Group, Task,
-    memory::{self, Region, page_size},
-    task,
-    world::DISK,
+    limit::Limit,
+    memory::{Region, page_size},
+    stop,
+    task::{self, PATIENCE},
 };
 
 /// Bytes of the limit; a third of the service's state.
 const LIMIT: u64 = 32 << 20;
-/// Bytes of the service's state that a full node has no room for.
-const SHORT: u64 = 64 << 20;
+/// CPU time of kswapd after which it is at work, and times that processes made room after which a node is full.
+const WORKS: Duration = Duration::from_millis(300);
+const STALLS: u64 = 100;
+/// Weights in percent: of a service that requests little, so that it does not go before kswapd, and of what keeps kswapd
+/// from running.
+const SLIGHT: u32 = 10;
+const HEAVIEST: u32 = 10_000;
 
 impl Scene<'_> {
     pub(super) fn limited(&mut self, work: During) -> Result<()> {
@@ -27,52 +37,37 @@ impl Scene<'_> {
             sleep(Duration::from_millis(50));
         }
         let done = work(self.service);
-        self.service
-            .limit()
-            .map_or(Ok(()), crate::limit::Limit::lift)?;
+        self.service.limit().map_or(Ok(()), Limit::lift)?;
         done
     }
 
-    /// Somebody else fills the page cache of the service's node; kswapd makes room on the service's CPUs.
+    /// Somebody uses up the memory of the service's node; kswapd makes room on the service's CPUs.
     pub(super) fn kswapd(&mut self, work: During) -> Result<()> {
         let (node, far) = self.nodes()?;
-        let daemon = format!("kswapd{node}");
-        let daemon = task::kthread(&daemon).with_context(|| format!("there is no {daemon}"))?;
-        let name = format!(
-            "{}-reader",
-            self.service.group.label.trim_start_matches('/')
-        );
-        let group = Group::named(&name)?;
-        let _reader = group.spawn(move || {
-            task::pin(0, &far)?;
-            memory::allocate_on(Some(node))?;
-            loop {
-                read_disk()?;
-            }
-        })?;
-        let home = self.cpus_of(node);
-        task::pin(daemon, &self.service.cpus)?;
-        let done = work(self.service);
-        task::pin(daemon, &home)?;
-        done
+        let daemon = Daemon::of(node, &self.cpus_of(node))?;
+        task::pin(daemon.pid, &self.service.cpus)?;
+        let group = Group::named(&self.beside("user"))?;
+        // With more than one, kswapd would not keep up, and the service would have to make room itself.
+        let _user = user(&group, node, far[0])?;
+        daemon.works(WORKS)?;
+        self.weighing(SLIGHT, work)
     }
 
-    /// The service's node is full, and its kswapd does not get to run.
+    /// The same, but kswapd does not get to run: who wants memory has to make room.
     pub(super) fn full_node(&mut self, work: During) -> Result<()> {
         let (node, far) = self.nodes()?;
-        let daemon = format!("kswapd{node}");
-        let daemon = task::kthread(&daemon).with_context(|| format!("there is no {daemon}"))?;
-        let name = format!("{}-hog", self.service.group.label.trim_start_matches('/'));
-        let group = Group::named(&name)?;
         let cpu = *far.last().context("a CPU")?;
+        let daemon = Daemon::of(node, &self.cpus_of(node))?;
+        let group = Group::named(&self.beside("user"))?;
+        // Without the controller it weighs what its nice value says.
+        let _ = group.weigh(HEAVIEST);
         let rival = group.spin_on(cpu)?;
         task::nice(rival.pid(), -20)?;
-        task::pin(daemon, &[cpu])?;
-        task::nice(daemon, 19)?;
-        let done = hog(&group, node, far[0]).and_then(|_hog| work(self.service));
-        task::nice(daemon, 0)?;
-        task::pin(daemon, &self.cpus_of(node))?;
-        done
+        task::pin(daemon.pid, &[cpu])?;
+        task::nice(daemon.pid, 19)?;
+        let _user = user(&group, node, far[0])?;
+        until_full()?;
+        work(self.service)
     }
 
     /// The service's node, and CPUs of another.
@@ -88,49 +83,109 @@ impl Scene<'_> {
     }
 }
 
-fn read_disk() -> Result<()> {
-    let mut disk = File::open(DISK).with_context(|| DISK.to_owned())?;
-    let mut buffer = vec![0; 1 << 20];
-    while disk.read(&mut buffer)? != 0 {}
+/// kswapd of a node, put back where it was when dropped.
+struct Daemon {
+    pid: libc::pid_t,
+    cpus: Vec<usize>,
+}
+
+impl Daemon {
+    /// That of a node with these CPUs.
+    fn of(node: u32, cpus: &[usize]) -> Result<Self> {
+        let name = format!("kswapd{node}");
+        let pid = task::kthread(&name).with_context(|| format!("there is no {name}"))?;
+        let cpus = cpus.to_vec();
+        Ok(Self { pid, cpus })
+    }
+
+    /// Waits until it has used so much more CPU time.
+    fn works(&self, time: Duration) -> Result<()> {
+        let (start, begun) = (Instant::now(), self.on_cpu()?);
+        while self.on_cpu()? < begun + time {
+            ensure!(start.elapsed() < PATIENCE, "kswapd does not work");
+            stop::sleep(Duration::from_millis(50))?;
+        }
+        Ok(())
+    }
+
+    fn on_cpu(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/schedstat", self.pid);
+        let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+        let first = text.split_whitespace().next();
+        let ns = first.and_then(|word| word.parse().ok());
+        let ns = ns.with_context(|| format!("{path} should hold three numbers: {text}"))?;
+        Ok(Duration::from_nanos(ns))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        for done in [task::pin(self.pid, &self.cpus), task::nice(self.pid, 0)] {
+            if let Err(error) = done {
+                println!("    kswapd stays changed: {error:#}");
+            }
+        }
+    }
+}
+
+/// A process that fills memory of a node and says each time that it may be taken away, which is then for others to do.
+fn user(group: &Group, node: u32, cpu: usize) -> Result<Task> {
+    let pages = usize::try_from(of_node(node, "MemTotal")?)? / page_size();
+    let part = (4 << 20) / page_size();
+    group.spawn(move || {
+        task::pin(0, &[cpu])?;
+        let region = Region::anonymous(pages)?;
+        region.bind(node)?;
+        for first in (0..pages - part).step_by(part).cycle() {
+            let part = region.part(first, part);
+            part.write();
+            part.advise(libc::MADV_FREE)?;
+        }
+        Ok(())
+    })
+}
+
+/// Waits until processes make room themselves.
+fn until_full() -> Result<()> {
+    let (start, begun) = (Instant::now(), stalls()?);
+    while stalls()? < begun + STALLS {
+        ensure!(start.elapsed() < PATIENCE, "the node does not fill up");
+        stop::sleep(Duration::from_millis(50))?;
+    }
     Ok(())
 }
 
-/// A process that takes what is free on a node and a part of the page cache.
-fn hog(group: &Group, node: u32, cpu: usize) -> Result<Task> {
-    let bytes = free(node)? + SHORT;
-    let hog = group.spawn(move || {
-        task::pin(0, &[cpu])?;
-        let region = Region::anonymous(bytes as usize / page_size())?;
-        region.bind(node)?;
-        region.write();
-        task::stop_self();
-        Ok(())
-    })?;
-    hog.until('T')?;
-    Ok(hog)
+/// How often a process had to make room so far.
+fn stalls() -> Result<u64> {
+    let path = "/proc/vmstat";
+    let text = fs::read_to_string(path).context(path)?;
+    let counts = text.lines().filter(|line| line.starts_with("allocstall"));
+    let counts = counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    Ok(counts.sum())
 }
 
-/// Bytes that are free on a node.
-fn free(node: u32) -> Result<u64> {
+/// A number of a node's memory in bytes, such as `MemFree`.
+fn of_node(node: u32, key: &str) -> Result<u64> {
     let path = format!("/sys/devices/system/node/node{node}/meminfo");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
-    free_of(&text).with_context(|| format!("{path} has no line MemFree"))
+    number_of(&text, key).with_context(|| format!("{path} has no number {key}"))
 }
 
-fn free_of(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find(|line| line.contains(" MemFree:"))?;
+fn number_of(meminfo: &str, key: &str) -> Option<u64> {
+    let key = format!(" {key}: ");
+    let line = meminfo.lines().find(|line| line.contains(&key))?;
     let kib: u64 = line.split_whitespace().nth(3)?.parse().ok()?;
     Some(kib << 10)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::free_of;
+    use super::number_of;
 
     #[test]
-    fn free_memory_of_a_node_is_in_kibibytes() {
+    fn memory_of_a_node_is_in_kibibytes() {
         let text = "Node 1 MemTotal:       1000000 kB\nNode 1 MemFree:          2048 kB\n";
-        assert_eq!(free_of(text), Some(2 << 20));
-        assert_eq!(free_of("Node 1 MemTotal: 1 kB\n"), None);
+        assert_eq!(number_of(text, "MemFree"), Some(2 << 20));
+        assert_eq!(number_of(text, "Free"), None);
     }
 }
