@@ -16,6 +16,9 @@ use crate::{
 };
 pub use facts::{Facts, NodeFacts, Quota};
 
+/// What part of the time that a container ran and lost is much to lose.
+const MUCH: f64 = 0.2;
+
 /// All that is known of a container and a window.
 #[derive(Clone, Debug, Default)]
 pub struct Case {
@@ -86,6 +89,8 @@ pub struct Report {
     pub lost_seconds: f64,
     /// Whether any cause is unusual.
     pub unusual: bool,
+    /// Whether it lost much, usual or not: at least a fifth of the time that it ran and lost.
+    pub much: bool,
     /// The answer in one or two sentences.
     pub summary: String,
     /// The causes: the unusual ones first, each part by size.
@@ -222,10 +227,13 @@ impl Case {
             cpu_seconds: self.cpu_seconds(),
             lost_seconds: total(measured.map(|cause| cause.seconds)),
             unusual: causes.iter().any(|cause| cause.unusual),
+            much: false,
             summary: String::new(),
             causes,
             not_measured: self.not_measured.clone(),
         };
+        report.much = report.lost_seconds >= MUCH * (report.lost_seconds + report.cpu_seconds)
+            && report.lost_seconds > 0.0;
         report.summary = text::summary(&report);
         report
     }

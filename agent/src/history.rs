@@ -20,6 +20,9 @@ use crate::{exposition::OwnerLabels, owners::OwnerIndex};
 /// Bytes of one container's record at most.
 pub const CONTAINER_BYTES: usize = 64 << 10;
 
+/// The second in which a history begins: those before can be asked about, though nothing is recorded of them.
+const FIRST: u32 = 1 << 20;
+
 /// Time on CPUs or lost, in microseconds, from which on a second is recorded.
 const NOTEWORTHY_US: u64 = 1000;
 
@@ -81,7 +84,7 @@ struct Record {
 pub type Sums = HashMap<Quantity, u64>;
 
 impl History {
-    /// An empty one, whose second 0 begins `now`.
+    /// An empty one, which begins `now`.
     #[must_use]
     pub fn new(limits: Limits, now: Instant) -> Self {
         Self {
@@ -99,8 +102,8 @@ impl History {
     /// The second that is to be recorded, if it is time: the last that is over.
     #[must_use]
     pub fn due(&self, now: Instant) -> Option<u32> {
-        let over = self.second(now).checked_sub(1)?;
-        (self.recorded.is_none_or(|(_, end)| over >= end)).then_some(over)
+        let over = self.second(now) - 1;
+        (over >= FIRST && self.recorded.is_none_or(|(_, end)| over >= end)).then_some(over)
     }
 
     /// How long until the current second is over.
@@ -114,13 +117,17 @@ impl History {
     #[must_use]
     pub fn second(&self, at: Instant) -> u32 {
         let since = at.saturating_duration_since(self.start).as_secs();
-        u32::try_from(since).unwrap_or(u32::MAX)
+        FIRST.saturating_add(u32::try_from(since).unwrap_or(u32::MAX))
     }
 
     /// When a second begins.
     #[must_use]
     pub fn begin(&self, second: u32) -> Instant {
-        self.start + Duration::from_secs(u64::from(second))
+        let since = Duration::from_secs(u64::from(second.saturating_sub(FIRST)));
+        let until = Duration::from_secs(u64::from(FIRST.saturating_sub(second)));
+        (self.start + since)
+            .checked_sub(until)
+            .unwrap_or(self.start)
     }
 
     /// How far back it may go.

@@ -10,6 +10,8 @@ mod model;
 mod prometheus;
 #[path = "dashboards/queries.rs"]
 mod queries;
+#[path = "dashboards/reading.rs"]
+mod reading;
 #[path = "dashboards/reference.rs"]
 mod reference;
 mod shipped;

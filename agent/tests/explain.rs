@@ -13,6 +13,7 @@ const CPU0: Quantity = Quantity::Cpu(Some(0));
 const CPU1: Quantity = Quantity::Cpu(Some(1));
 
 /// Sums from seconds for times, and from counts.
+#[expect(clippy::cast_sign_loss, reason = "none is negative")]
 fn sums(all: &[(Quantity, f64)]) -> Sums {
     let value = |(quantity, value): &(Quantity, f64)| {
         let scale = if quantity.is_time() { 1e6 } else { 1.0 };
@@ -150,8 +151,11 @@ fn cases() -> Vec<(&'static str, Case)> {
         (Quantity::NodeMigrations, 210.0),
         (Quantity::MigrationDistance, 4200.0),
     ];
+    let mut always = limited(with(&THROTTLED));
+    always.before = vec![always.window.clone(); 10];
     vec![
         ("calm", calm()),
+        ("always", always),
         ("nothing", nothing),
         ("throttled", limited(with(&THROTTLED))),
         ("throttled_pod", on_kubernetes(limited(with(&THROTTLED)))),
@@ -277,7 +281,8 @@ fn one_bad_window_before_is_not_what_is_usual() {
     }
     let report = case.explain();
     assert!(!report.unusual, "{}", report.summary);
-    assert!(report.summary.starts_with("Nothing unusual"));
+    assert!(report.much && report.summary.starts_with("Nothing unusual, but much: "));
+    assert!(!calm().explain().much);
 }
 
 #[test]

@@ -37,15 +37,17 @@ fn seconds_are_due_once_each_when_they_are_over() {
     let limits = Limits::default();
     let mut history = History::new(limits, start);
     let at = |ms| start + Duration::from_millis(ms);
+    let first = history.second(start);
     assert_eq!(history.due(at(999)), None);
-    assert_eq!(history.due(at(1000)), Some(0));
-    history.begin_second(0);
+    assert_eq!(history.due(at(1000)), Some(first));
+    assert_eq!(history.begin(first), start);
+    history.begin_second(first);
     assert_eq!(history.due(at(1900)), None);
     assert_eq!(history.next(at(1900)), Duration::from_millis(100));
     // A tick that came late records the last second only.
-    assert_eq!(history.due(at(5300)), Some(4));
-    history.begin_second(4);
-    assert_eq!(history.recorded(), Some((0, 5)));
+    assert_eq!(history.due(at(5300)), Some(first + 4));
+    history.begin_second(first + 4);
+    assert_eq!(history.recorded(), Some((first, first + 5)));
     assert_eq!(history.due(at(5900)), None);
 }
 

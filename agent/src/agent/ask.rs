@@ -53,7 +53,7 @@ impl Agent {
         let now = Now::read();
         let history = self.history()?;
         let window = Window::find(history, request, now)?;
-        let mut found = self.active(history, window);
+        let mut found = Self::active(history, window);
         self.check_labels(&request.labels)?;
         found.retain(|each| has_labels(&each.labels, &request.labels));
         found.sort_by(|a, b| {
@@ -193,7 +193,7 @@ impl Agent {
     }
 
     /// All owners that did something in a window.
-    fn active(&self, history: &History, window: Window) -> Vec<Found> {
+    fn active(history: &History, window: Window) -> Vec<Found> {
         let found = history.subjects().filter_map(|(subject, labels)| {
             let (Subject::Owner(owner), Some(labels)) = (subject, labels) else {
                 return None;
@@ -268,7 +268,7 @@ impl Agent {
 
     /// Who else used CPUs in a window, those that used most first.
     fn others(&self, history: &History, chosen: &[OwnerIndex], window: Window) -> Vec<Other> {
-        let active = self.active(history, window);
+        let active = Self::active(history, window);
         let is_chosen = |each: &&Found| chosen.contains(&each.owner);
         let mine: BTreeSet<_> = active
             .iter()

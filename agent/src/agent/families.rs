@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The families written here.
-pub static METRICS: [&Metric; 14] = [
+pub static METRICS: [&Metric; 15] = [
     &BUILD_INFO,
     &PROBE_STATUS,
     &HOOK_STATUS,
@@ -23,6 +23,7 @@ pub static METRICS: [&Metric; 14] = [
     &POD_CGROUPS,
     &SERIES_BUDGET,
     &SERIES,
+    &HISTORY_BYTES,
 ];
 
 static BUILD_INFO: Metric = Metric {
@@ -151,6 +152,15 @@ static SERIES: Metric = Metric {
     source: "the agent",
 };
 
+static HISTORY_BYTES: Metric = Metric {
+    name: "stallscope_history_bytes",
+    kind: Kind::Gauge,
+    help: "Memory that the records of the past take; absent with --history 0.",
+    labels: &[],
+    scope: Scope::Host,
+    source: "the agent",
+};
+
 impl Agent {
     pub(super) fn encode_own(&self, out: &mut Encoder) {
         out.family(&BUILD_INFO).sample(
@@ -234,6 +244,10 @@ impl Agent {
             }
         }
         self.doctor.encode(out);
+        if let Some(history) = &self.history {
+            let bytes = Value::Count(history.bytes() as u64);
+            out.family(&HISTORY_BYTES).sample(None, &[], bytes);
+        }
         self.overhead.encode(self.running(), out);
         out.family(&SERIES_BUDGET)
             .sample(None, &[], Value::Count(self.config.series as u64));

@@ -79,8 +79,8 @@ impl Window {
                     )));
                 }
                 let ago = now.system.duration_since(at).unwrap_or_default();
-                let instant = now.instant.checked_sub(ago);
-                instant.map_or(0, |at| history.second(at)).min(end)
+                let at = now.instant.checked_sub(ago);
+                at.map_or(first, |at| history.second(at)).min(end)
             }
         };
         if to <= first {
@@ -167,8 +167,9 @@ mod tests {
             bytes: 1 << 20,
         };
         let mut history = History::new(limits, start);
+        let zero = history.second(start);
         for second in 100..200 {
-            history.begin_second(second);
+            history.begin_second(zero + second);
             let total = u64::from(second) * 1_000_000_000;
             history.record(Subject::Host, None, [(Quantity::Agent, total)].into_iter());
         }
@@ -187,7 +188,12 @@ mod tests {
             ..Request::default()
         };
         let window = Window::find(&history, &request, now)?;
-        Ok((window.from, window.to, window.recorded_from))
+        let zero = history.second(now.instant) - 200;
+        Ok((
+            window.from - zero,
+            window.to - zero,
+            window.recorded_from - zero,
+        ))
     }
 
     #[test]

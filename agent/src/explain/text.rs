@@ -59,7 +59,12 @@ pub(super) fn summary(report: &Report) -> String {
     match first {
         None => format!("Nothing unusual: {lost}."),
         Some(cause) if !report.unusual => {
-            if report.baseline_windows == 0 {
+            if report.much && report.baseline_windows > 0 {
+                format!(
+                    "Nothing unusual, but much: {lost}, as always; {}.",
+                    most(cause)
+                )
+            } else if report.baseline_windows == 0 {
                 format!("Nothing unusual: {lost}; nothing is recorded before to compare with.")
             } else {
                 format!("Nothing unusual: {lost}, about as usual; {}.", most(cause))
@@ -116,7 +121,7 @@ impl Report {
         };
         let mut said = Vec::new();
         for cause in &self.causes {
-            cause.write(&mut out, &mut said);
+            cause.write(&mut out, self.much, &mut said);
         }
         if !self.not_measured.is_empty() {
             out.push_str("\nNot measured here\n");
@@ -130,7 +135,7 @@ impl Report {
 
 impl CauseReport {
     /// Causes that are neither unusual nor a tenth of all are short, and no remedy is said twice.
-    fn write<'a>(&'a self, out: &mut String, said: &mut Vec<&'a Remedy>) {
+    fn write<'a>(&'a self, out: &mut String, much: bool, said: &mut Vec<&'a Remedy>) {
         const WORTH_DETAILS: f64 = 0.1;
         let estimate = if self.estimate { "about " } else { "" };
         let usual = match self.baseline {
@@ -152,8 +157,8 @@ impl CauseReport {
         for evidence in &self.evidence {
             let _ = writeln!(out, "    - {}", evidence.text);
         }
-        // What is as usual is no reason to change something.
-        for remedy in self.remedy.iter().filter(|_| self.unusual) {
+        // What is as usual and little is no reason to change something.
+        for remedy in self.remedy.iter().filter(|_| self.unusual || much) {
             if said.contains(&remedy) {
                 continue;
             }

@@ -111,7 +111,7 @@ mod tests {
     fn read(block: &Block, from: u32, to: u32) -> Vec<(u32, usize, u64)> {
         let mut all = Vec::new();
         block.visit(from, to, &mut |second, place, value| {
-            all.push((second, place, value))
+            all.push((second, place, value));
         });
         all
     }

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
+/// What names of series begin with that workloads export by themselves.
+const OF_WORKLOADS: [&str; 3] = ["flink_", "tikv_", "envoy_"];
+
 /// Names in an expression.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct Names<'a> {
-    /// Series of ours with the labels they are selected by.
+    /// Series of ours and of workloads with the labels they are selected by.
     pub series: Vec<(&'a str, Vec<&'a str>)>,
     /// Labels of `by`, `on`, `group_left` and the like.
     pub grouped: BTreeSet<&'a str>,
@@ -53,13 +56,20 @@ fn named<'a>(names: &mut Names<'a>, name: &'a str, after: &'a str) -> &'a str {
             }
             rest
         }
-        _ if name.starts_with("stallscope_") || name.contains(":stallscope_") => {
+        _ if is_series(name) => {
             let (labels, rest) = matchers(after);
             names.series.push((name, labels));
             rest
         }
         _ => after,
     }
+}
+
+/// Whether a word names a series of ours, one recorded of them, or one of a workload.
+fn is_series(name: &str) -> bool {
+    name.starts_with("stallscope_")
+        || name.contains(":stallscope_")
+        || OF_WORKLOADS.iter().any(|of| name.starts_with(of))
 }
 
 /// Labels of the braces that a text begins with, and what follows them.
@@ -102,13 +112,15 @@ fn quoted(text: &str) -> (&str, &str) {
 fn names_are_found_and_texts_are_not_taken_for_them() {
     let names = names(
         r#"topk(3, sum by (a, b) (rate(stallscope_x_total{c=~"stallscope_no{d}", e!=""}[5m]))
-           * on (a) group_left (f) x:stallscope_y:z) or label_replace(up{g="1"}, "h", "$1", "a", "(.*)")"#,
+           * on (a) group_left (f) x:stallscope_y:z) or label_replace(up{g="1"}, "h", "$1", "a", "(.*)")
+           or flink_jobmanager_job_uptime{i="j"} / 1e3"#,
     );
     assert_eq!(
         names.series,
         [
             ("stallscope_x_total", vec!["c", "e"]),
-            ("x:stallscope_y:z", vec![])
+            ("x:stallscope_y:z", vec![]),
+            ("flink_jobmanager_job_uptime", vec!["i"])
         ]
     );
     assert_eq!(names.grouped, BTreeSet::from(["a", "b", "f"]));

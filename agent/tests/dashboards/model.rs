@@ -69,6 +69,11 @@ impl Dashboard {
         list(&self.json, "/templating/list")
     }
 
+    /// What marks moments on every panel.
+    pub fn annotations(&self) -> &[Value] {
+        list(&self.json, "/annotations/list")
+    }
+
     pub fn place(&self, panel: &Value) -> String {
         format!("{}: panel {:?}", self.file, text(panel, "/title"))
     }
@@ -84,6 +89,11 @@ impl Dashboard {
                 });
             }
         }
+        queries.extend(self.annotations().iter().map(|annotation| Query {
+            place: format!("{}: marks {:?}", self.file, text(annotation, "/name")),
+            expr: text(annotation, "/expr").to_owned(),
+            legend: Some(text(annotation, "/titleFormat").to_owned()),
+        }));
         queries
     }
 
@@ -104,18 +114,22 @@ impl Dashboard {
             .collect()
     }
 
-    /// An expression as Grafana sends it: a host where one has to be chosen, else everything.
+    /// An expression as Grafana sends it: what text fields begin with, a host where one has to be chosen, else
+    /// everything.
     pub fn substituted(&self, expr: &str) -> String {
         let mut expr = expr
             .replace("$__rate_interval", "5m")
             .replace("$__range", "10m");
         for variable in self.variables() {
-            let chosen = if variable["includeAll"] == true {
-                text(variable, "/allValue")
-            } else {
-                "n1:9750"
+            let name = text(variable, "/name");
+            let chosen = match text(variable, "/type") {
+                "textbox" => text(variable, "/query"),
+                _ if variable["includeAll"] == true => text(variable, "/allValue"),
+                _ if name == "host" => "n1:9750",
+                _ => ".*",
             };
-            expr = expr.replace(&format!("${}", text(variable, "/name")), chosen);
+            expr = expr.replace(&format!("${{{name}:raw}}"), chosen);
+            expr = expr.replace(&format!("${name}"), chosen);
         }
         assert!(references(&expr).is_empty(), "{}: {expr}", self.file);
         expr

@@ -5,7 +5,9 @@ use std::fs;
 
 use serde_json::json;
 
-use super::model::dashboards;
+use super::model::{dashboards, text};
+use super::queries::check;
+use super::reference::series;
 use super::shipped::{promtool, read};
 
 const TESTS: &str = "dashboards/tests/dashboards.yaml";
@@ -24,9 +26,39 @@ fn expressions() -> BTreeSet<String> {
     all
 }
 
+/// The expressions for the field of latency that the page offers, by workload.
+fn offered() -> Vec<String> {
+    let page = read("docs/dashboards.md");
+    let table = page
+        .split("| workload | expression |\n")
+        .nth(1)
+        .and_then(|rest| rest.split("\n\n").next())
+        .expect("a table of expressions by workload");
+    let expressions = table.lines().filter_map(|line| line.split('`').nth(1));
+    expressions.map(str::to_owned).collect()
+}
+
+#[test]
+fn what_the_page_offers_exists_and_the_first_is_there_already() {
+    let (known, offered) = (series(), offered());
+    assert!(offered.len() >= 3, "{offered:?}");
+    for expr in &offered {
+        check("docs/dashboards.md", expr, &known);
+    }
+    let mut fields = dashboards().into_iter().flat_map(|dashboard| {
+        let variables = dashboard.variables().iter();
+        let latency = variables.filter(|v| v["name"] == "latency");
+        latency
+            .map(|v| text(v, "/query").to_owned())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(fields.next().as_ref(), offered.first());
+}
+
 #[test]
 fn prometheus_takes_every_expression() {
-    let expressions = expressions();
+    let mut expressions = expressions();
+    expressions.extend(offered());
     let rules: Vec<_> = expressions
         .iter()
         .enumerate()

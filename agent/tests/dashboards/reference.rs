@@ -7,10 +7,48 @@ use super::shipped::read;
 /// Labels that the scrape configuration gives to every series, unless a series has its own.
 pub const OF_TARGETS: [&str; 4] = ["cluster", "instance", "job", "node"];
 
+/// Series of workloads that the dashboards ask for, with their labels; `namespace` is the scrape configuration's.
+///
+/// Source: the names of gauges in Flink's Prometheus reporter, of histograms in `TiKV` and in Envoy's statistics.
+const OF_WORKLOADS: [(&str, &[&str]); 10] = [
+    ("flink_jobmanager_job_lastCheckpointDuration", &["job_name"]),
+    (
+        "flink_taskmanager_job_task_checkpointStartDelayNanos",
+        &["job_name", "task_name"],
+    ),
+    (
+        "flink_taskmanager_job_task_checkpointAlignmentTime",
+        &["job_name", "task_name"],
+    ),
+    ("tikv_raftstore_append_log_duration_seconds_bucket", &["le"]),
+    ("tikv_raftstore_commit_log_duration_seconds_bucket", &["le"]),
+    ("tikv_raftstore_apply_log_duration_seconds_bucket", &["le"]),
+    (
+        "tikv_raftstore_store_write_loop_duration_seconds_bucket",
+        &["le"],
+    ),
+    (
+        "tikv_storage_engine_async_request_duration_seconds_bucket",
+        &["le", "type"],
+    ),
+    (
+        "envoy_http_downstream_rq_time_bucket",
+        &["le", "envoy_http_conn_manager_prefix"],
+    ),
+    (
+        "envoy_cluster_upstream_rq_time_bucket",
+        &["le", "envoy_cluster_name"],
+    ),
+];
+
 /// Labels by name of series, those of targets left out.
 pub fn series() -> BTreeMap<String, BTreeSet<String>> {
     let mut series = metrics(&read("docs/metrics.md"));
     assert!(series.len() > 40, "{series:?}");
+    for (name, labels) in OF_WORKLOADS {
+        let labels = labels.iter().chain(&["namespace"]);
+        series.insert(name.to_owned(), labels.map(|l| (*l).to_owned()).collect());
+    }
     for rules in ["rules", "fleet-rules"] {
         series.extend(recorded(&read(&format!("dashboards/{rules}.yaml"))));
     }

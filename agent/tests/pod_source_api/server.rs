@@ -320,9 +320,16 @@ async fn send(parts: Vec<Part>, mut sender: Sender<Bytes, io::Error>, script: Ar
                     tokio::time::sleep(pause).await;
                 }
             }
-            // The connection's task drops the other end when the client leaves.
+            // The connection's task drops the other end when the client leaves, and there is no room then; neither is
+            // there before the last part is taken.
             Part::Stall => {
-                while sender.capacity() > 0 {
+                let mut taken = false;
+                loop {
+                    let room = sender.capacity() > 0;
+                    if taken && !room {
+                        break;
+                    }
+                    taken |= room;
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }

@@ -1,4 +1,4 @@
-//! promtool: Debian's package of Prometheus, unpacked and not installed, because installing it starts a server.
+//! promtool and Prometheus itself: Debian's package, unpacked and not installed, because installing it starts a server.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::shell;
 use crate::workspace::Workspace;
 
 impl Setup {
-    /// The folder of a promtool, to put in front of `PATH`; else why there is none.
+    /// The folder of a promtool and a Prometheus, to put in front of `PATH`; else why there is none.
     ///
     /// # Errors
     /// When set-up may not install and it is missing, [`Setup::finish`] tells; nothing else is an error.
@@ -19,14 +19,18 @@ impl Setup {
         let folder = workspace.tools().join("prometheus");
         let own = folder.join("usr/bin");
         let found = shell::which("promtool").and_then(|path| path.parent().map(Path::to_owned));
-        if let Some(folder) =
-            found.or_else(|| shell::is_program(&own.join("promtool")).then(|| own.clone()))
-        {
+        let complete = |folder: &PathBuf| {
+            let programs = ["promtool", "prometheus"];
+            programs
+                .iter()
+                .all(|name| shell::is_program(&folder.join(name)))
+        };
+        if let Some(folder) = found.into_iter().chain([own.clone()]).find(complete) {
             return Ok(Ok(folder));
         }
         let missing = Missing {
-            what: "promtool".to_owned(),
-            why: "it checks and tests the rules for Prometheus",
+            what: "promtool and prometheus".to_owned(),
+            why: "it checks and tests the rules for Prometheus, which is asked every expression",
             takes: "seconds, 96 MB",
             command: format!(
                 "apt-get download prometheus, unpacked to {}, not installed",

@@ -14,6 +14,8 @@ use crate::workspace::Workspace;
 
 /// How the names of these test programs begin.
 const PROGRAMS: &str = "kernel_kubernetes";
+/// The test program that starts a Prometheus, which is found through `PATH`.
+const PROMETHEUS: &str = "kernel_prometheus";
 
 /// What there is.
 pub enum Containers {
@@ -55,6 +57,7 @@ impl Containers {
     /// A test program; with what it needs in its environment, which sudo would not pass on: `path` among it.
     pub fn command(&self, privilege: Privilege, program: &Path, path: &OsStr) -> Result<Command> {
         let mut given = match self {
+            _ if !begins(program, PROGRAMS) => Vec::new(),
             Self::Ready(programs, image) => vec![
                 format!("STALLSCOPE_TEST_RUNTIME={}", programs.display()),
                 format!("STALLSCOPE_TEST_IMAGE={}", image.display()),
@@ -62,7 +65,7 @@ impl Containers {
             Self::Missing(why) => vec![format!("STALLSCOPE_TEST_NO_RUNTIME={why}")],
             Self::Unneeded => Vec::new(),
         };
-        if given.is_empty() || !runs_containers(program) {
+        if given.is_empty() && !begins(program, PROMETHEUS) {
             return privilege.command(program);
         }
         given.push(format!("PATH={}", path.to_string_lossy()));
@@ -72,14 +75,14 @@ impl Containers {
     }
 }
 
-fn runs_containers(program: &Path) -> bool {
+fn begins(program: &Path, with: &str) -> bool {
     let name = program.file_name().unwrap_or_default();
-    name.to_string_lossy().starts_with(PROGRAMS)
+    name.to_string_lossy().starts_with(with)
 }
 
 /// Whether the filter lets through a test that runs containers.
 fn wanted(programs: &[PathBuf], filter: Option<&str>) -> Result<bool> {
-    for program in programs.iter().filter(|program| runs_containers(program)) {
+    for program in programs.iter().filter(|program| begins(program, PROGRAMS)) {
         let mut list = Command::new(program);
         list.args(["--ignored", "--list"]).args(filter);
         let tests = shell::stdout(&mut list)?;

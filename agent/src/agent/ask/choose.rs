@@ -45,7 +45,7 @@ impl Agent {
             known.retain(|(owner, _)| ran(owner));
         }
         if known.is_empty() {
-            return Err(self.no_such(history, request));
+            return Err(Self::no_such(history, request));
         }
         let pods: BTreeSet<_> = known.iter().map(|(_, labels)| whose(labels)).collect();
         if pods.len() > 1 {
@@ -67,7 +67,7 @@ impl Agent {
         window: Window,
     ) -> Result<(Labels, Vec<OwnerIndex>), Refusal> {
         self.check_labels(&request.labels)?;
-        let mut found = self.active(history, window);
+        let mut found = Self::active(history, window);
         // Sums of many are nobody's.
         found.retain(|each| {
             has_labels(&each.labels, &request.labels)
@@ -102,7 +102,7 @@ impl Agent {
             .join(" or ")
     }
 
-    fn no_such(&self, history: &History, request: &Request) -> Refusal {
+    fn no_such(history: &History, request: &Request) -> Refusal {
         let labels = history
             .subjects()
             .filter_map(|(_, labels)| Some(labels?.pairs()));

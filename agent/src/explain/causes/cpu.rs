@@ -15,13 +15,12 @@ pub(super) fn no_remedy(_: &Case) -> Vec<Remedy> {
 }
 
 fn threads(case: &Case) -> Option<Evidence> {
-    let threads = case.facts.threads? as f64;
-    Some(Evidence::number(
-        "threads",
-        threads,
-        "threads",
-        format!("{threads} threads now"),
-    ))
+    let threads = case.facts.threads?;
+    let text = match threads {
+        1 => "one thread now".to_owned(),
+        threads => format!("{threads} threads now"),
+    };
+    Some(Evidence::number("threads", threads as f64, "threads", text))
 }
 
 fn used(case: &Case) -> Evidence {

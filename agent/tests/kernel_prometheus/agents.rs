@@ -1,0 +1,120 @@
+//! Agents as processes: one that measures this host, others that audit the files of another node.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use tempfile::TempDir;
+
+use super::{
+    fixture,
+    http::{self, free_address},
+    program::Program,
+};
+
+/// A node of the audit's tests, and what is different on it.
+pub struct Audited {
+    like: &'static str,
+    changes: &'static str,
+}
+
+/// Two nodes that differ in every fact.
+pub const AUDITED: [Audited; 2] = [
+    Audited {
+        like: "epyc",
+        changes: "\
+/sys/class/dmi/id/sys_vendor = Amazon EC2
+/etc/crio/crio.conf.d/10-crio.conf = [crio.runtime]\\ncgroup_manager = \"systemd\"
+",
+    },
+    Audited {
+        like: "kunpeng",
+        changes: "\
+/sys/class/dmi/id/sys_vendor = QEMU
+/sys/devices/system/cpu/cpu{0-127}/cpufreq/scaling_governor = performance
+/sys/kernel/debug/sched/preempt = none voluntary (full)
+/sys/kernel/security/lockdown = none [integrity] confidentiality
+/sys/kernel/mm/transparent_hugepage/enabled = [always] madvise never
+/sys/kernel/mm/transparent_hugepage/defrag = [always] defer defer+madvise madvise never
+/proc/sys/kernel/numa_balancing = 0
+/proc/sys/vm/zone_reclaim_mode = 1
+/proc/sys/vm/swappiness = 10
+/proc/sys/vm/watermark_scale_factor = 100
+/proc/2217/comm = kubelet
+/proc/2217/cmdline = /usr/bin/kubelet\\0--config=/var/lib/kubelet/config.yaml\\0
+/run/containerd/containerd.sock = x
+/etc/containerd/config.toml = version = 2
+== /var/lib/kubelet/config.yaml
+kind: KubeletConfiguration
+cgroupDriver: cgroupfs
+memoryManagerPolicy: Static
+reservedSystemCPUs: \"0-1\"
+==
+",
+    },
+];
+
+/// Hooks that fire often; what is left counts moves.
+const BUSY_HOOKS: [&str; 6] = [
+    "tp_btf/sched_switch",
+    "tp_btf/mm_page_alloc",
+    "fentry",
+    "fexit",
+    "kprobe",
+    "kretprobe",
+];
+
+/// An agent that is ready.
+pub struct Agent {
+    pub address: String,
+    // Ended before its files go.
+    _program: Program,
+    _files: Option<TempDir>,
+}
+
+impl Agent {
+    fn start(files: Option<TempDir>, arguments: &[&Path]) -> Self {
+        let address = free_address();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stallscope"));
+        command
+            .args([
+                "run",
+                "--doctor",
+                "10s",
+                "--pod-source",
+                "files",
+                "--listen",
+                &address,
+            ])
+            .args(arguments);
+        let program = Program::start(&mut command).expect("the agent starts");
+        http::wait(&address, "/readyz", || program.said());
+        Self {
+            address,
+            _program: program,
+            _files: files,
+        }
+    }
+
+    /// One that measures this host, with names from a kubelet's directories.
+    pub fn measuring(logs: &Path) -> Self {
+        Self::start(None, &["--kubelet-logs".as_ref(), logs])
+    }
+
+    /// One that audits the files of another node, attaches nothing that costs, knows no pod by name and has hardly any
+    /// series to give.
+    pub fn auditing(node: &Audited) -> Self {
+        let files = fixture::node(node.like);
+        fixture::change(files.path(), node.changes);
+        let root: PathBuf = files.path().to_owned();
+        let nowhere = root.join("nowhere");
+        let mut arguments: Vec<&Path> = vec!["--doctor-root".as_ref(), &root];
+        arguments.extend(["--kubelet-logs".as_ref(), nowhere.as_path()]);
+        arguments.extend(["--max-owners", "2", "--max-series", "10"].map(Path::new));
+        for hook in BUSY_HOOKS {
+            arguments.extend(["--disable-hook", hook].map(Path::new));
+        }
+        Self::start(Some(files), &arguments)
+    }
+}

@@ -1,0 +1,51 @@
+//! Answers of servers on this machine, asked for by HTTP/1.0, which knows no chunks.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+/// An address of this machine that nobody listens on.
+pub fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its own address");
+    address.to_string()
+}
+
+/// Status and body; none when nobody answers within 20 s.
+pub fn get(address: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    let patience = Duration::from_secs(20);
+    stream.set_read_timeout(Some(patience)).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}
+
+/// Waits until `path` is answered with 200, which `said` has to say more about if it never is.
+pub fn wait(address: &str, path: &str, said: impl Fn() -> String) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while get(address, path).is_none_or(|(status, _)| status != 200) {
+        assert!(
+            Instant::now() < deadline,
+            "http://{address}{path} is not answered with 200 within 30 s:\n{}",
+            said()
+        );
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// A text as a part of a query string.
+pub fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
