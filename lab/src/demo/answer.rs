@@ -1,6 +1,10 @@
 //! What `stallscope explain` answers about a workload.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
@@ -51,15 +55,18 @@ pub struct Remedy {
 }
 
 impl Answer {
-    /// Asks the agent at `address` about a cgroup, up to now.
+    /// Asks the agent at `address` about a cgroup in the window that ends now, however long asking takes.
     ///
     /// # Errors
     /// When `explain` fails or prints something else than an answer.
     pub fn ask(program: &Path, address: &str, cgroup: &str, window: Duration) -> Result<Self> {
         let window = format!("{}s", window.as_secs());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.context("the clock is before 1970")?.as_secs_f64();
         let output = Command::new(program)
             .args(["explain", "--json", "--cgroup", cgroup])
-            .args(["--window", &window, "--agent", address])
+            .args(["--at", &now.to_string(), "--window", &window])
+            .args(["--agent", address])
             .output()
             .with_context(|| format!("cannot start {}", program.display()))?;
         match serde_json::from_slice(&output.stdout) {

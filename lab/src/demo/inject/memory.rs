@@ -21,7 +21,7 @@ use crate::{
 const LIMIT: u64 = 32 << 20;
 /// CPU time of kswapd after which it is at work, and times that processes made room after which a node is full.
 const WORKS: Duration = Duration::from_millis(300);
-const STALLS: u64 = 100;
+const STALLS: u64 = 3;
 /// Weights in percent: of a service that requests little, so that it does not go before kswapd, and of what keeps kswapd
 /// from running.
 const SLIGHT: u32 = 10;
@@ -47,10 +47,13 @@ impl Scene<'_> {
         let daemon = Daemon::of(node, &self.cpus_of(node))?;
         task::pin(daemon.pid, &self.service.cpus)?;
         let group = Group::named(&self.beside("user"))?;
-        // With more than one, kswapd would not keep up, and the service would have to make room itself.
-        let _user = user(&group, node, far[0])?;
+        let _user = user(&group, node, far[0], low(node)?)?;
         daemon.works(WORKS)?;
-        self.weighing(SLIGHT, work)
+        // What it is free to take from other nodes it need not make room for itself.
+        self.service.roam(true)?;
+        let done = self.weighing(SLIGHT, work);
+        self.service.roam(false)?;
+        done
     }
 
     /// The same, but kswapd does not get to run: who wants memory has to make room.
@@ -65,7 +68,7 @@ impl Scene<'_> {
         task::nice(rival.pid(), -20)?;
         task::pin(daemon.pid, &[cpu])?;
         task::nice(daemon.pid, 19)?;
-        let _user = user(&group, node, far[0])?;
+        let _user = user(&group, node, far[0], 0)?;
         until_full()?;
         work(self.service)
     }
@@ -129,14 +132,18 @@ impl Drop for Daemon {
 }
 
 /// A process that fills memory of a node and says each time that it may be taken away, which is then for others to do.
-fn user(group: &Group, node: u32, cpu: usize) -> Result<Task> {
+/// While less than `least` bytes are free it waits: below the low watermark kswapd works, and far below it everybody.
+fn user(group: &Group, node: u32, cpu: usize, least: u64) -> Result<Task> {
     let pages = usize::try_from(of_node(node, "MemTotal")?)? / page_size();
-    let part = (4 << 20) / page_size();
+    let part = (1 << 20) / page_size();
     group.spawn(move || {
         task::pin(0, &[cpu])?;
         let region = Region::anonymous(pages)?;
         region.bind(node)?;
         for first in (0..pages - part).step_by(part).cycle() {
+            while of_node(node, "MemFree")? < least {
+                sleep(Duration::from_millis(2));
+            }
             let part = region.part(first, part);
             part.write();
             part.advise(libc::MADV_FREE)?;
@@ -178,14 +185,45 @@ fn number_of(meminfo: &str, key: &str) -> Option<u64> {
     Some(kib << 10)
 }
 
+/// The low watermark of a node in bytes.
+fn low(node: u32) -> Result<u64> {
+    let path = "/proc/zoneinfo";
+    let text = fs::read_to_string(path).context(path)?;
+    let pages = low_of(&text, node).with_context(|| format!("{path} has no node {node}"))?;
+    Ok(pages * page_size() as u64)
+}
+
+/// The sum over its zones, in pages.
+fn low_of(zoneinfo: &str, node: u32) -> Option<u64> {
+    let (mut ours, mut sum) = (false, None);
+    for line in zoneinfo.lines() {
+        if line.starts_with("Node ") {
+            ours = line.starts_with(&format!("Node {node}, "));
+        } else if let Some(pages) = line.trim_start().strip_prefix("low ").filter(|_| ours) {
+            sum = Some(sum.unwrap_or(0) + pages.trim().parse::<u64>().ok()?);
+        }
+    }
+    sum
+}
+
 #[cfg(test)]
 mod tests {
-    use super::number_of;
+    use super::{low_of, number_of};
 
     #[test]
     fn memory_of_a_node_is_in_kibibytes() {
         let text = "Node 1 MemTotal:       1000000 kB\nNode 1 MemFree:          2048 kB\n";
         assert_eq!(number_of(text, "MemFree"), Some(2 << 20));
         assert_eq!(number_of(text, "Free"), None);
+    }
+
+    #[test]
+    fn the_low_watermark_of_a_node_is_that_of_all_its_zones() {
+        let text = "Node 1, zone      DMA\n  pages free     9\n        min      1\n        low      2\n\
+            Node 1, zone   Normal\n        low      30\n        high     40\n\
+            Node 11, zone   Normal\n        low      500\n";
+        assert_eq!(low_of(text, 1), Some(32));
+        assert_eq!(low_of(text, 11), Some(500));
+        assert_eq!(low_of(text, 0), None);
     }
 }
