@@ -31,9 +31,16 @@ impl Group {
     /// # Errors
     /// When no hierarchy is mounted or it cannot be written to.
     pub fn new(name: &str) -> Result<Self> {
+        Self::named(&format!("{PREFIX}{}-{name}", std::process::id()))
+    }
+
+    /// Makes a cgroup of this very name below the root of the hierarchy.
+    ///
+    /// # Errors
+    /// When no hierarchy is mounted, it cannot be written to, or there is one of that name.
+    pub fn named(name: &str) -> Result<Self> {
         let hierarchy = Hierarchy::discover("/proc".as_ref(), None)?;
-        let name = format!("{PREFIX}{}-{name}", std::process::id());
-        Self::make(hierarchy.mount().join(&name), format!("/{name}"))
+        Self::make(hierarchy.mount().join(name), format!("/{name}"))
     }
 
     /// Makes a cgroup below this one; drop it before its parent.
@@ -106,6 +113,29 @@ impl Group {
         } else {
             self.write("cpu.cfs_quota_us", "-1")
         }
+    }
+
+    /// Gives it so much weight in percent of that of other cgroups when CPUs are shared out, 1 to 10000.
+    ///
+    /// # Errors
+    /// When the controller is not there.
+    pub fn weigh(&self, percent: u32) -> Result<()> {
+        if self.unified() {
+            self.write("cpu.weight", &percent.to_string())
+        } else {
+            self.write("cpu.shares", &(1024 * percent / 100).to_string())
+        }
+    }
+
+    /// Whether it can be limited in CPU time.
+    #[must_use]
+    pub fn has_quota(&self) -> bool {
+        let file = if self.unified() {
+            "cpu.max"
+        } else {
+            "cpu.cfs_quota_us"
+        };
+        self.dir.join(file).exists()
     }
 
     /// How long it was throttled by its own quota, in nanoseconds summed over CPUs (`cpu.stat`).

@@ -3,7 +3,13 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use stallscope_lab::{World, init, served::Served, truths};
+use stallscope_lab::{
+    World,
+    demo::{self, Cause},
+    init,
+    served::Served,
+    stop, truths,
+};
 
 /// Make stalls happen on purpose and hold what Stallscope exports against the kernel's own truth.
 #[derive(Debug, Parser)]
@@ -21,6 +27,33 @@ enum Verb {
   stallscope-lab truths --agent target/release/stallscope
   stallscope-lab truths --agent target/release/stallscope --test adds_up --json")]
     Truths(Truths),
+    /// Stall a service on purpose, cause by cause, and see whether `stallscope explain` names each one first
+    #[command(after_help = "Examples:
+  stallscope-lab demo --agent target/release/stallscope
+  stallscope-lab demo --agent target/release/stallscope --once throttled --json
+
+Exits with 0 when every cause was named first, 1 when one was not, 2 when that could not be found out, 3 when this
+machine can have none of the causes asked for.")]
+    Demo(Demo),
+}
+
+#[derive(Debug, clap::Args)]
+struct Demo {
+    /// The agent to ask
+    #[arg(long, value_name = "FILE")]
+    agent: PathBuf,
+    /// Only this cause
+    #[arg(long, value_name = "CAUSE", value_enum)]
+    once: Option<Cause>,
+    /// How often, each time with an agent and a service of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Print one JSON object a cause, and what is for the reader on the error output
+    #[arg(long)]
+    json: bool,
+    /// This machine is the lab's own: all of its memory may be used up
+    #[arg(long)]
+    guest: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -49,15 +82,29 @@ fn main() -> ExitCode {
     if std::process::id() == 1 {
         init::run();
     }
-    let Verb::Truths(args) = Cli::parse().verb;
-    match run(&args) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    let done = match Cli::parse().verb {
+        Verb::Truths(args) => run(&args).map(|passed| u8::from(!passed)),
+        Verb::Demo(args) => demonstrate(args),
+    };
+    match done {
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(2)
+            // As shells do: 128 and the signal, of which Ctrl-C's stands for all.
+            ExitCode::from(if stop::stopped() { 130 } else { 2 })
         }
     }
+}
+
+fn demonstrate(args: Demo) -> anyhow::Result<u8> {
+    let options = demo::Options {
+        agent: args.agent,
+        once: args.once,
+        runs: args.runs,
+        json: args.json,
+        guest: args.guest,
+    };
+    Ok(demo::run(&options)? as u8)
 }
 
 fn run(args: &Truths) -> anyhow::Result<bool> {

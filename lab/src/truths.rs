@@ -4,6 +4,7 @@ mod adds_up;
 mod churn;
 mod daemons;
 mod doctor;
+mod explain;
 mod hooks;
 mod map_memory;
 mod migrations;
@@ -45,6 +46,7 @@ pub fn all() -> impl Iterator<Item = &'static Truth> {
         churn::TRUTHS,
         map_memory::TRUTHS,
         doctor::TRUTHS,
+        explain::TRUTHS,
     ]
     .into_iter()
     .flatten()

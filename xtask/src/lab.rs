@@ -13,7 +13,6 @@ mod scaling;
 mod table;
 mod visit;
 
-use std::fs::File;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -25,6 +24,7 @@ use crate::bpf::Arch;
 use crate::setup::Install;
 use crate::shell;
 use crate::workspace::Workspace;
+pub use maker::LAB_PACKAGE;
 use maker::Maker;
 
 /// CPUs of a machine unless told otherwise.
@@ -139,9 +139,9 @@ impl Hierarchy {
 pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<ExitCode> {
     // What programs are to read is alone on the output.
     let output = if args.json || !args.exec.is_empty() {
-        quiet_output()?
+        shell::quiet_output()?
     } else {
-        duplicate_output()?
+        shell::duplicate_output()?
     };
     if args.update_btf {
         return kernels::update_btf(workspace, install, &kernels::cache()?)
@@ -191,19 +191,6 @@ fn fetch(maker: &Maker, args: &Args) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn duplicate_output() -> Result<File> {
-    use std::os::fd::AsFd as _;
-    let output = std::io::stdout().as_fd().try_clone_to_owned();
-    Ok(File::from(output.context("could not share the output")?))
-}
-
-/// From here on what is printed goes to the error output; returns the output itself.
-fn quiet_output() -> Result<File> {
-    let output = duplicate_output()?;
-    rustix::stdio::dup2_stdout(std::io::stderr()).context("could not redirect the output")?;
-    Ok(output)
 }
 
 /// A program of the emulator's packages, found in `PATH`.

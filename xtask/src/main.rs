@@ -6,6 +6,7 @@ mod build;
 mod chart;
 mod check;
 mod cross;
+mod demo;
 mod dist;
 mod lab;
 mod run;
@@ -39,6 +40,7 @@ Examples:
   cargo xtask build                only build target/release/stallscope
   cargo xtask test                 every test this machine can run
   cargo xtask check --fix          format, lint, check licences, regenerate what is generated
+  cargo xtask demo                 stall a service on purpose and have it explained
   cargo xtask lab --kernel 6.12    boot real kernels and hold the agent against their truth
   cargo xtask bench --quick        what the agent costs here, beside what it may cost
   cargo xtask dist                 a release: static agents, container image, bills of materials
@@ -55,6 +57,7 @@ enum Verb {
     Test(test::Args),
     Check(check::Args),
     Bench(bench::Args),
+    Demo(demo::Args),
     Lab(lab::Args),
     Dist(dist::Args),
 }
@@ -88,6 +91,7 @@ fn with_workspace(verb: &Verb, install: setup::Install) -> anyhow::Result<ExitCo
         Verb::Test(args) => test::run(&workspace, install, args),
         Verb::Check(args) => check::run(&workspace, install, args),
         Verb::Bench(args) => bench::run(&workspace, install, args),
+        Verb::Demo(args) => return Ok(demo::run(&workspace, install, args)),
         Verb::Lab(args) => return lab::run(&workspace, install, args),
         Verb::Dist(args) => dist::run(&workspace, install, args),
     }

@@ -2,7 +2,9 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, IsTerminal as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -171,6 +173,19 @@ impl Privilege {
             ),
         }
     }
+}
+
+/// The output, for when what is printed goes elsewhere.
+pub fn duplicate_output() -> Result<File> {
+    let output = std::io::stdout().as_fd().try_clone_to_owned();
+    Ok(File::from(output.context("could not share the output")?))
+}
+
+/// From here on what is printed goes to the error output; returns the output itself.
+pub fn quiet_output() -> Result<File> {
+    let output = duplicate_output()?;
+    rustix::stdio::dup2_stdout(std::io::stderr()).context("could not redirect the output")?;
+    Ok(output)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Reclaim and compaction in a task's own time, against the kernel's trace of the same task, the
 //! pressure it reports and the task's own clocks.
 
-mod limit;
 mod taken;
 
 use std::{
@@ -17,11 +16,11 @@ use anyhow::{Context as _, Result};
 use super::Truth;
 use crate::{
     Group, Report, Worker, World,
+    limit::{self, Limit, Source},
     memory::{self, Region, page_size},
     task,
     world::DISK,
 };
-use limit::{Limit, Source};
 use taken::Taken;
 
 pub(super) const TRUTHS: &[Truth] = &[

@@ -14,7 +14,7 @@ use crate::setup::{Install, Setup};
 use crate::workspace::{AGENT_PACKAGE, Workspace};
 
 /// The package of the program that brings the truths about.
-const LAB_PACKAGE: &str = "stallscope-lab";
+pub const LAB_PACKAGE: &str = "stallscope-lab";
 
 /// Makes machines from the sources of a workspace.
 pub struct Maker<'a> {

@@ -172,4 +172,11 @@ pub const MUTANTS: &[Mutant] = &[
         new: "            text: format!(\"sysctl {key} # {value}\"),\n",
         truth: "doctor",
     },
+    Mutant {
+        wrong: "what runs after a move to another node is not reckoned",
+        file: "agent/src/explain/causes/numa.rs",
+        old: "    (amount(sums, Quantity::NodeMigrations) * BEHIND).min(cpu_seconds(sums))\n",
+        new: "    (amount(sums, Quantity::NodeMigrations) * BEHIND).min(cpu_seconds(sums) * 0.0)\n",
+        truth: "explain",
+    },
 ];

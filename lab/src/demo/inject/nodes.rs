@@ -1,0 +1,55 @@
+//! Threads and memory on different NUMA nodes.
+
+use std::{thread::sleep, time::Duration};
+
+use anyhow::{Context as _, Result};
+
+use super::{During, Scene};
+use crate::task;
+
+/// Time after which every thread is moved on.
+const STAY: Duration = Duration::from_millis(10);
+
+impl Scene<'_> {
+    /// Every thread of the service is moved to the other node and back, again and again.
+    pub(super) fn to_and_fro(&mut self, work: During) -> Result<()> {
+        let (far, home) = (self.far()?, self.service.cpus.clone());
+        let threads = self.service.threads();
+        self.service.roam(true)?;
+        let moved = threads.clone();
+        let mover = task::fork(move || {
+            for cpus in [&far, &home].into_iter().cycle() {
+                put(&moved, cpus)?;
+                sleep(STAY);
+            }
+            Ok(())
+        })?;
+        let done = work(self.service);
+        drop(mover);
+        put(&threads, &self.service.cpus)?;
+        self.service.roam(false)?;
+        done
+    }
+
+    /// Every thread is moved to the other node once; the memory stays.
+    pub(super) fn away(&mut self, work: During) -> Result<()> {
+        let threads = self.service.threads();
+        put(&threads, &self.far()?)?;
+        let done = work(self.service);
+        put(&threads, &self.service.cpus)?;
+        done
+    }
+
+    fn far(&self) -> Result<Vec<usize>> {
+        let far = self.place.far.as_ref().context("one node only")?;
+        Ok(far.cpus.clone())
+    }
+}
+
+/// Puts each thread on a CPU, on one each as far as there are as many.
+fn put(threads: &[libc::pid_t], cpus: &[usize]) -> Result<()> {
+    let mut cpus = cpus.iter().cycle();
+    let mut next = || cpus.next().context("no CPU");
+    let mut each = threads.iter();
+    each.try_for_each(|tid| task::pin(*tid, &[*next()?]))
+}

@@ -1,0 +1,225 @@
+//! What the service does, in its own process.
+
+use std::{
+    fs::{self, File},
+    os::fd::AsRawFd as _,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread::{self, sleep},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    memory::{self, Region, page_size},
+    task,
+};
+
+/// Bytes of the state on disk, all of which the page cache holds unless memory is short.
+pub const STATE: usize = 96 << 20;
+
+/// Threads for each CPU that it may use, when there are too many. Usually there is one, which wants a fifth of it.
+const CROWD: usize = 8;
+
+/// A burst: CPU time that it computes, bytes of the state that it touches, bytes of new memory that it fills.
+const COMPUTE: Duration = Duration::from_millis(2);
+const TOUCH: usize = 4 << 20;
+const FILL: usize = 256 << 10;
+/// Time between bursts.
+const PAUSE: Duration = Duration::from_millis(15);
+
+/// Time between checkpoints, and bursts that one is made of.
+const EVERY: Duration = Duration::from_secs(1);
+const CHECKPOINT: usize = 8;
+
+/// Where it runs, and on what.
+#[derive(Debug)]
+pub struct Settings {
+    /// Its CPUs.
+    pub cpus: Vec<usize>,
+    /// The node of its memory, if there are several.
+    pub node: Option<u32>,
+    /// The file of its state.
+    pub state: PathBuf,
+}
+
+/// What it can be told.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub enum Order {
+    /// Say how long the longest checkpoint took since last asked, in nanoseconds.
+    Checkpoint = 1,
+    /// Run too many threads.
+    Crowd,
+    /// End them.
+    Alone,
+    /// Let memory be anywhere.
+    Roam,
+    /// Have it on the own node only.
+    Stay,
+    /// Compact the machine's memory.
+    Compact,
+    /// Do not.
+    Leave,
+}
+
+/// What its threads share.
+#[derive(Debug, Default)]
+struct Shared {
+    crowded: AtomicBool,
+    roaming: AtomicBool,
+    compacting: AtomicBool,
+    /// In nanoseconds.
+    longest: AtomicU64,
+}
+
+/// The running service.
+pub struct Inside {
+    shared: Arc<Shared>,
+    crowd: usize,
+}
+
+impl Inside {
+    /// Reads the state and starts the threads.
+    pub fn start(settings: &Settings) -> Result<Self> {
+        task::pin(0, &settings.cpus)?;
+        if settings.node.is_some() {
+            memory::allocate_on(settings.node)?;
+        }
+        let shared = Arc::new(Shared::default());
+        for (number, cpu) in settings.cpus.iter().enumerate() {
+            let mut server = Server::new(settings, (number, *cpu), Arc::clone(&shared))?;
+            server.touch(server.state.pages);
+            thread::spawn(move || end_with(server.serve()));
+        }
+        Ok(Self {
+            shared,
+            crowd: settings.cpus.len() * CROWD,
+        })
+    }
+
+    /// Does what it is told, by the number of an [`Order`].
+    pub fn obey(&self, number: u8) -> Result<u64> {
+        let shared = &self.shared;
+        match number {
+            n if n == Order::Checkpoint as u8 => return Ok(shared.longest.swap(0, Relaxed)),
+            n if n == Order::Crowd as u8 => self.crowd(),
+            n if n == Order::Alone as u8 => shared.crowded.store(false, Relaxed),
+            n if n == Order::Roam as u8 => shared.roaming.store(true, Relaxed),
+            n if n == Order::Stay as u8 => shared.roaming.store(false, Relaxed),
+            n if n == Order::Compact as u8 => shared.compacting.store(true, Relaxed),
+            n if n == Order::Leave as u8 => shared.compacting.store(false, Relaxed),
+            n => bail!("the service knows no order {n}"),
+        }
+        Ok(0)
+    }
+
+    fn crowd(&self) {
+        self.shared.crowded.store(true, Relaxed);
+        for _ in 0..self.crowd {
+            let shared = Arc::clone(&self.shared);
+            thread::spawn(move || {
+                while shared.crowded.load(Relaxed) {
+                    task::spin_for(Duration::from_millis(1));
+                }
+            });
+        }
+    }
+}
+
+/// Of a thread that cannot go on the whole service has to end, or nobody would hear of it.
+fn end_with(done: Result<()>) {
+    if let Err(error) = done {
+        eprintln!("the service: {error:#}");
+        std::process::exit(1);
+    }
+}
+
+/// One thread.
+struct Server {
+    number: usize,
+    cpu: usize,
+    shared: Arc<Shared>,
+    node: Option<u32>,
+    roams: bool,
+    /// Its part of the state, and the page of it that is next.
+    state: Region,
+    at: usize,
+    fresh: Region,
+}
+
+impl Server {
+    fn new(
+        settings: &Settings,
+        (number, cpu): (usize, usize),
+        shared: Arc<Shared>,
+    ) -> Result<Self> {
+        let path = &settings.state;
+        let file = File::open(path).with_context(|| path.display().to_string())?;
+        let pages = STATE / page_size();
+        let part = pages / settings.cpus.len();
+        let state = Region::map(pages, libc::MAP_PRIVATE, file.as_raw_fd())?;
+        Ok(Self {
+            number,
+            cpu,
+            shared,
+            node: settings.node,
+            roams: false,
+            state: state.part(number * part, part),
+            at: 0,
+            fresh: Region::anonymous(FILL / page_size())?,
+        })
+    }
+
+    fn serve(mut self) -> Result<()> {
+        // On a CPU each, they never wait for each other. Where to run and to allocate is every thread's own matter.
+        task::pin(0, &[self.cpu])?;
+        self.settle()?;
+        let mut last = Instant::now();
+        loop {
+            self.burst()?;
+            if self.number == 0 && last.elapsed() > EVERY {
+                last = Instant::now();
+                (0..CHECKPOINT).try_for_each(|_| self.burst())?;
+                let ns = u64::try_from(last.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                self.shared.longest.fetch_max(ns, Relaxed);
+            }
+            sleep(PAUSE);
+        }
+    }
+
+    fn burst(&mut self) -> Result<()> {
+        if self.roams != self.shared.roaming.load(Relaxed) {
+            self.roams = !self.roams;
+            self.settle()?;
+        }
+        if self.shared.compacting.load(Relaxed) {
+            fs::write("/proc/sys/vm/compact_memory", "1").context("cannot compact memory")?;
+        }
+        self.touch(TOUCH / page_size());
+        self.fresh.advise(libc::MADV_DONTNEED)?;
+        self.fresh.write();
+        task::spin_for(COMPUTE);
+        Ok(())
+    }
+
+    fn settle(&self) -> Result<()> {
+        let node = self.node.filter(|_| !self.roams);
+        if self.node.is_some() {
+            memory::allocate_on(node)?;
+        }
+        Ok(())
+    }
+
+    /// Reads from so many pages of its part of the state, round and round.
+    fn touch(&mut self, pages: usize) {
+        for _ in 0..pages {
+            self.state.part(self.at, 1).read();
+            self.at = (self.at + 1) % self.state.pages;
+        }
+    }
+}
