@@ -95,8 +95,8 @@ fn programs(workspace: &Workspace, install: Install, debug: bool) -> Result<(Pat
         linkage: Linkage::Dynamic,
         packages: &[AGENT_PACKAGE, LAB_PACKAGE],
     };
-    let built = build.run(workspace, install)?;
-    let [agent, lab] = <[PathBuf; 2]>::try_from(built)
+    let programs = build.run(workspace, install)?;
+    let [agent, lab] = <[PathBuf; 2]>::try_from(programs)
         .map_err(|_| anyhow::anyhow!("two programs were to be built"))?;
     Ok((agent, lab))
 }

@@ -47,9 +47,8 @@ impl Scene<'_> {
             Cause::Throttled => (!self.service.group.has_quota()).then(|| {
                 "the cpu controller is not enabled below the root of the cgroups, so that there are no quotas".to_owned()
             }),
-            Cause::MemcgReclaim => self.without_limits(),
             Cause::DirectReclaim if self.world.guest => self.one_node(lab),
-            Cause::DirectReclaim => self.without_limits(),
+            Cause::MemcgReclaim | Cause::DirectReclaim => self.without_limits(),
             Cause::Kswapd => own_machine("memory pressure").or_else(|| self.one_node(lab)),
             Cause::Compaction => own_machine("compaction"),
             Cause::NodeMigrations | Cause::RemoteMemory => self.one_node(lab),
@@ -79,11 +78,10 @@ impl Scene<'_> {
             Cause::Own => self.crowded(work),
             Cause::Host => self.host(work),
             Cause::Compaction => self.compaction(work),
-            Cause::MemcgReclaim => self.limited(work),
             Cause::DirectReclaim if self.world.guest => self.full_node(work),
-            Cause::DirectReclaim => self.limited(work),
+            Cause::MemcgReclaim | Cause::DirectReclaim => self.limited(work),
             Cause::Kswapd => self.kswapd(work),
-            Cause::NodeMigrations => self.to_and_fro(work),
+            Cause::NodeMigrations => self.bounced(work),
             Cause::RemoteMemory => self.away(work),
             _ => bail!("{} cannot be brought about", cause.name()),
         }

@@ -12,20 +12,20 @@ const STAY: Duration = Duration::from_millis(10);
 
 impl Scene<'_> {
     /// Every thread of the service is moved to the other node and back, again and again.
-    pub(super) fn to_and_fro(&mut self, work: During) -> Result<()> {
+    pub(super) fn bounced(&mut self, work: During) -> Result<()> {
         let (far, home) = (self.far()?, self.service.cpus.clone());
         let threads = self.service.threads();
         self.service.roam(true)?;
-        let moved = threads.clone();
-        let mover = task::fork(move || {
+        let served = threads.clone();
+        let bouncer = task::fork(move || {
             for cpus in [&far, &home].into_iter().cycle() {
-                put(&moved, cpus)?;
+                put(&served, cpus)?;
                 sleep(STAY);
             }
             Ok(())
         })?;
         let done = work(self.service);
-        drop(mover);
+        drop(bouncer);
         put(&threads, &self.service.cpus)?;
         self.service.roam(false)?;
         done
