@@ -94,6 +94,24 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     steps.finish()
 }
 
+/// Builds the tests of this name, and says what Cargo says of what it built. Of the whole workspace, as when they are
+/// run: for one package alone Cargo would choose other features, and build all anew.
+fn build_tests(workspace: &Workspace, name: &str) -> Result<String> {
+    let mut build = workspace.cargo();
+    build
+        .args(["test", "--workspace", "--exclude", BPF_PACKAGE])
+        .args(["--test", name, "--no-run"])
+        .args(["--message-format", "json-render-diagnostics"])
+        .stderr(Stdio::inherit());
+    let messages = build
+        .output()
+        .with_context(|| format!("could not start `{}`", shell::line(&build)))?;
+    if !messages.status.success() {
+        bail!("the tests `{name}` did not build");
+    }
+    Ok(String::from_utf8_lossy(&messages.stdout).into_owned())
+}
+
 /// `PATH` with a folder in front.
 fn path_with(folder: &Path) -> Result<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
@@ -117,21 +135,9 @@ fn kernel(
     if let Some(why) = obstacle(privilege, &status, btf) {
         return Ok(Outcome::Skipped(why));
     }
-    // Built by this user and only started by root, so that root owns nothing in the target folder. Of the whole
-    // workspace, as before: for one package alone Cargo would choose other features, and build all anew.
-    let mut build = workspace.cargo();
-    build
-        .args(["test", "--workspace", "--exclude", BPF_PACKAGE])
-        .args(["--test", "*", "--no-run"])
-        .args(["--message-format", "json-render-diagnostics"])
-        .stderr(Stdio::inherit());
-    let messages = build
-        .output()
-        .with_context(|| format!("could not start `{}`", shell::line(&build)))?;
-    if !messages.status.success() {
-        bail!("the kernel tests did not build");
-    }
-    let programs = executables(&String::from_utf8_lossy(&messages.stdout));
+    // Built by this user and only started by root, so that root owns nothing in the target folder.
+    let messages = build_tests(workspace, "*")?;
+    let programs = executables(&messages);
     if programs.is_empty() {
         bail!(
             "Cargo built the tests of agent/tests but named no program; is its message format another?"

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
@@ -12,7 +11,7 @@ use super::{Count, obstacle};
 use crate::setup::browser::{Browser, TESTS};
 use crate::shell::{self, Privilege};
 use crate::steps::Outcome;
-use crate::workspace::{AGENT_PACKAGE, BPF_PACKAGE, Workspace};
+use crate::workspace::{AGENT_PACKAGE, Workspace};
 
 /// The filter that chooses these tests alone.
 pub const FILTER: &str = "page";
@@ -96,22 +95,9 @@ fn tally(count: &mut Count, line: &str) {
     }
 }
 
-/// The agent as the other tests have built it: for its package alone Cargo would choose other features, and build all
-/// anew.
+/// The agent as the other tests have built it.
 fn agent(workspace: &Workspace) -> Result<PathBuf> {
-    let mut build = workspace.cargo();
-    build
-        .args(["test", "--workspace", "--exclude", BPF_PACKAGE])
-        .args(["--test", "page", "--no-run"])
-        .args(["--message-format", "json-render-diagnostics"])
-        .stderr(Stdio::inherit());
-    let messages = build
-        .output()
-        .with_context(|| format!("could not start `{}`", shell::line(&build)))?;
-    if !messages.status.success() {
-        bail!("the agent did not build");
-    }
-    binary(&String::from_utf8_lossy(&messages.stdout))
+    binary(&super::build_tests(workspace, "page")?)
         .context("Cargo built the agent's tests but named no agent; is its message format another?")
 }
 
