@@ -144,7 +144,7 @@ mod tests {
     fn numbers_of_runs_are_at_least_one() {
         assert_eq!(parsed(&[]).unwrap().runs.get(), 1);
         for wrong in ["0", "-1", "many", ""] {
-            let error = parsed(&["--runs", wrong]).unwrap_err();
+            let error = parsed(&[&format!("--runs={wrong}")]).unwrap_err();
             assert!(error.contains("--runs"), "{error}");
         }
     }
