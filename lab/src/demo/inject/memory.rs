@@ -22,6 +22,8 @@ const LIMIT: u64 = 32 << 20;
 /// CPU time of kswapd after which it is at work, and times that processes made room after which a node is full.
 const WORKS: Duration = Duration::from_millis(300);
 const STALLS: u64 = 3;
+/// Time for which who uses memory up waits for kswapd at most.
+const LONG: Duration = Duration::from_millis(100);
 /// Weights in percent: of a service that requests little, so that it does not go before kswapd, and of what keeps kswapd
 /// from running.
 const SLIGHT: u32 = 10;
@@ -132,7 +134,8 @@ impl Drop for Daemon {
 }
 
 /// A process that fills memory of a node and says each time that it may be taken away, which is then for others to do.
-/// While less than `least` bytes are free it waits: below the low watermark kswapd works, and far below it everybody.
+/// While less than `least` bytes are free it waits: below the low watermark kswapd works, and far below it everybody. It
+/// does not wait for long, because a kswapd that has given up works again only after others have made room.
 fn user(group: &Group, node: u32, cpu: usize, least: u64) -> Result<Task> {
     let pages = usize::try_from(of_node(node, "MemTotal")?)? / page_size();
     let part = (1 << 20) / page_size();
@@ -141,7 +144,8 @@ fn user(group: &Group, node: u32, cpu: usize, least: u64) -> Result<Task> {
         let region = Region::anonymous(pages)?;
         region.bind(node)?;
         for first in (0..pages - part).step_by(part).cycle() {
-            while of_node(node, "MemFree")? < least {
+            let start = Instant::now();
+            while start.elapsed() < LONG && of_node(node, "MemFree")? < least {
                 sleep(Duration::from_millis(2));
             }
             let part = region.part(first, part);
