@@ -50,7 +50,7 @@ impl World {
         Ok(Self {
             agent,
             program: program.to_owned(),
-            nodes: nodes(Path::new("/sys/devices/system/node"))?,
+            nodes: nodes(Path::new("/sys/devices/system"))?,
             kernel: kernel_release(),
             cgroup: if unified { "v2" } else { "v1" },
             guest,
@@ -111,9 +111,14 @@ pub fn kernel_release() -> String {
         .to_owned()
 }
 
-fn nodes(folder: &Path) -> Result<Vec<Node>> {
+/// By the folder of the system's devices (sysfs).
+fn nodes(devices: &Path) -> Result<Vec<Node>> {
+    let folder = devices.join("node");
+    if !folder.exists() {
+        return Ok(vec![only_node(devices)?]);
+    }
     let mut nodes = Vec::new();
-    let entries = fs::read_dir(folder)
+    let entries = fs::read_dir(&folder)
         .with_context(|| format!("cannot list the NUMA nodes in {}", folder.display()))?;
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -135,6 +140,17 @@ fn nodes(folder: &Path) -> Result<Vec<Node>> {
     ensure!(!nodes.is_empty(), "no NUMA node has CPUs");
     nodes.sort_by_key(|node| node.id);
     Ok(nodes)
+}
+
+/// What a kernel without NUMA has.
+fn only_node(devices: &Path) -> Result<Node> {
+    let online = devices.join("cpu/online");
+    let cpus = fs::read_to_string(&online).with_context(|| online.display().to_string())?;
+    Ok(Node {
+        id: 0,
+        cpus: list(cpus.trim())?,
+        distances: vec![10],
+    })
 }
 
 /// `0-2,5` (cpuset(7), list format).
@@ -164,12 +180,12 @@ mod tests {
             ("node0", "0,1", "10 20 35"),
             ("node2", "", "35 20 10"),
         ] {
-            let node = folder.path().join(name);
-            fs::create_dir(&node).unwrap();
+            let node = folder.path().join("node").join(name);
+            fs::create_dir_all(&node).unwrap();
             fs::write(node.join("cpulist"), format!("{cpus}\n")).unwrap();
             fs::write(node.join("distance"), distance).unwrap();
         }
-        fs::create_dir(folder.path().join("power")).unwrap();
+        fs::create_dir(folder.path().join("node/power")).unwrap();
         let expected = [
             Node {
                 id: 0,
@@ -184,5 +200,13 @@ mod tests {
         ];
         assert_eq!(nodes(folder.path()).unwrap(), expected);
         assert!(list("1-x").is_err());
+    }
+    #[test]
+    fn a_kernel_without_numa_has_one_node() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("cpu")).unwrap();
+        fs::write(folder.path().join("cpu/online"), "0-1,3\n").unwrap();
+        let found = nodes(folder.path()).unwrap();
+        assert_eq!((found.len(), &found[0].cpus[..]), (1, &[0, 1, 3][..]));
     }
 }
