@@ -163,14 +163,14 @@ pub const MUTANTS: &[Mutant] = &[
         file: "agent/src/doctor/checks/memory.rs",
         old: "    let value: u64 = node.root.number(path)?;\n    if value == 0 {\n",
         new: "    let value: u64 = node.root.number(path)?;\n    if value <= 1 {\n",
-        truth: "doctor",
+        truth: "doctor_finds_and_mends",
     },
     Mutant {
         wrong: "the audit prints a command that mends nothing",
         file: "agent/src/doctor/check.rs",
         old: "            text: format!(\"sysctl -w {key}={value}\"),\n",
         new: "            text: format!(\"sysctl {key} # {value}\"),\n",
-        truth: "doctor",
+        truth: "doctor_finds_and_mends",
     },
     Mutant {
         wrong: "what runs after a move to another node is not reckoned",
