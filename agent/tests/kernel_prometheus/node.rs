@@ -125,7 +125,12 @@ fn tasks(containers: &[Group], memory: &Memory, file: &Path) -> Vec<Task> {
     // On two CPUs, so that they are many on a large machine as well.
     let spin = "taskset -p -c 0,1 $$ > /dev/null; while :; do :; done";
     tasks.extend((0..10).map(|_| crowd.spawn(spin)));
-    tasks.push(victim.spawn(spin));
+    // One on each, where the crowd weighs as much: at least half of the time is the crowd's, whatever else runs.
+    tasks.extend([0, 1].map(|cpu| {
+        victim.spawn(&format!(
+            "taskset -p -c {cpu} $$ > /dev/null; while :; do :; done"
+        ))
+    }));
     tasks.push(reclaims.spawn(&format!(
         "echo $$ > {}; while :; do {dirty} 2> /dev/null; {compact}; sleep 1; done",
         limited.display()
