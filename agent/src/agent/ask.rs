@@ -32,16 +32,27 @@ const READ_FOR: usize = 100;
 /// Windows before that a baseline is made of, at most.
 const BASELINE_WINDOWS: u32 = 60;
 
-/// An owner with its labels and what it did.
+/// An owner with its labels and what it did. Times are in seconds.
 struct Found {
     owner: OwnerIndex,
     labels: Labels,
     sums: Sums,
+    causes: BTreeMap<String, f64>,
+    lost: f64,
+    cpu: f64,
 }
 
 impl Found {
-    fn lost(&self) -> f64 {
-        total(lost_by_cause(&self.sums).into_values())
+    fn new(owner: OwnerIndex, labels: Labels, sums: Sums) -> Self {
+        let causes = lost_by_cause(&sums);
+        Self {
+            owner,
+            labels,
+            lost: total(causes.values().copied()),
+            causes,
+            cpu: cpu_seconds(&sums),
+            sums,
+        }
     }
 }
 
@@ -58,17 +69,19 @@ impl Agent {
         self.check_labels(&request.labels)?;
         found.retain(|each| has_labels(&each.labels, &request.labels));
         found.sort_by(|a, b| {
-            (b.lost().total_cmp(&a.lost()))
-                .then(cpu_seconds(&b.sums).total_cmp(&cpu_seconds(&a.sums)))
+            (b.lost.total_cmp(&a.lost))
+                .then(b.cpu.total_cmp(&a.cpu))
                 .then(a.labels.cmp(&b.labels))
         });
         let paths = self.paths();
         let cgroups = self.cgroup_files();
-        let containers = found.iter().enumerate().map(|(rank, each)| {
-            let mut container = self.container(each, paths.contains_key(&each.owner));
-            let paths = paths.get(&each.owner).filter(|_| rank < READ_FOR);
-            if let (Some((root, groups)), Some(paths)) = (&cgroups, paths) {
-                let facts = Facts::read(root, groups, &outermost(paths), paths);
+        let containers = found.into_iter().enumerate().map(|(rank, each)| {
+            let paths = paths.get(&each.owner);
+            let mut container = self.container(each, paths.is_some());
+            if let (Some((root, groups)), Some(paths)) =
+                (&cgroups, paths.filter(|_| rank < READ_FOR))
+            {
+                let facts = Facts::of_many(root, groups, &outermost(paths), paths);
                 container.memory_by_node = facts.memory_by_node;
                 container.threads = facts.threads;
                 container.cpu_limit = facts.quotas.first().map(crate::explain::Quota::cpus);
@@ -146,8 +159,9 @@ impl Agent {
         let now = Now::read();
         let history = self.history()?;
         let window = Window::find(history, request, now)?;
+        let active = Self::active(history, window);
         let (labels, chosen) = if request.worst {
-            self.worst(history, request, window)?
+            self.worst(&active, request)?
         } else {
             let chosen = self.chosen(history, request, window)?;
             (request.labels.iter().cloned().collect(), chosen)
@@ -173,7 +187,7 @@ impl Agent {
             recorded_seconds: window.recorded_seconds(),
             window: sums(history, &chosen, window.from, window.to),
             before: before(history, &chosen, window),
-            others: self.others(history, &chosen, window),
+            others: self.others(&active, &chosen),
             daemons: daemons(&history.sums(Subject::Host, window.from, window.to)),
             facts: facts.unwrap_or_default(),
             node: self.node_facts(),
@@ -195,11 +209,8 @@ impl Agent {
                 return None;
             };
             let sums = history.sums(subject, window.from, window.to);
-            (!sums.is_empty()).then(|| Found {
-                owner,
-                labels: labels.pairs().into_iter().collect(),
-                sums,
-            })
+            let labels = || labels.pairs().into_iter().collect();
+            (!sums.is_empty()).then(|| Found::new(owner, labels(), sums))
         });
         found.collect()
     }
@@ -241,7 +252,7 @@ impl Agent {
         })
     }
 
-    fn container(&self, found: &Found, live: bool) -> Container {
+    fn container(&self, found: Found, live: bool) -> Container {
         let sums = &found.sums;
         let count = |quantity| sums.get(&quantity).copied().unwrap_or(0);
         let counted = |quantity| self.recorder.has(quantity);
@@ -252,14 +263,11 @@ impl Agent {
             }
             _ => None,
         });
-        let causes = lost_by_cause(sums);
         let (local, remote) = (count(Quantity::LocalFaults), count(Quantity::RemoteFaults));
         Container {
-            labels: found.labels.clone(),
             live,
-            cpu_seconds: cpu_seconds(sums),
-            lost_seconds: total(causes.values().copied()),
-            causes,
+            cpu_seconds: found.cpu,
+            lost_seconds: found.lost,
             cpu_by_node: cpu.collect(),
             memory_by_node: None,
             migrations: counted(Quantity::Migrations).then(|| count(Quantity::Migrations)),
@@ -269,12 +277,13 @@ impl Agent {
             remote_faults: counted(Quantity::RemoteFaults).then_some(remote),
             threads: None,
             cpu_limit: None,
+            labels: found.labels,
+            causes: found.causes,
         }
     }
 
-    /// Who else used CPUs in a window, those that used most first.
-    fn others(&self, history: &History, chosen: &[OwnerIndex], window: Window) -> Vec<Other> {
-        let active = Self::active(history, window);
+    /// Of those active in a window who else used CPUs, those that used most first.
+    fn others(&self, active: &[Found], chosen: &[OwnerIndex]) -> Vec<Other> {
         let is_chosen = |each: &&Found| chosen.contains(&each.owner);
         let mine: BTreeSet<_> = active
             .iter()
@@ -288,7 +297,7 @@ impl Agent {
         let mut others: Vec<_> = others
             .map(|each| Other {
                 name: api::name(&each.labels),
-                cpu_seconds: cpu_seconds(&each.sums),
+                cpu_seconds: each.cpu,
                 of_host: of_host.contains(&each.owner),
             })
             .filter(|other| other.cpu_seconds > 0.0)

@@ -88,22 +88,31 @@ impl Facts {
         } else {
             "cpu.cfs_burst_us"
         };
-        let quotas = quotas_of
-            .iter()
-            .filter_map(|path| quota(root, groups, path));
         Self {
-            threads: sum(paths, |path| Some(groups.threads(root, path)?.0)),
-            quotas: quotas.collect(),
             cpu_count: cpus.as_ref().map(|cpus| cpus.iter().count()),
             cpus: cpus.map(|cpus| cpus.to_string()),
             mems: first.and_then(|path| Some(groups.mems(root, path)?.to_string())),
-            memory_by_node: memory_by_node(root, groups, paths),
             memory_limit: first.and_then(|path| memory_limit(root, groups, path)),
             cpu_dir: dir("cpu"),
             cpuset_dir: dir("cpuset"),
             burst_file: first
                 .and_then(|path| groups.file("cpu", path, burst))
                 .filter(|file| root.exists(file)),
+            ..Self::of_many(root, groups, paths, quotas_of)
+        }
+    }
+
+    /// Reads only what a table of many shows: threads, quotas and memory.
+    #[must_use]
+    pub fn of_many(root: &Root, groups: &Groups, paths: &[String], quotas_of: &[String]) -> Self {
+        let quotas = quotas_of
+            .iter()
+            .filter_map(|path| quota(root, groups, path));
+        Self {
+            threads: sum(paths, |path| Some(groups.threads(root, path)?.0)),
+            quotas: quotas.collect(),
+            memory_by_node: memory_by_node(root, groups, paths),
+            ..Self::default()
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Agent;
+use super::{Agent, Found};
 use crate::{
     api::{self, Kind, Labels, Refusal, Request, Window},
     history::{History, Subject},
@@ -32,18 +32,14 @@ impl Agent {
                 }
                 Subject::Host => None,
             });
-        let mut known: Vec<_> = known
-            .filter(|(_, labels)| has_labels(labels, &request.labels))
-            .collect();
         // Of several generations of a pod, those that ran in the window.
-        let ran = |owner: &OwnerIndex| {
-            !history
-                .sums(Subject::Owner(*owner), window.from, window.to)
-                .is_empty()
-        };
-        if known.iter().any(|(owner, _)| ran(owner)) {
-            known.retain(|(owner, _)| ran(owner));
-        }
+        let (ran, idle): (Vec<_>, Vec<_>) = known
+            .filter(|(_, labels)| has_labels(labels, &request.labels))
+            .partition(|(owner, _)| {
+                let sums = history.sums(Subject::Owner(*owner), window.from, window.to);
+                !sums.is_empty()
+            });
+        let known = if ran.is_empty() { idle } else { ran };
         if known.is_empty() {
             return Err(Self::no_such(history, request));
         }
@@ -59,25 +55,22 @@ impl Agent {
         Ok(known.into_iter().map(|(owner, _)| owner).collect())
     }
 
-    /// The one that lost most, of those that have the labels asked for.
+    /// The one that lost most, of those active in the window that have the labels asked for.
     pub(super) fn worst(
         &self,
-        history: &History,
+        active: &[Found],
         request: &Request,
-        window: Window,
     ) -> Result<(Labels, Vec<OwnerIndex>), Refusal> {
         self.check_labels(&request.labels)?;
-        let mut found = Self::active(history, window);
         // Sums of many are nobody's.
-        found.retain(|each| {
+        let found = active.iter().filter(|each| {
             has_labels(&each.labels, &request.labels)
                 && ![Owners::OTHER, Owners::REMOVED, Owners::UNRESOLVED].contains(&each.owner)
         });
-        let worst = found
-            .into_iter()
-            .max_by(|a, b| (a.lost().total_cmp(&b.lost())).then(b.labels.cmp(&a.labels)));
+        let worst =
+            found.max_by(|a, b| (a.lost.total_cmp(&b.lost)).then(b.labels.cmp(&a.labels)));
         match worst {
-            Some(found) => Ok((found.labels, vec![found.owner])),
+            Some(found) => Ok((found.labels.clone(), vec![found.owner])),
             None => Err(Refusal::missing("nothing did anything in this window")),
         }
     }
