@@ -1,22 +1,23 @@
 //! `cargo xtask test`: every test this machine can run, and what it could not and why.
 
+mod built;
 mod containers;
 mod page;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
 
 use crate::bpf::{self, Arch};
 use crate::setup::{Install, Setup};
 use crate::shell::{self, Privilege};
 use crate::steps::{Outcome, Steps};
 use crate::workspace::{BPF_PACKAGE, Workspace};
+use built::Built;
 use containers::Containers;
 
 /// Run every test that this machine can run.
@@ -94,24 +95,6 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     steps.finish()
 }
 
-/// Builds the tests of this name, and says what Cargo says of what it built. Of the whole workspace, as when they are
-/// run: for one package alone Cargo would choose other features, and build all anew.
-fn build_tests(workspace: &Workspace, name: &str) -> Result<String> {
-    let mut build = workspace.cargo();
-    build
-        .args(["test", "--workspace", "--exclude", BPF_PACKAGE])
-        .args(["--test", name, "--no-run"])
-        .args(["--message-format", "json-render-diagnostics"])
-        .stderr(Stdio::inherit());
-    let messages = build
-        .output()
-        .with_context(|| format!("could not start `{}`", shell::line(&build)))?;
-    if !messages.status.success() {
-        bail!("the tests `{name}` did not build");
-    }
-    Ok(String::from_utf8_lossy(&messages.stdout).into_owned())
-}
-
 /// `PATH` with a folder in front.
 fn path_with(folder: &Path) -> Result<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
@@ -136,8 +119,7 @@ fn kernel(
         return Ok(Outcome::Skipped(why));
     }
     // Built by this user and only started by root, so that root owns nothing in the target folder.
-    let messages = build_tests(workspace, "*")?;
-    let programs = executables(&messages);
+    let programs = Built::tests(workspace, "*")?.integration_tests();
     if programs.is_empty() {
         bail!(
             "Cargo built the tests of agent/tests but named no program; is its message format another?"
@@ -203,30 +185,6 @@ fn may_load_bpf(proc_status: &str) -> bool {
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(0);
     effective & SYS_ADMIN != 0 || effective & PERFMON_AND_BPF == PERFMON_AND_BPF
-}
-
-/// The test programs that `cargo test --no-run` names in its JSON messages.
-fn executables(messages: &str) -> Vec<PathBuf> {
-    #[derive(Deserialize)]
-    struct Message {
-        executable: Option<PathBuf>,
-        target: Option<Target>,
-    }
-    #[derive(Deserialize)]
-    struct Target {
-        kind: Vec<String>,
-    }
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Message>(line).ok())
-        .filter(|message| {
-            message
-                .target
-                .as_ref()
-                .is_some_and(|target| target.kind.iter().any(|kind| kind == "test"))
-        })
-        .filter_map(|message| message.executable)
-        .collect()
 }
 
 /// What test programs report, added up.
@@ -297,9 +255,8 @@ fn watched(command: &mut Command) -> Result<(Count, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Count, executables, may_load_bpf, obstacle};
+    use super::{Count, may_load_bpf, obstacle};
     use crate::shell::Privilege;
-    use std::path::PathBuf;
 
     #[test]
     fn results_are_read_and_added() {
@@ -310,19 +267,6 @@ mod tests {
             "6 passed, 2 failed, 4 ignored"
         );
         assert_eq!(Count::parse("running 3 tests"), None);
-    }
-
-    #[test]
-    fn only_integration_tests_are_started_as_root() {
-        let messages = concat!(
-            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"live"},"executable":"/t/live-1"}"#,
-            "\n",
-            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"x"},"executable":"/t/x"}"#,
-            "\n",
-            r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"x"},"executable":null}"#,
-            "\n{\"reason\":\"build-finished\",\"success\":true}\nnoise\n"
-        );
-        assert_eq!(executables(messages), [PathBuf::from("/t/live-1")]);
     }
 
     #[test]

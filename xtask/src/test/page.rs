@@ -5,9 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
 
-use super::{Count, obstacle};
+use super::{Count, built::Built, obstacle};
 use crate::setup::browser::{Browser, TESTS};
 use crate::shell::{self, Privilege};
 use crate::steps::Outcome;
@@ -97,37 +96,14 @@ fn tally(count: &mut Count, line: &str) {
 
 /// The agent as the other tests have built it.
 fn agent(workspace: &Workspace) -> Result<PathBuf> {
-    binary(&super::build_tests(workspace, "page")?)
+    Built::tests(workspace, "page")?
+        .binary(AGENT_PACKAGE)
         .context("Cargo built the agent's tests but named no agent; is its message format another?")
-}
-
-/// The agent's program in Cargo's JSON messages.
-fn binary(messages: &str) -> Option<PathBuf> {
-    #[derive(Deserialize)]
-    struct Message {
-        executable: Option<PathBuf>,
-        target: Option<Target>,
-    }
-    #[derive(Deserialize)]
-    struct Target {
-        kind: Vec<String>,
-        name: String,
-    }
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Message>(line).ok())
-        .filter(|message| {
-            message.target.as_ref().is_some_and(|target| {
-                target.name == AGENT_PACKAGE && target.kind.iter().any(|kind| kind == "bin")
-            })
-        })
-        .find_map(|message| message.executable)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Count, binary, tally};
-    use std::path::PathBuf;
+    use super::{Count, tally};
 
     #[test]
     fn the_sums_of_a_run_are_read() {
@@ -144,19 +120,5 @@ mod tests {
             tally(&mut count, line);
         }
         assert_eq!(count.to_string(), "12 passed, 2 failed, 2 ignored");
-    }
-
-    #[test]
-    fn the_agent_is_found_among_what_cargo_built() {
-        let messages = concat!(
-            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"page"},"executable":"/t/page-1"}"#,
-            "\n",
-            r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"stallscope"},"executable":null}"#,
-            "\n",
-            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"stallscope"},"executable":"/t/stallscope"}"#,
-            "\nnoise\n"
-        );
-        assert_eq!(binary(messages), Some(PathBuf::from("/t/stallscope")));
-        assert_eq!(binary("{}"), None);
     }
 }

@@ -67,8 +67,7 @@ impl Agent {
             has_labels(&each.labels, &request.labels)
                 && ![Owners::OTHER, Owners::REMOVED, Owners::UNRESOLVED].contains(&each.owner)
         });
-        let worst =
-            found.max_by(|a, b| (a.lost.total_cmp(&b.lost)).then(b.labels.cmp(&a.labels)));
+        let worst = found.max_by(|a, b| (a.lost.total_cmp(&b.lost)).then(b.labels.cmp(&a.labels)));
         match worst {
             Some(found) => Ok((found.labels.clone(), vec![found.owner])),
             None => Err(Refusal::missing("nothing did anything in this window")),
