@@ -66,12 +66,7 @@ fn everywhere(cpus: usize) -> impl Fn() -> io::Result<()> + Send + Sync + 'stati
 /// A cgroup in which everything happens that can be made to happen on any host.
 fn everything(name: &str) -> (Group, Memory, TempDir) {
     let group = Group::new(name);
-    if group.dir.join("cpu.max").exists() {
-        group.write("cpu.max", "20000 100000");
-    } else {
-        group.write("cpu.cfs_period_us", "100000");
-        group.write("cpu.cfs_quota_us", "20000");
-    }
+    group.limit(Some(20_000));
     let memory = Memory::limited(&group, 32 << 20);
     let dir = tempfile::tempdir().unwrap();
     (group, memory, dir)

@@ -18,18 +18,6 @@ const THROTTLED_PERIODS: &str = "stallscope_cpu_cfs_throttled_periods_total";
 const THROTTLED_SECONDS: &str = "stallscope_cpu_cfs_throttled_seconds_total";
 const LIMIT: &str = "stallscope_cpu_limit_cores";
 
-/// A quota of `quota` us each 100 ms, or none.
-fn limit(group: &Group, quota: Option<u64>) {
-    if group.dir.join("cpu.max").exists() {
-        let quota = quota.map_or("max".to_owned(), |quota| quota.to_string());
-        group.write("cpu.max", &format!("{quota} 100000"));
-    } else {
-        let quota = quota.map_or("-1".to_owned(), |quota| quota.to_string());
-        group.write("cpu.cfs_period_us", "100000");
-        group.write("cpu.cfs_quota_us", &quota);
-    }
-}
-
 /// `nr_periods`, `nr_throttled` and the throttled time in nanoseconds.
 fn cpu_stat(group: &Group) -> [u64; 3] {
     let text = group.read("cpu.stat");
@@ -70,7 +58,7 @@ fn exported(scrape: &Scrape, labels: &[String]) -> [u64; 3] {
 fn totals_are_those_of_cpu_stat_and_the_wait_of_one_thread_is_the_throttled_time() {
     let limited = Group::new("quota");
     let free = Group::new("no-quota");
-    limit(&limited, Some(QUOTA_NS / 1000));
+    limited.limit(Some(QUOTA_NS / 1000));
     let mut agent = agent(Config::default());
     let labels = [label("cgroup", &limited.label)];
     // The quota's timer runs for a few periods when it is set.
@@ -145,7 +133,7 @@ fn a_quota_may_come_and_go_and_so_may_its_cgroup() {
     let labels = [label("cgroup", &group.label)];
     assert_eq!(Scrape::of(&mut agent).exact(PERIODS, &labels), None);
 
-    limit(&group, Some(10_000));
+    group.limit(Some(10_000));
     let spinner = group.spin(1);
     sleep(Duration::from_millis(10_100));
     spinner[0].stop();
@@ -155,7 +143,7 @@ fn a_quota_may_come_and_go_and_so_may_its_cgroup() {
     assert!(truth[1] >= 11, "{truth:?}");
 
     // Without a quota the totals stay as they are, and the limit is no more.
-    limit(&group, None);
+    group.limit(None);
     sleep(Duration::from_millis(10_100));
     let scrape = Scrape::of(&mut agent);
     assert_eq!(exported(&scrape, &labels), truth);

@@ -1,17 +1,18 @@
 //! The history of real cgroups, and what is explained from it.
 
 mod kernel;
+mod serving;
 
 use std::{
     fs,
-    net::TcpListener,
-    process::{Child, Command, Stdio},
+    process::Command,
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use kernel::{Group, Scrape, agent, label};
 use serde_json::Value;
+use serving::{Serving, http};
 use stallscope::{
     agent::{Agent, Config},
     api::{Kind, Request},
@@ -20,15 +21,6 @@ use stallscope::{
 /// Runs for 10 ms out of 50.
 const BURSTS: &str = "exec python3 -c 'import time\nwhile True:\n t=time.time()\n while time.time()-t<0.01: pass\n time.sleep(0.04)'";
 const SPIN: &str = "while :; do :; done";
-
-/// A quota of so many microseconds each 100 ms.
-fn limit(group: &Group, quota: u64) {
-    if group.dir.join("cpu.max").exists() {
-        group.write("cpu.max", &format!("{quota} 100000"));
-    } else {
-        group.write("cpu.cfs_quota_us", &quota.to_string());
-    }
-}
 
 fn tick_for(agent: &mut Agent, time: Duration) {
     let end = Instant::now() + time;
@@ -48,6 +40,7 @@ fn request(window: &str, labels: &[(&str, &str)]) -> Request {
 }
 
 #[test]
+#[ignore = "needs root and BPF: attaches the probes, makes cgroups and loads the CPUs"]
 fn seconds_of_the_history_sum_to_the_counters() {
     let mut agent = agent(Config::default());
     let (victim, rival) = (Group::new("victim"), Group::new("rival"));
@@ -102,12 +95,13 @@ fn seconds_of_the_history_sum_to_the_counters() {
 }
 
 #[test]
+#[ignore = "needs root and BPF: attaches the probes, makes cgroups and loads the CPUs"]
 fn a_throttled_cgroup_is_explained_by_its_quota() {
     let mut agent = agent(Config::default());
     let group = Group::new("throttled");
     let _task = group.spawn(BURSTS);
     tick_for(&mut agent, Duration::from_secs(14));
-    limit(&group, 4000);
+    group.limit(Some(4000));
     tick_for(&mut agent, Duration::from_secs(12));
     let report = agent
         .explain(&request("10s", &[("cgroup", &group.label)]))
@@ -156,10 +150,11 @@ fn a_throttled_cgroup_is_explained_by_its_quota() {
 }
 
 #[test]
+#[ignore = "needs root and BPF: attaches the probes, makes cgroups and loads the CPUs"]
 fn the_worst_is_found_without_its_name_and_sums_are_nobody() {
     let mut agent = agent(Config::default());
     let group = Group::new("worst");
-    limit(&group, 2000);
+    group.limit(Some(2000));
     let _tasks: Vec<_> = (0..8).map(|_| group.spawn(SPIN)).collect();
     tick_for(&mut agent, Duration::from_secs(8));
     let mut worst = request("5s", &[]);
@@ -176,6 +171,7 @@ fn the_worst_is_found_without_its_name_and_sums_are_nobody() {
 }
 
 #[test]
+#[ignore = "needs root and BPF: attaches the probes, makes cgroups and loads the CPUs"]
 fn no_history_is_said_to_be_none() {
     let mut config = Config::default();
     config.history.length = Duration::ZERO;
@@ -186,76 +182,38 @@ fn no_history_is_said_to_be_none() {
     assert!(refusal.error.contains("--history 0"), "{refusal}");
 }
 
-/// A running agent, ended when dropped.
-struct Served {
-    child: Child,
-    address: String,
+/// Status and body of an answer.
+fn get(served: &Serving, path: &str) -> (u16, Value) {
+    let (status, body) = served.get(path);
+    (status, serde_json::from_str(&body).unwrap_or(Value::Null))
 }
 
-impl Served {
-    fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-        let address = format!("127.0.0.1:{}", port.expect("a free port").port());
-        let child = Command::new(env!("CARGO_BIN_EXE_stallscope"))
-            .args(["run", "--listen", &address, "--doctor", "off"])
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the agent starts");
-        let served = Self { child, address };
-        let end = Instant::now() + Duration::from_secs(60);
-        while served.get("/api/v1/top").0 != 200 {
-            assert!(Instant::now() < end, "no answer from {}", served.address);
-            sleep(Duration::from_millis(200));
-        }
-        served
-    }
-
-    /// Status and body of an answer; 0 where there is none.
-    fn get(&self, path: &str) -> (u16, Value) {
-        let url = format!("http://{}{path}", self.address);
-        let output = Command::new("curl")
-            .args(["-s", "-w", "\n%{http_code}", &url])
-            .output()
-            .expect("curl runs");
-        let text = String::from_utf8(output.stdout).expect("text");
-        let (body, status) = text.rsplit_once('\n').unwrap_or((&text, "0"));
-        let body = serde_json::from_str(body).unwrap_or(Value::Null);
-        (status.parse().unwrap_or(0), body)
-    }
-
-    fn cli(&self, args: &[&str]) -> (bool, String, String) {
-        let output = Command::new(env!("CARGO_BIN_EXE_stallscope"))
-            .args(["explain", "--agent", &self.address])
-            .args(args)
-            .output()
-            .expect("it runs");
-        let text = |bytes| String::from_utf8(bytes).expect("text");
-        (
-            output.status.success(),
-            text(output.stdout),
-            text(output.stderr),
-        )
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// `stallscope explain` with these arguments: whether it succeeds, and what it prints to where.
+fn cli(served: &Serving, args: &[&str]) -> (bool, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_stallscope"))
+        .args(["explain", "--agent", &served.address])
+        .args(args)
+        .output()
+        .expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (
+        output.status.success(),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }
 
 #[test]
+#[ignore = "needs root and BPF: attaches the probes, makes cgroups and loads the CPUs"]
 fn over_http_senseless_questions_have_clear_answers() {
-    let served = Served::start();
+    let served = Serving::start(["--doctor", "off"]);
     let group = Group::new("<img src=x onerror=alert(1)>");
     let _task = group.spawn(BURSTS);
     let hostile: String = form_urlencoded::byte_serialize(group.label.as_bytes()).collect();
-    let end = Instant::now() + Duration::from_secs(30);
-    while served.get(&format!("/api/v1/explain?cgroup={hostile}")).0 != 200 {
-        assert!(Instant::now() < end, "the cgroup is never recorded");
-        sleep(Duration::from_millis(300));
-    }
+    let recorded = format!("/api/v1/explain?cgroup={hostile}");
+    http::wait(&served.address, &recorded, || {
+        "the cgroup is never recorded".to_owned()
+    });
     for (query, status, named) in [
         (
             "cgroup=/nowhere",
@@ -289,23 +247,23 @@ fn over_http_senseless_questions_have_clear_answers() {
         ),
     ] {
         for endpoint in ["explain", "timeline"] {
-            let (found, body) = served.get(&format!("/api/v1/{endpoint}?{query}"));
+            let (found, body) = get(&served, &format!("/api/v1/{endpoint}?{query}"));
             let error = body["error"].as_str().unwrap_or_default();
             assert_eq!(found, status, "{endpoint} {query}: {body}");
             assert!(error.contains(named), "{endpoint} {query}: {error}");
         }
     }
-    assert_eq!(served.get("/api/v1/top?window=0s").0, 400);
-    assert!(served.get("/api/v1/topology").1["levels"].is_array());
+    assert_eq!(get(&served, "/api/v1/top?window=0s").0, 400);
+    assert!(get(&served, "/api/v1/topology").1["levels"].is_array());
 
-    let (ok, text, _) = served.cli(&["--cgroup", &group.label, "--window", "5s"]);
+    let (ok, text, _) = cli(&served, &["--cgroup", &group.label, "--window", "5s"]);
     assert!(ok && text.contains(&group.label), "{text}");
-    let (ok, json, _) = served.cli(&["--worst", "--json"]);
+    let (ok, json, _) = cli(&served, &["--worst", "--json"]);
     let json: Value = serde_json::from_str(&json).expect("json");
     assert!(ok && json["causes"].is_array(), "{json}");
-    let (ok, _, error) = served.cli(&["--pod", "no/such"]);
+    let (ok, _, error) = cli(&served, &["--pod", "no/such"]);
     assert!(!ok && error.contains("nothing is recorded of"), "{error}");
-    let (ok, _, error) = served.cli(&["--cgroup", "/", "--at", "-2h"]);
+    let (ok, _, error) = cli(&served, &["--cgroup", "/", "--at", "-2h"]);
     assert!(!ok && error.contains("the record begins at"), "{error}");
     fs::metadata(&group.dir).expect("the cgroup is there still");
 }

@@ -3,6 +3,7 @@
 
 mod kernel;
 mod kubernetes;
+mod serving;
 
 use std::{
     fs,

@@ -6,6 +6,7 @@ mod kubernetes;
 #[path = "exposition/parser.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "it is another test's own")]
 mod parser;
+mod serving;
 
 use std::{
     collections::{BTreeMap, HashMap},

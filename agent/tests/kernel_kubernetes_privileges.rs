@@ -2,6 +2,7 @@
 
 mod kernel;
 mod kubernetes;
+mod serving;
 
 use std::{
     collections::BTreeSet,

@@ -25,8 +25,6 @@ mod expression;
 mod fixture;
 #[path = "kernel_prometheus/grafana.rs"]
 mod grafana;
-#[path = "kernel_prometheus/http.rs"]
-mod http;
 mod kernel;
 #[path = "pod_source_files/node.rs"]
 #[allow(dead_code, reason = "the tests of that source use the rest")]
@@ -39,12 +37,11 @@ mod node;
 mod others;
 #[path = "kernel_prometheus/page.rs"]
 mod page;
-#[path = "kernel_prometheus/program.rs"]
-mod program;
 #[path = "kernel_prometheus/prometheus.rs"]
 mod prometheus;
 #[path = "kernel_prometheus/proof.rs"]
 mod proof;
+mod serving;
 mod shipped;
 #[path = "topology/fixture.rs"]
 #[allow(dead_code, reason = "the topology's tests use the rest")]
@@ -57,6 +54,7 @@ use daemons::Collapsible;
 use node::{NAMESPACE, Pods, STALLS};
 use prometheus::{Prometheus, Target, When, now};
 use proof::Proof;
+use serving::http;
 
 const CLUSTER: &str = "lab";
 

@@ -1,17 +1,18 @@
 //! `stallscope top` with a real agent: whoever a quota holds up is first, and is explained.
 
 mod kernel;
+mod serving;
 #[path = "top/terminal.rs"]
 mod terminal;
 
 use std::{
-    net::TcpListener,
-    process::{Child, Command, Stdio},
+    process::Command,
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use kernel::Group;
+use serving::Serving;
 use terminal::{LONG, Session};
 
 fn stallscope(args: &[&str]) -> Command {
@@ -20,50 +21,19 @@ fn stallscope(args: &[&str]) -> Command {
     command
 }
 
-/// `stallscope run`, killed when dropped.
-struct Agent(Child);
-
-impl Agent {
-    fn start(address: &str) -> Self {
-        let child = stallscope(&["run", "--doctor", "off", "--listen", address])
-            .stderr(Stdio::null())
-            .spawn();
-        Self(child.expect("the binary runs"))
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// A hundredth of a CPU for a group, until this is dropped: tasks need CPU time to start and to end, too.
 struct Throttle<'a>(&'a Group);
 
 impl<'a> Throttle<'a> {
     fn new(group: &'a Group) -> Self {
-        limit(group, Some(2000));
+        group.limit(Some(1000));
         Self(group)
     }
 }
 
 impl Drop for Throttle<'_> {
     fn drop(&mut self) {
-        limit(self.0, None);
-    }
-}
-
-/// A quota of `quota` us each 200 ms, or none.
-fn limit(group: &Group, quota: Option<u64>) {
-    if group.dir.join("cpu.max").exists() {
-        let quota = quota.map_or("max".to_owned(), |quota| quota.to_string());
-        group.write("cpu.max", &format!("{quota} 200000"));
-    } else {
-        let quota = quota.map_or("-1".to_owned(), |quota| quota.to_string());
-        group.write("cpu.cfs_period_us", "200000");
-        group.write("cpu.cfs_quota_us", &quota);
+        self.0.limit(None);
     }
 }
 
@@ -88,14 +58,12 @@ fn ranking(address: &str, sort: &str) -> Vec<String> {
 #[test]
 #[ignore = "needs root and BPF: attaches the probes and makes cgroups with a CPU quota"]
 fn whoever_a_quota_holds_up_is_first_and_is_explained() {
-    let port = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = port.local_addr().expect("an address").to_string();
-    drop(port);
     let group = Group::new("top");
     // More that wait for the quota than any other cgroup has tasks that wait for CPUs.
     let waiting = group.spin(40);
     let throttle = Throttle::new(&group);
-    let agent = Agent::start(&address);
+    let agent = Serving::start(["--doctor", "off"]);
+    let address = agent.address.clone();
 
     let deadline = Instant::now() + LONG;
     for sort in ["throttled", "lost"] {
@@ -133,7 +101,7 @@ fn whoever_a_quota_holds_up_is_first_and_is_explained() {
     drop(agent);
     session.sees("no agent answers");
     assert!(session.text().contains("Its CPU quota was used up"));
-    let again = Agent::start(&address);
+    let again = Serving::on(&address, ["--doctor", "off"]);
     session.sees_no("no agent answers");
     session.keys("q");
     assert_eq!(session.end().0.code(), Some(0));

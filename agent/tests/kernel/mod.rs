@@ -52,6 +52,18 @@ impl Group {
             .unwrap_or_else(|error| panic!("cannot write {text} to {file}: {error}"));
     }
 
+    /// Sets a CPU quota of so many microseconds each 100 ms, or none.
+    pub fn limit(&self, quota_us: Option<u64>) {
+        if self.dir.join("cpu.max").exists() {
+            let quota = quota_us.map_or("max".to_owned(), |quota| quota.to_string());
+            self.write("cpu.max", &format!("{quota} 100000"));
+        } else {
+            let quota = quota_us.map_or("-1".to_owned(), |quota| quota.to_string());
+            self.write("cpu.cfs_period_us", "100000");
+            self.write("cpu.cfs_quota_us", &quota);
+        }
+    }
+
     /// Reads one of its files.
     pub fn read(&self, file: &str) -> String {
         fs::read_to_string(self.dir.join(file)).unwrap_or_default()

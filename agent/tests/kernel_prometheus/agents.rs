@@ -1,17 +1,10 @@
 //! Agents as processes: one that measures this host, others that audit the files of another node.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{
-    fixture,
-    http::{self, free_address},
-    program::Program,
-};
+use super::{fixture, serving::Serving};
 
 /// A node of the audit's tests, and what is different on it.
 pub struct Audited {
@@ -69,30 +62,20 @@ const BUSY_HOOKS: [&str; 6] = [
 pub struct Agent {
     pub address: String,
     // Ended before its files go.
-    _program: Program,
+    _serving: Serving,
     _files: Option<TempDir>,
 }
 
 impl Agent {
     fn start(files: Option<TempDir>, arguments: &[&Path]) -> Self {
-        let address = free_address();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stallscope"));
-        command
-            .args([
-                "run",
-                "--doctor",
-                "10s",
-                "--pod-source",
-                "files",
-                "--listen",
-                &address,
-            ])
-            .args(arguments);
-        let program = Program::start(&mut command).expect("the agent starts");
-        http::wait(&address, "/readyz", || program.said());
+        let mut all = ["--doctor", "10s", "--pod-source", "files"]
+            .map(Path::new)
+            .to_vec();
+        all.extend(arguments);
+        let serving = Serving::start(all);
         Self {
-            address,
-            _program: program,
+            address: serving.address.clone(),
+            _serving: serving,
             _files: files,
         }
     }

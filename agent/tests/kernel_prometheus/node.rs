@@ -121,7 +121,8 @@ fn tasks(containers: &[Group], memory: &Memory, file: &Path) -> Vec<Task> {
     let dirty = format!("dd if=/dev/zero of={} bs=64k count=768", file.display());
     let compact = "echo 1 > /proc/sys/vm/compact_memory";
     let mut tasks = throttled.spin(20);
-    limit(throttled);
+    // So little that it runs out at once, on a machine that does other things as well.
+    throttled.limit(Some(2000));
     // On two CPUs, so that they are many on a large machine as well.
     let spin = "taskset -p -c 0,1 $$ > /dev/null; while :; do :; done";
     tasks.extend((0..10).map(|_| crowd.spawn(spin)));
@@ -137,15 +138,6 @@ fn tasks(containers: &[Group], memory: &Memory, file: &Path) -> Vec<Task> {
     )));
     tasks.push(forks.spawn("while :; do /bin/ls /usr/bin > /dev/null; done"));
     tasks
-}
-
-/// So little that it runs out at once, on a machine that does other things as well.
-fn limit(group: &Group) {
-    if group.dir.join("cpu.max").exists() {
-        group.write("cpu.max", "2000 100000");
-    } else {
-        group.write("cpu.cfs_quota_us", "2000");
-    }
 }
 
 /// Gives a cgroup the weight of so many tasks beside it.

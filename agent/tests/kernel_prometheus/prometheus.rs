@@ -13,8 +13,10 @@ use tempfile::TempDir;
 
 use super::{
     asked::rule_files,
-    http::{self, encoded, free_address},
-    program::Program,
+    serving::{
+        Program,
+        http::{self, encoded, free_address},
+    },
 };
 
 /// What it scrapes, with the labels that its series get unless they have their own.

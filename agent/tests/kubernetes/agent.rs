@@ -1,8 +1,6 @@
 //! The agent from its own image, in a container with no more than a node's daemon set gives it.
 
 use std::{
-    io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -11,7 +9,7 @@ use super::{
     cri::{Capabilities, ContainerConfig, Image, LinuxContainer, Mount, Number, Profile, Security},
     kubelet::{Container, Node, Pod, Qos, default_security},
 };
-use crate::kernel::Scrape;
+use crate::{kernel::Scrape, serving::http};
 
 /// The name of its container.
 pub const CONTAINER: &str = "stallscope";
@@ -108,7 +106,7 @@ pub struct Agent {
 impl Agent {
     /// Starts one; `image` is from [`Containerd::import_agent`](super::daemon::Containerd::import_agent).
     pub fn start(node: &Node, image: &str, name: &str, options: &Options) -> Self {
-        let address = free_address();
+        let address = http::free_address();
         let container = options.container(image, &address);
         Self {
             pod: Pod::start(node, name, Qos::Burstable, &[container]),
@@ -163,14 +161,7 @@ impl Agent {
 
     /// The same, for a caller of less patience.
     pub fn get_within(&self, path: &str, patience: Duration) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(&self.address).ok()?;
-        stream.set_read_timeout(Some(patience)).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some((status, body.to_owned()))
+        http::get_within(&self.address, path, patience)
     }
 
     /// One scrape.
@@ -180,11 +171,4 @@ impl Agent {
             answer => panic!("no scrape but {answer:?}:\n{}", self.said()),
         }
     }
-}
-
-/// An address that nobody listens on.
-fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("its own address");
-    address.to_string()
 }

@@ -16,8 +16,12 @@ pub fn free_address() -> String {
 
 /// Status and body; none when nobody answers within 20 s.
 pub fn get(address: &str, path: &str) -> Option<(u16, String)> {
+    get_within(address, path, Duration::from_secs(20))
+}
+
+/// The same, for a caller of less patience.
+pub fn get_within(address: &str, path: &str, patience: Duration) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
-    let patience = Duration::from_secs(20);
     stream.set_read_timeout(Some(patience)).ok()?;
     write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
     let mut answer = String::new();
