@@ -187,7 +187,8 @@ impl Groups {
         Some(Quota { quota, period })
     }
 
-    /// Threads in a cgroup and those below it, and the file that says so.
+    /// Threads in a cgroup and those below it, and the file that says so. Of the root only those in itself: to count
+    /// all would take a walk through every cgroup, and they are of others.
     #[must_use]
     pub fn threads(&self, root: &Root, path: &str) -> Option<(u64, String)> {
         if let Some(file) = self.file("pids", path, "pids.current")
@@ -205,6 +206,9 @@ impl Groups {
         while let Some((path, depth)) = pending.pop() {
             let text = root.text_or_empty(&self.file("cpu", &path, name)?);
             threads += text.map_or(0, |text| text.lines().count() as u64);
+            if path.trim_matches('/').is_empty() {
+                break;
+            }
             let below = root.folders(&self.file("cpu", &path, "")?);
             if depth < DEEPEST && pending.len() < MOST {
                 let below = below.unwrap_or_default().into_iter();

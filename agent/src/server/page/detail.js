@@ -60,7 +60,7 @@ function figures(row, top) {
       h("span", null, h("b", null, format.seconds(row.lost)), ` lost, ${format.percent(row.share)} of what it wanted`),
       h("span", null, h("b", null, format.cpus(top.recorded_seconds > 0 ? row.cpu / top.recorded_seconds : null)), ` CPUs used${limit}`),
       format.known(row.threads) && h("span", null, h("b", null, format.count(row.threads)), row.threads === 1 ? " thread" : " threads"),
-      format.known(row.memory) && h("span", null, h("b", null, format.bytes(row.memory)), " of memory"),
+      format.known(row.memory) && h("span", null, h("b", null, format.bytes(row.memory)), " of anonymous memory"),
     ),
     row.lost > 0 && bar(row.causes),
     row.lost > 0 && h("p", { class: "parts", "aria-hidden": "true" }, leading(row.causes)),
@@ -83,7 +83,7 @@ function where(row) {
     h(
       "table",
       { class: "small" },
-      h("thead", null, h("tr", null, ["NUMA node", "CPU time", "Memory"].map((title) => h("th", { scope: "col" }, title)))),
+      h("thead", null, h("tr", null, ["NUMA node", "CPU time", "Anonymous memory"].map((title) => h("th", { scope: "col" }, title)))),
       h("tbody", null, nodes.map((node) => h(
         "tr",
         null,

@@ -19,7 +19,7 @@ const COLUMNS = [
   { key: "far", title: "To other node", hint: "Moves to another NUMA node", nodes: true, cell: (row) => format.count(row.far) },
   { key: "remote", title: "Remote faults", hint: "Page faults that got memory of another NUMA node", nodes: true, cell: (row) => format.count(row.remote) },
   { key: "threads", title: "Threads", hint: "Threads now", cell: (row) => format.count(row.threads) },
-  { key: "memory", title: "Memory", hint: "Memory now", cell: (row) => format.bytes(row.memory) },
+  { key: "memory", title: "Memory", hint: "Anonymous memory now", cell: (row) => format.bytes(row.memory) },
   { key: null, title: "Nodes", hint: "By NUMA node: time above, memory below", nodes: true, cell: nodesCell },
 ];
 
