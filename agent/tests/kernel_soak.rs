@@ -19,7 +19,11 @@ use std::{
     collections::{BTreeMap, VecDeque},
     env, fs,
     process::{Child, Command, Stdio},
-    thread::sleep,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle, sleep},
     time::{Duration, Instant},
 };
 
@@ -98,30 +102,59 @@ impl Drop for Page {
     }
 }
 
-/// Cgroups that live for a second, at a steady rate.
+/// Makes cgroups that live for a second, at a steady rate, on a thread of its own that ends when this is dropped.
 struct Churn {
-    started: Instant,
-    made: u64,
-    alive: VecDeque<(Instant, Task, Group)>,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<u64>>,
 }
 
 impl Churn {
-    /// Makes those that are due and removes those whose time is over.
-    fn keep_up(&mut self) {
-        let due = u64::try_from(self.started.elapsed().as_millis()).unwrap() * RATE / 60_000;
-        while self.made < due {
-            let group = Group::new(&format!("soak-{}", self.made));
-            let task = group.spawn(SCRIPT);
-            self.alive.push_back((Instant::now(), task, group));
-            self.made += 1;
-        }
-        while let Some((born, ..)) = self.alive.front() {
-            if born.elapsed() < LIFETIME {
-                break;
-            }
-            self.alive.pop_front();
+    fn start() -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&over);
+        Self {
+            over,
+            thread: Some(thread::spawn(move || churn(&told))),
         }
     }
+
+    /// Ends it; the number of cgroups it made.
+    fn end(&mut self) -> u64 {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread
+            .take()
+            .map_or(0, |thread| thread.join().unwrap())
+    }
+}
+
+impl Drop for Churn {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn churn(over: &AtomicBool) -> u64 {
+    let started = Instant::now();
+    let mut made = 0;
+    let mut alive: VecDeque<(Instant, Task, Group)> = VecDeque::new();
+    while !over.load(Ordering::Relaxed) {
+        let due = u64::try_from(started.elapsed().as_millis()).unwrap() * RATE / 60_000;
+        if made < due {
+            let group = Group::new(&format!("soak-{made}"));
+            let task = group.spawn(SCRIPT);
+            alive.push_back((Instant::now(), task, group));
+            made += 1;
+        }
+        while alive
+            .front()
+            .is_some_and(|(born, ..)| born.elapsed() >= LIFETIME)
+        {
+            alive.pop_front();
+        }
+        // A few times the rate, so that a thread that was held up catches up.
+        sleep(Duration::from_millis(15));
+    }
+    made
 }
 
 /// Values of every counter: of each series, and of each family over all its series.
@@ -193,11 +226,7 @@ fn memory_is_flat_and_no_counter_falls() {
     let length = length();
     let agent = Serving::start(["--doctor", "off"]);
     let page = Page::open(&agent.address);
-    let mut churn = Churn {
-        started: Instant::now(),
-        made: 0,
-        alive: VecDeque::new(),
-    };
+    let mut churn = Churn::start();
     let started = Instant::now();
     let mut before = Counters::default();
     let mut settled: Option<(u64, u64)> = None;
@@ -222,18 +251,17 @@ fn memory_is_flat_and_no_counter_falls() {
         }
         if second % 60 == 0 {
             println!(
-                "{second} s: {} cgroups, {} counters, resident {:.1} MB",
-                churn.made,
+                "{second} scrapes in {:?}: {} counters, resident {:.1} MB",
+                started.elapsed(),
                 before.series.len(),
                 memory as f64 / 1e6
             );
         }
-        let next = started + Duration::from_secs(second + 1);
-        while Instant::now() < next {
-            churn.keep_up();
-            sleep(Duration::from_millis(20));
-        }
+        sleep(
+            (started + Duration::from_secs(second + 1)).saturating_duration_since(Instant::now()),
+        );
     }
+    let made = churn.end();
     let asked: f64 = before
         .series
         .iter()
@@ -243,18 +271,19 @@ fn memory_is_flat_and_no_counter_falls() {
         .map(|(_, value)| value)
         .sum();
     println!(
-        "{} cgroups in {:?}, the page asked {asked} times, memory after five minutes {settled:?}",
-        churn.made,
+        "{made} cgroups in {:?}, the page asked {asked} times, memory after five minutes {settled:?}",
         started.elapsed()
     );
     assert!(asked > 0.0, "no page was open");
-    assert!(churn.made > 0);
     let work = before.series.iter().filter(|(series, value)| {
         series.starts_with("stallscope_cpu_seconds_total")
             && series.contains("soak-")
             && **value > 0.0
     });
-    assert!(work.count() > 0, "no cgroup of the churn was counted:\n{text}");
+    assert!(
+        work.count() > 0,
+        "no cgroup of the churn was counted:\n{text}"
+    );
     if length < JUDGED {
         println!("memory is not judged: the soak is shorter than {JUDGED:?}");
         return;
