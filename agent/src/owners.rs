@@ -13,6 +13,7 @@ use std::{
 use crate::{
     attribution::{self, Owner, OwnerKind},
     cgroup::{self, Cgroup, CgroupId, CgroupPath, Watch},
+    deadline::Reads,
     exposition::OwnerLabels,
     ledger::Account,
     pods::names::Names,
@@ -122,8 +123,8 @@ impl Owners {
     ///
     /// # Errors
     /// See [`Names::start`].
-    pub fn start_names(&mut self) -> anyhow::Result<()> {
-        self.names.start()
+    pub fn start_names(&mut self, reads: &Reads, moment: Duration) -> anyhow::Result<()> {
+        self.names.start(reads, moment)
     }
 
     /// Takes in the cgroups that came and went, and names that became known. True when some went.

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::Agent;
 use crate::{
     collector::OwnerRows,
+    deadline::at,
     exposition::{Encoder, Format},
     owners::{OwnerIndex, Owners},
 };
@@ -22,12 +23,14 @@ impl Agent {
     /// # Errors
     /// When the cgroup file system cannot be read.
     pub fn collect(&mut self, format: Format) -> anyhow::Result<Bytes> {
+        at(|| "following cgroups");
         self.owners
             .poll(Instant::now())
             .context("cannot follow cgroups")?;
         self.read();
         let mut attempt = 1;
         loop {
+            at(|| "writing a scrape");
             let mut buffer = std::mem::take(&mut self.buffer);
             buffer.clear();
             let (mut buffer, series) = self.encode(format, buffer);

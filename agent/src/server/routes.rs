@@ -41,7 +41,10 @@ const PATHS: [(&str, &str); 9] = [
         "/api/v1/explain",
         "why, and what to change, as JSON; ?cgroup=… or ?namespace=…&pod=… or ?worst=1",
     ),
-    ("/healthz", "200 while the process runs"),
+    (
+        "/healthz",
+        "200 while the agent looks at the host, else 503 and the reason",
+    ),
     (
         "/readyz",
         "200 once the agent measures, else 503 and the reason",
@@ -51,6 +54,7 @@ const PATHS: [(&str, &str); 9] = [
 pub(super) fn router(handlers: Handlers, limits: Limits, own: Own) -> Router {
     let scrapes = Arc::new(Scrapes::new(handlers.clone(), limits, own.clone()));
     let Handlers {
+        health,
         ready,
         status,
         topology,
@@ -60,7 +64,7 @@ pub(super) fn router(handlers: Handlers, limits: Limits, own: Own) -> Router {
     // One at a time: each reads the whole history, and there are as many clients as may connect.
     let turn = Arc::new(Semaphore::new(1));
     let ask = |answer| {
-        let question = Question::new(answer, &turn);
+        let question = Question::new(answer, &turn, limits.question_time);
         get(async move |query| question.ask(query).await)
     };
     page::router(&links())
@@ -76,16 +80,13 @@ pub(super) fn router(handlers: Handlers, limits: Limits, own: Own) -> Router {
             "/api/v1/topology",
             get(async move || json(StatusCode::OK, &topology)),
         )
-        .route("/healthz", get(async || "ok\n"))
+        .route(
+            "/healthz",
+            get(async move || judged(health(), "ok", "not well")),
+        )
         .route(
             "/readyz",
-            get(async move || match ready() {
-                Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-                Err(reason) => (
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    format!("not ready: {reason}\n"),
-                ),
-            }),
+            get(async move || judged(ready(), "ready", "not ready")),
         )
         .fallback(not_found)
         .method_not_allowed_fallback(async || {
@@ -118,6 +119,16 @@ async fn metrics(State(scrapes): State<Arc<Scrapes>>, headers: HeaderMap) -> Res
         )
             .into_response(),
         Err(refusal) => (refusal.status, format!("{}\n", refusal.reason)).into_response(),
+    }
+}
+
+fn judged(state: Result<(), String>, good: &str, bad: &str) -> (StatusCode, String) {
+    match state {
+        Ok(()) => (StatusCode::OK, format!("{good}\n")),
+        Err(reason) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{bad}: {reason}\n"),
+        ),
     }
 }
 

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::deadline::at;
 use crate::pods::doubts::Doubts;
 
 /// Entries that are kept of one directory; a node has room for some hundred pods.
@@ -89,6 +90,7 @@ impl<T> Place<T> {
     }
 
     fn try_look(&mut self, now: Instant) -> io::Result<Look> {
+        at(|| self.path.display().to_string());
         // Before reading: what changes meanwhile makes the next look read again.
         let stamp = Stamp::of(&fs::metadata(&self.path)?);
         let before = self.stamp;
