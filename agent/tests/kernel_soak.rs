@@ -254,7 +254,10 @@ fn memory_is_flat_and_no_counter_falls() {
             && series.contains("soak-")
             && **value > 0.0
     });
-    assert!(work.count() > 0, "no cgroup of the churn was counted:\n{text}");
+    assert!(
+        work.count() > 0,
+        "no cgroup of the churn was counted:\n{text}"
+    );
     if length < JUDGED {
         println!("memory is not judged: the soak is shorter than {JUDGED:?}");
         return;
