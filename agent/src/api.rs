@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 use crate::history::{Quantity, Stretch};
-pub use window::{Now, Window};
+pub use window::{Now, Window, moment};
 
 /// What is asked of the history.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
