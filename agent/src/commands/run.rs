@@ -108,10 +108,13 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         .unwrap_or_else(|_| Err(anyhow!("the server panicked: see the log")));
     // What hangs must not hold the exit.
     runtime.shutdown_background();
-    if let Err(error) = &served {
-        log.say(&format!("stallscope: {error:#}"));
-    }
-    log.flush(ending::LAST_WORDS);
+    log.flush(match &served {
+        Ok(()) => ending::LAST_WORDS,
+        Err(error) => {
+            log.say(&format!("stallscope: {error:#}"));
+            ending::REASON
+        }
+    });
     Ok(served.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
 }
 

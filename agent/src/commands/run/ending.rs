@@ -17,6 +17,9 @@ const ORDERLY: Duration = Duration::from_millis(800);
 /// How long the last log lines may take.
 pub(super) const LAST_WORDS: Duration = Duration::from_millis(100);
 
+/// How long the reason may take for which the process ends by itself: nobody waits for that end.
+pub(super) const REASON: Duration = Duration::from_secs(5);
+
 /// Waits for SIGINT or SIGTERM on a thread of its own, which ends the process where nobody else does in time.
 ///
 /// # Errors

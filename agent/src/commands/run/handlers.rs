@@ -20,10 +20,10 @@ use crate::{
 const SCRAPE: Duration = Duration::from_secs(7);
 
 /// How long the agent may take to answer from the history.
-const RECORDED: Duration = Duration::from_secs(5);
+const RECORDED: Duration = Duration::from_secs(4);
 
 /// How long the files of cgroups and node may take for one answer.
-const FILES: Duration = Duration::from_secs(3);
+const FILES: Duration = Duration::from_secs(5);
 
 pub(super) fn handlers(agent: &Handle<Agent>, topology: &Topology, reads: &Reads) -> Handlers {
     let files = reads.reader("facts", FILES);
