@@ -41,7 +41,7 @@ pub const GRACE: Duration = Duration::from_secs(300);
 const ASKS: u32 = 2;
 
 /// Cgroups that are gone and still known at most: each lives on for [`GRACE`], and nobody can tell who makes how many.
-const MAX_REMOVED: usize = 16_384;
+const MAX_REMOVED: usize = 8192;
 
 /// All owners, live and recently ended.
 pub struct Owners {

@@ -137,10 +137,11 @@ fn a_users_time_is_not_exported_as_a_pods_whose_name_he_took() {
         "mkdir -p {forged} && echo $$ > {forged}/cgroup.procs && {SPIN}"
     ));
     let deadline = Instant::now() + Duration::from_secs(20);
+    let pod = [label("pod", "cart-1")];
     let cgroup = [label("cgroup", &format!("{}/{forged}", user.0.label))];
     loop {
         let scrape = Scrape::of(&mut agent);
-        let pods: Vec<_> = scrape.series(CPU, &[label("pod", "cart-1")]).collect();
+        let pods: Vec<_> = scrape.series(CPU, &pod).collect();
         assert!(pods.is_empty(), "the user's time is the pod's: {pods:?}");
         if scrape.exact(CPU, &cgroup).is_some_and(|ran| ran > 0) {
             break;
@@ -219,8 +220,8 @@ const FLOOD: u64 = 20_000;
 #[ignore = "needs root and BPF: attaches the probes and makes cgroups"]
 fn pods_have_their_series_in_a_flood_of_cgroups_of_another_user() {
     let logs = Logs::new();
-    let (pods, user) = (Pods::new(), Delegated::new("flood"));
-    let root = format!("--kubelet-cgroup-root={}", pods.0.label);
+    let (tree, user) = (Pods::new(), Delegated::new("flood"));
+    let root = format!("--kubelet-cgroup-root={}", tree.0.label);
     let arguments: [&OsStr; 5] = [
         root.as_ref(),
         "--pod-source=files".as_ref(),
@@ -232,8 +233,8 @@ fn pods_have_their_series_in_a_flood_of_cgroups_of_another_user() {
     let rss = |scrape: &Scrape| value(scrape, "process_resident_memory_bytes", &[]) >> 20;
     let before = scrape(&agent);
     let owners = |scrape: &Scrape| value(scrape, "stallscope_owners", &[]);
-    let used = |scrape: &Scrape| value(scrape, "stallscope_slots", &[label("state", "used")]);
-    let at_rest = used(&before);
+    let cgroups = |scrape: &Scrape| value(scrape, "stallscope_slots", &[label("state", "used")]);
+    let at_rest = cgroups(&before);
     println!(
         "{} owners, {at_rest} cgroups, {} MiB resident",
         owners(&before),
@@ -241,19 +242,19 @@ fn pods_have_their_series_in_a_flood_of_cgroups_of_another_user() {
     );
     user.run(&format!("seq -f x%g {FLOOD} | xargs mkdir"));
     let full = until(&agent, "all cgroups were seen", |scrape| {
-        used(scrape) >= at_rest + FLOOD
+        cgroups(scrape) >= at_rest + FLOOD
     });
     println!(
         "flood: {} owners, {} cgroups, {} MiB resident",
         owners(&full),
-        used(&full),
+        cgroups(&full),
         rss(&full)
     );
 
     let containers: Vec<Group> = (0..20)
         .map(|number| {
             logs.add(number);
-            pods.container(number)
+            tree.container(number)
         })
         .collect();
     let tasks: Vec<Task> = containers.iter().map(|group| group.spawn(SPIN)).collect();
@@ -281,12 +282,12 @@ fn pods_have_their_series_in_a_flood_of_cgroups_of_another_user() {
     // All of it goes, and so do the seats, long before five minutes are over.
     user.run("find . -mindepth 1 -type d | xargs rmdir");
     let after = until(&agent, "the flood was over", |scrape| {
-        used(scrape) < at_rest + 200
+        cgroups(scrape) < at_rest + 200
     });
     println!(
         "after: {} owners, {} cgroups, {} MiB resident",
         owners(&after),
-        used(&after),
+        cgroups(&after),
         rss(&after)
     );
     drop(containers);

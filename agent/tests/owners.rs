@@ -562,17 +562,17 @@ fn what_is_gone_is_bounded_in_number() {
     let mut node = Node::new(ALL, 10);
     node.delegated(USER);
     for round in 0..2 {
-        for n in 0..9000 {
+        for n in 0..4500 {
             node.cgroup(&format!("{USER}/r{round}-{n}"));
         }
         node.poll();
-        for n in 0..9000 {
+        for n in 0..4500 {
             node.end(&format!("{USER}/r{round}-{n}"));
         }
         node.poll();
     }
     assert!(node.owners.crowded());
     let (_, forgotten) = node.owners.expire(node.now);
-    assert_eq!(forgotten.len(), 2 * 9000 - 16_384);
+    assert_eq!(forgotten.len(), 2 * 4500 - 8192);
     assert!(!node.owners.crowded());
 }

@@ -97,13 +97,12 @@ impl Owners {
         let mut inside = 0_usize;
         for member in self.members.values().filter(|m| m.removed.is_none()) {
             let components: Vec<&[u8]> = member.path.components().collect();
-            let tree = self.trees.tree(&components);
-            let given = matches!(self.trees, PodTrees::Given(_));
-            if let Some(depth) = tree.filter(|depth| given || *depth <= member.trusted) {
+            let is_pod = member.claim == Claimed::Granted;
+            let is_root = |depth: &usize| is_pod || *depth == components.len();
+            if let Some(depth) = self.trees.tree(&components).filter(is_root) {
                 let tree = components[..depth].iter().copied();
                 trees.insert(CgroupPath::from_components(tree).label().into_owned());
             }
-            let is_pod = member.claim == Claimed::Granted;
             inside += usize::from(!is_pod && PodTrees::names_pod(&components));
         }
         let mut text = if trees.is_empty() {
