@@ -29,6 +29,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+#[doc(hidden)]
+pub use self::accept::negotiate;
 pub use self::bind::{BindError, Holder, bind};
 pub use self::hosts::{AllowedHost, Hosts};
 pub use self::own::METRICS;
