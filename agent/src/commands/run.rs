@@ -17,7 +17,8 @@ use super::{DEFAULT_LISTEN, ProbeArgs, logging, names::NameArgs};
 use crate::{
     agent::{Agent, Config, actor},
     history::Limits,
-    preflight, server,
+    preflight,
+    server::{self, AllowedHost, Hosts},
 };
 
 /// Measure this host and serve what is found over HTTP.
@@ -34,6 +35,11 @@ pub(super) struct Args {
     /// Address and port to serve /metrics, /healthz, /readyz and the page on
     #[arg(long, value_name = "ADDR:PORT", default_value = DEFAULT_LISTEN)]
     listen: String,
+    /// A name under which the server may be asked, beside its addresses, localhost and the name of this machine:
+    /// NAME, *.DOMAIN for all names below, or * for any. Others are refused, since a web page can let a name of its
+    /// own point here. May be given several times
+    #[arg(long, value_name = "NAME")]
+    allowed_host: Vec<AllowedHost>,
     #[command(flatten)]
     probes: ProbeArgs,
     #[command(flatten)]
@@ -131,6 +137,7 @@ async fn serve(args: Args, asked: oneshot::Receiver<()>) -> anyhow::Result<()> {
     logging::register(&registry).context("cannot count lost log lines")?;
     let config = Config {
         names: args.names.choose(args.drop_capabilities)?,
+        trees: args.names.trees(),
         labels: args.names.labels.clone(),
         sealed: args.drop_capabilities,
         history: Limits {
@@ -167,8 +174,12 @@ async fn serve(args: Args, asked: oneshot::Receiver<()>) -> anyhow::Result<()> {
         }
     };
     tracing::info!(address = %args.listen, "serving /metrics");
+    let server = server::Config {
+        hosts: Hosts::new(args.allowed_host),
+        ..server::Config::default()
+    };
     tokio::select! {
-        served = server::serve(listener, handlers, &registry, shutdown) => served,
+        served = server::serve(server, listener, handlers, &registry, shutdown) => served,
         why = ended => Err(anyhow!(
             "the agent's thread has ended: {}",
             why.unwrap_or_else(|_| "for no reason that is known".to_owned())

@@ -4,30 +4,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::RawQuery;
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use serde_json::json as value;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Answer;
-use super::routes::json;
+use super::budget::{Full, Kind as Answers, RETRY_AFTER};
+use super::routes::{json, text};
 use crate::api::{Kind, Refusal, Request};
 
 /// Asks one thing, when it is its turn.
 #[derive(Clone)]
 pub(super) struct Question {
     answer: Answer,
-    turn: Arc<Semaphore>,
+    answers: Answers,
     patience: Duration,
 }
 
 impl Question {
-    pub(super) fn new(answer: Answer, turn: &Arc<Semaphore>, patience: Duration) -> Self {
+    pub(super) fn new(answer: Answer, answers: Answers, patience: Duration) -> Self {
         Self {
             answer,
+            answers,
             patience,
-            turn: Arc::clone(turn),
         }
     }
 
@@ -39,29 +39,42 @@ impl Question {
             Err(refusal) => return refused(&refusal),
         };
         let answer = Arc::clone(&self.answer);
-        let turn = Arc::clone(&self.turn).acquire_owned();
-        let Ok(Ok(turn)) = timeout(self.patience, turn).await else {
-            let reason = format!(
-                "no answer within {:?}: another question is still being answered",
-                self.patience
-            );
-            return refused(&Refusal::late(reason));
+        let place = match timeout(self.patience, self.answers.place()).await {
+            Ok(Ok(place)) => place,
+            Ok(Err(full)) => return busy(full),
+            Err(_) => {
+                let reason = format!(
+                    "no answer within {:?}: another question is still being answered",
+                    self.patience
+                );
+                return refused(&Refusal::late(reason));
+            }
         };
+        // Off the runtime's only thread: health must be answered meanwhile. The place stays with the work if the
+        // client leaves.
         let work = move || {
-            // Though the client may leave meanwhile.
-            let _turn = turn;
-            answer(&request)
+            let text = answer(&request).map(|answer| text(&answer));
+            (place, text)
         };
-        // Off the runtime's only thread: health must be answered meanwhile.
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(answer)) => json(StatusCode::OK, &answer),
-            Ok(Err(refusal)) => refused(&refusal),
+            Ok((place, Ok(text))) => match place.keep(text).await {
+                Ok(text) => json(StatusCode::OK, text),
+                Err(full) => busy(full),
+            },
+            Ok((_, Err(refusal))) => refused(&refusal),
             Err(error) => json(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                &value!({ "error": format!("the answer failed: {error}") }),
+                text(&value!({ "error": format!("the answer failed: {error}") })),
             ),
         }
     }
+}
+
+/// Says that there is no room for the answer.
+pub(super) fn busy(full: Full) -> Response {
+    let error = text(&value!({ "error": full.to_string() }));
+    let retry = [(header::RETRY_AFTER, RETRY_AFTER)];
+    (retry, json(StatusCode::SERVICE_UNAVAILABLE, error)).into_response()
 }
 
 fn refused(refusal: &Refusal) -> Response {
@@ -71,5 +84,5 @@ fn refused(refusal: &Refusal) -> Response {
         Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         Kind::Late => StatusCode::SERVICE_UNAVAILABLE,
     };
-    json(status, &value!({ "error": refusal.error }))
+    json(status, text(&value!({ "error": refusal.error })))
 }
