@@ -23,6 +23,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+#[doc(hidden)]
+pub use self::accept::negotiate;
 pub use self::bind::{BindError, Holder, bind};
 pub use self::own::METRICS;
 
