@@ -79,11 +79,11 @@ const fn amd64(series: &'static str, suites: &'static [&'static str]) -> Kernel 
 }
 
 /// A kernel that is only booted when it is asked for by its name.
-const fn variant(variant: &'static str, flavour: &'static str, of: Kernel) -> Kernel {
+const fn variant(variant: &'static str, flavour: &'static str, of: &Kernel) -> Kernel {
     Kernel {
         variant,
         flavour,
-        ..of
+        ..*of
     }
 }
 
@@ -98,10 +98,10 @@ static KERNELS: [Kernel; 10] = [
     amd64("7.2", SID),
     Kernel {
         recipe: Some(&built::ARM64_64K),
-        ..variant("64k", "64k", arm64("6.12", 65536, TRIXIE, ""))
+        ..variant("64k", "64k", &arm64("6.12", 65536, TRIXIE, ""))
     },
-    variant("rt", "rt-arm64", arm64("6.12", 4096, TRIXIE, "")),
-    variant("rt", "rt-amd64", amd64("6.12", TRIXIE)),
+    variant("rt", "rt-arm64", &arm64("6.12", 4096, TRIXIE, "")),
+    variant("rt", "rt-amd64", &amd64("6.12", TRIXIE)),
 ];
 
 /// The kernels that a run of everything boots, arm64 first, old before new.
