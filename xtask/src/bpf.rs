@@ -139,6 +139,8 @@ fn cargo(workspace: &Workspace, bpf: &Bpf, arch: Arch, tool: Tool) -> Command {
         .args(["--package", BPF_PACKAGE, "--bins", "--release"])
         .args(["--target", BPF_TARGET, "--target-dir"])
         .arg(build_folder(workspace, arch))
+        // Incremental builds split a crate into units whose calls the loader resolves to the wrong function.
+        .env("CARGO_INCREMENTAL", "0")
         .env(
             "CARGO_ENCODED_RUSTFLAGS",
             rustflags(workspace, arch, &bpf.linker),
