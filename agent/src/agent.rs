@@ -12,7 +12,7 @@ use stallscope_ebpf::Host;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
-    cgroup::{Controller, Hierarchy, Watch},
+    cgroup::{self, Controller, Hierarchy, Watch},
     collector::Rows,
     doctor,
     history::{self, History},
@@ -160,6 +160,14 @@ impl Agent {
             reason = hierarchy.reason(),
             "following cgroups",
         );
+        let writable = cgroup::writable(std::path::Path::new("/proc"));
+        if !writable.is_empty() {
+            tracing::warn!(
+                mounts = ?writable,
+                "these cgroup mounts of the host are writable in here, which the agent has no use for and whoever gets \
+                 into it has: mount each controller by itself, read-only (docs/privileges.md)",
+            );
+        }
         let watch = Watch::new(hierarchy)?;
         let names = Names::new(config.names.clone());
         let mut owners = Owners::new(watch, names, config.labels.clone(), config.owners);
