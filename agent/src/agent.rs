@@ -376,7 +376,7 @@ impl Agent {
     /// # Errors
     /// When the kernel refuses; the probes are then gone.
     pub fn grow(&mut self) -> anyhow::Result<()> {
-        let beyond = |instance: &Instance| instance.rows.has(crate::cgroup::CgroupId(0));
+        let beyond = |instance: &Instance| instance.rows.has(cgroup::CgroupId(0));
         let larger = host(&self.topology, self.host.slots * 2, false);
         if larger.slots <= self.host.slots || !self.instances.iter().any(beyond) {
             return Ok(());
