@@ -43,7 +43,9 @@ pub(super) fn parse(text: &[u8]) -> (Vec<Mount>, Option<usize>) {
 /// Whether the root directory is mounted read-only, by the last line about it: later mounts hide earlier ones.
 pub(super) fn root_is_read_only(text: &[u8]) -> bool {
     let lines = text.split(|&byte| byte == b'\n').rev();
-    let root = lines.filter_map(Line::parse).find(|line| line.point == b"/");
+    let root = lines
+        .filter_map(Line::parse)
+        .find(|line| line.point == b"/");
     root.is_some_and(|line| !line.is_writable())
 }
 

@@ -15,7 +15,7 @@ const MOUNT: &str = "/spec/template/spec/containers/0/volumeMounts/0";
 
 /// Values, a kind of object, a place in it, and what has to be there as JSON; nothing where it has to be absent, and
 /// without a place the object.
-const MADE: [(&str, &str, &str, &str); 34] = [
+const MADE: [(&str, &str, &str, &str); 37] = [
     // Nobody is named, so nobody is shut out.
     ("", POLICY, "", ""),
     (
@@ -178,6 +178,24 @@ const MADE: [(&str, &str, &str, &str); 34] = [
         SET,
         "/spec/template/spec/containers/0/args/2",
         r#""--cgroup-root=/host/sys/fs/cgroup""#,
+    ),
+    (
+        "allowedHosts: ['*.example.com']",
+        SET,
+        "/spec/template/spec/containers/0/args/2",
+        r#""--allowed-host=*.example.com""#,
+    ),
+    (
+        "kubeletCgroupRoots: [/kubelet]",
+        SET,
+        "/spec/template/spec/containers/0/args/5",
+        r#""--kubelet-cgroup-root=/kubelet""#,
+    ),
+    (
+        "nestedPods: true",
+        SET,
+        "/spec/template/spec/containers/0/args/5",
+        r#""--nested-pods""#,
     ),
     // The two do not go together.
     (

@@ -7,7 +7,7 @@ use super::engine::{Case, Engine};
 use crate::steps::Outcome;
 
 /// Values, and what the refusal has to say.
-const BAD: [(&str, &str); 42] = [
+const BAD: [(&str, &str); 45] = [
     ("bogus: 1", "additional properties 'bogus' not allowed"),
     (
         "image: {regsitry: x}",
@@ -52,6 +52,15 @@ const BAD: [(&str, &str); 42] = [
     (
         "priorityQuota: -1",
         "at '/priorityQuota': minimum: got -1, want 0",
+    ),
+    ("allowedHosts: ['example.com:9750']", "at '/allowedHosts/0'"),
+    (
+        "kubeletCgroupRoots: [kubelet]",
+        "at '/kubeletCgroupRoots/0'",
+    ),
+    (
+        "{nestedPods: true, kubeletCgroupRoots: [/kubelet]}",
+        "nestedPods and kubeletCgroupRoots contradict each other",
     ),
     (
         "networkPolicy: {enabled: auto}",

@@ -75,6 +75,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- fail (printf "seriesLabels: %s needs podSource: api, and it is %s: only the API knows workloads" $label $.Values.podSource) }}
 {{- end }}
 {{- end }}
+{{- if and .Values.nestedPods .Values.kubeletCgroupRoots }}
+{{- fail "nestedPods and kubeletCgroupRoots contradict each other: pods anywhere, or in these cgroups only" }}
+{{- end }}
 {{- if and .Values.kubeApi.url (ne .Values.podSource "api") }}
 {{- fail (printf "kubeApi.url is used with podSource: api only, and it is %s" .Values.podSource) }}
 {{- end }}
@@ -143,6 +146,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "stallscope.args" -}}
 - run
 - --listen={{ .Values.listen.address }}:{{ .Values.listen.port }}
+{{- range .Values.allowedHosts }}
+- {{ printf "--allowed-host=%s" . | quote }}
+{{- end }}
 - --cgroup-root=/host/sys/fs/cgroup
 - --pod-source={{ .Values.podSource }}
 {{- if has .Values.podSource (list "auto" "files") }}
@@ -156,6 +162,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- if eq .Values.podSource "cri" }}
 - --cri-socket={{ .Values.criSocket }}
+{{- end }}
+{{- range .Values.kubeletCgroupRoots }}
+- {{ printf "--kubelet-cgroup-root=%s" . | quote }}
+{{- end }}
+{{- if .Values.nestedPods }}
+- --nested-pods
 {{- end }}
 {{- $labels := .Values.seriesLabels }}
 {{- range .Values.seriesPodLabels }}
