@@ -162,6 +162,9 @@ impl Btf {
                 .ok_or("it holds an unknown type")?;
             at += 12 + extra;
         }
+        if at > end {
+            return Err("its last type is cut short");
+        }
         Ok(btf)
     }
 
@@ -498,9 +501,17 @@ mod tests {
     }
 
     #[test]
-    fn places_beyond_all_memory_are_none() {
+    fn a_type_that_goes_on_beyond_the_types_is_refused() {
+        let mut blob = structure(&[(true, 0, 256)]).as_bytes().to_vec();
+        // Two members, where there is one.
+        blob[28] += 1;
+        assert_eq!(Btf::parse(blob).err(), Some("its last type is cut short"));
+    }
+
+    #[test]
+    fn a_place_beyond_all_memory_is_none_and_the_next_of_that_name_is_taken() {
         let beyond = structure(&[(false, 1, u32::MAX), (true, 0, 8)]);
-        assert_eq!(beyond.bit_offset("task_struct", "flags"), None);
+        assert_eq!(beyond.bit_offset("task_struct", "flags"), Some(8));
     }
 
     #[test]
