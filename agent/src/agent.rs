@@ -385,7 +385,10 @@ impl Agent {
     /// When the kernel refuses; the probes are then gone.
     pub fn grow(&mut self) -> anyhow::Result<()> {
         let beyond = |instance: &Instance| instance.rows.has(crate::cgroup::CgroupId(0));
-        let larger = host(&self.topology, self.host.slots * 2, false);
+        // A slot's number is about that of the cgroups there are: as many at once as all of them need.
+        let cgroups = u32::try_from(self.owners.cgroups().count()).unwrap_or(MAX_SLOTS);
+        let wanted = (self.host.slots * 2).max(cgroups.saturating_add(cgroups / 4));
+        let larger = host(&self.topology, wanted, false);
         if larger.slots <= self.host.slots || !self.instances.iter().any(beyond) {
             return Ok(());
         }
