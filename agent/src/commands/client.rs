@@ -14,7 +14,8 @@ use serde_json::Value;
 /// # Errors
 /// When none answers there, what answers is no agent, or the agent refuses, for the reason that it gives.
 pub(super) fn get(address: &str, path: &str) -> anyhow::Result<Value> {
-    const PATIENCE: Duration = Duration::from_secs(5);
+    /// More than an agent takes to say why it has no answer.
+    const PATIENCE: Duration = Duration::from_secs(10);
     let socket = address
         .to_socket_addrs()
         .with_context(|| format!("bad address {address}: expected ADDR:PORT"))?
@@ -25,7 +26,8 @@ pub(super) fn get(address: &str, path: &str) -> anyhow::Result<Value> {
     stream
         .set_read_timeout(Some(PATIENCE))
         .with_context(unreachable)?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").with_context(unreachable)?;
+    // By its address, which every agent answers, whatever it was called here.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {socket}\r\n\r\n").with_context(unreachable)?;
     let mut answer = String::new();
     stream
         .take(16 << 20)

@@ -1,14 +1,15 @@
 //! Options on the names and labels of pods.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 
 use crate::{
+    capabilities, deadline,
     owners::LabelSet,
     pods::{
-        api, cri, files,
+        PodTrees, TreeRoot, api, cri, files,
         names::{Chosen, Source},
     },
 };
@@ -41,6 +42,15 @@ pub(super) struct NameArgs {
     /// common are summed
     #[arg(long, value_name = "LIST", default_value_t = LabelSet::default())]
     pub(super) labels: LabelSet,
+    /// Cgroup that the kubelet has its `kubepods` in, as a path from the mount of the hierarchy on, such as /kubelet: for a
+    /// cgroupRoot that is not found by itself; may be repeated. Nothing else is taken for a pod then, and whatever is
+    /// named so in there is
+    #[arg(long, value_name = "CGROUP", conflicts_with = "nested_pods")]
+    kubelet_cgroup_root: Vec<TreeRoot>,
+    /// Take pods of a cluster in a container (kind, k3d) for pods instead of parts of the container; whoever is root in a
+    /// container can then invent some
+    #[arg(long)]
+    nested_pods: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -57,9 +67,21 @@ enum PodSource {
     None,
 }
 
+/// How long a file may take when the agent starts.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 impl NameArgs {
-    /// The source that was asked for, or the best there is.
-    pub(super) fn choose(&self) -> anyhow::Result<Chosen> {
+    /// Which cgroups are taken for pods.
+    pub(super) fn trees(&self) -> PodTrees {
+        match self.kubelet_cgroup_root.as_slice() {
+            _ if self.nested_pods => PodTrees::Nested,
+            [] => PodTrees::Found,
+            roots => PodTrees::Given(roots.to_vec()),
+        }
+    }
+
+    /// The source that was asked for, or the best there is for an agent that gives up its capabilities, or does not.
+    pub(super) fn choose(&self, sealed: bool) -> anyhow::Result<Chosen> {
         let of_the_api = self.labels.of_the_api();
         ensure!(
             of_the_api.is_empty() || self.pod_source == PodSource::Api,
@@ -71,7 +93,7 @@ impl NameArgs {
             reason: "asked for".to_owned(),
         };
         Ok(match self.pod_source {
-            PodSource::Auto => self.best(),
+            PodSource::Auto => self.best(sealed),
             PodSource::Files => asked(Source::Files(self.kubelet_logs.clone())),
             PodSource::Api => asked(Source::Api(self.api()?)),
             PodSource::Cri => asked(Source::Cri(self.socket()?)),
@@ -79,16 +101,26 @@ impl NameArgs {
         })
     }
 
-    fn best(&self) -> Chosen {
-        match files::readable(&self.kubelet_logs) {
-            Ok(()) => Chosen {
-                source: Source::Files(self.kubelet_logs.clone()),
-                reason: format!("{} is readable", self.kubelet_logs.display()),
-            },
-            Err(reason) => Chosen {
+    fn best(&self, sealed: bool) -> Chosen {
+        let files = |reason| Chosen {
+            source: Source::Files(self.kubelet_logs.clone()),
+            reason,
+        };
+        let (logs, shown) = (self.kubelet_logs.clone(), self.kubelet_logs.display());
+        let look = move || {
+            // As the source will look; and the thread may outlive the moment in which the agent gives up its own.
+            if sealed {
+                let _ = capabilities::drop_all(|| Ok(()));
+            }
+            files::readable(&logs)
+        };
+        match deadline::once(shown.to_string(), PATIENCE, look) {
+            Ok(Ok(())) => files(format!("{shown} is readable")),
+            Ok(Err(reason)) => Chosen {
                 source: Source::None,
                 reason,
             },
+            Err(late) => files(format!("{late}: there may be names once it does")),
         }
     }
 
@@ -105,7 +137,11 @@ impl NameArgs {
     }
 
     fn socket(&self) -> anyhow::Result<PathBuf> {
-        self.cri_socket.clone().or_else(cri::default_socket).context(
+        if let Some(socket) = &self.cri_socket {
+            return Ok(socket.clone());
+        }
+        let found = deadline::once("/run".to_owned(), PATIENCE, cri::default_socket)?;
+        found.context(
             "--pod-source cri: none of the container runtimes' usual sockets is here; give its path with --cri-socket",
         )
     }

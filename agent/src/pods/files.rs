@@ -6,6 +6,7 @@
 
 mod names;
 mod place;
+mod reading;
 mod view;
 
 use std::fs::{self, DirEntry};
@@ -18,10 +19,36 @@ use self::place::{Look, Place, shown};
 use self::view::View;
 use super::doubts::Doubts;
 use super::feed::{Closed, Feed, Message};
+use crate::deadline::at;
+pub use reading::{News, Reading};
 
 /// The kubelet's directories below the root.
 const PODS: &str = "pods";
 const CONTAINERS: &str = "containers";
+
+/// Reads lines as names in the kubelet's directories, `NAME` or `NAME -> TARGET`, and makes pods of them: the door for
+/// `fuzz/`.
+#[doc(hidden)]
+pub fn fuzz(listing: &str) {
+    let mut pods = Vec::new();
+    let mut links = Vec::new();
+    for line in listing.lines() {
+        match line.split_once(" -> ") {
+            Some((name, target)) => links.extend(Link::parse(name, Path::new(target))),
+            None => pods.extend(PodName::parse(line)),
+        }
+    }
+    let mut doubts = Doubts::default();
+    let before = View::default().next(pods.iter(), links.iter(), &mut doubts);
+    let after = before.next(pods.iter().skip(1), links.iter().rev(), &mut doubts);
+    let (feed, inbox) = super::feed::feed();
+    let said = before
+        .say_all(&feed)
+        .and_then(|()| after.say_changes(&before, &feed))
+        .and_then(|()| doubts.say(&feed));
+    assert!(said.is_ok(), "somebody listens");
+    assert!(inbox.drain().count() > 0, "all is said at first");
+}
 
 /// See the module.
 ///
@@ -141,6 +168,7 @@ impl Files {
 pub fn readable(root: &Path) -> Result<(), String> {
     let errors = [PODS, CONTAINERS].map(|name| {
         let path = root.join(name);
+        at(|| path.display().to_string());
         let listed = fs::read_dir(&path);
         listed.err().map(|error| cannot_read(&path, &error))
     });

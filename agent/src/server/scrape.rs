@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use axum::http::StatusCode;
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::budget::{Budget, Full, Kind};
 use super::own::Own;
 use super::{Handlers, Limits};
+use crate::api;
 use crate::exposition::Format;
 
 type Outcome = Result<Bytes, Refusal>;
@@ -21,6 +23,15 @@ pub(super) struct Refusal {
     pub(super) reason: String,
 }
 
+impl From<Full> for Refusal {
+    fn from(full: Full) -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            reason: full.to_string(),
+        }
+    }
+}
+
 /// Runs the collects: one at a time, and one for all who ask while it is not done.
 ///
 /// The values a latecomer gets were read a few milliseconds before it asked, which no scraper can tell from
@@ -29,23 +40,20 @@ pub(super) struct Scrapes {
     handlers: Handlers,
     limits: Limits,
     own: Own,
-    /// Readers and encoder work on shared state, and two formats at once would only double the peak of memory.
-    turn: tokio::sync::Mutex<()>,
-    /// Permits for scrapes in memory; each travels with its bytes until the last client has read them.
-    unread: Arc<Semaphore>,
+    /// One at a time: readers and encoder work on shared state, and two formats at once would only double the peak of
+    /// memory.
+    kind: Kind,
     /// The collects that can be joined, by format.
     running: Mutex<Vec<(Format, watch::Receiver<Option<Outcome>>)>>,
 }
 
 impl Scrapes {
-    pub(super) fn new(handlers: Handlers, limits: Limits, own: Own) -> Self {
-        let unread = Arc::new(Semaphore::new(limits.unread_scrapes));
+    pub(super) fn new(handlers: Handlers, limits: Limits, own: Own, budget: &Arc<Budget>) -> Self {
         Self {
             handlers,
             limits,
             own,
-            turn: tokio::sync::Mutex::default(),
-            unread,
+            kind: Kind::new(budget),
             running: Mutex::default(),
         }
     }
@@ -97,51 +105,37 @@ impl Scrapes {
     }
 
     async fn collect(&self, format: Format) -> Outcome {
-        let unread = Arc::clone(&self.unread).acquire_owned();
-        let Ok(Ok(permit)) = timeout(self.limits.stall_time, unread).await else {
-            return Err(Refusal {
-                status: StatusCode::SERVICE_UNAVAILABLE,
-                reason: format!(
-                    "{} scrapes wait for clients that do not read them",
-                    self.limits.unread_scrapes
-                ),
-            });
-        };
-        let _turn = self.turn.lock().await;
+        let place = self.kind.place().await?;
         let collect = Arc::clone(&self.handlers.collect);
         let start = Instant::now();
         // Off the runtime's only thread: health must be answered while a collect reads.
         let result = tokio::task::spawn_blocking(move || collect(format)).await;
         self.own.collect.observe(start.elapsed().as_secs_f64());
-        let failure = match result {
+        let (status, failure) = match result {
             Ok(Ok(text)) => {
                 self.own
                     .size
                     .set(i64::try_from(text.len()).unwrap_or(i64::MAX));
-                return Ok(Bytes::from_owner(Unread {
-                    text,
-                    _permit: permit,
-                }));
+                return Ok(place.keep(text).await?);
             }
-            Ok(Err(error)) => format!("collect failed: {error:#}"),
-            Err(error) => format!("collect failed: {error}"),
+            Ok(Err(error)) => (status(&error), format!("collect failed: {error:#}")),
+            Err(error) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("collect failed: {error}"),
+            ),
         };
         tracing::warn!("{failure}");
         Err(Refusal {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
+            status,
             reason: failure,
         })
     }
 }
 
-/// A scrape in memory.
-struct Unread {
-    text: Bytes,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Unread {
-    fn as_ref(&self) -> &[u8] {
-        &self.text
+/// Who is late may be in time for the next scrape.
+fn status(error: &anyhow::Error) -> StatusCode {
+    match error.downcast_ref::<api::Refusal>() {
+        Some(refusal) if refusal.kind == api::Kind::Late => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

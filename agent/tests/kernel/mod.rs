@@ -52,6 +52,15 @@ impl Group {
             .unwrap_or_else(|error| panic!("cannot write {text} to {file}: {error}"));
     }
 
+    /// Lets it have nearly all of a busy machine, as far as its quota goes.
+    pub fn prefer(&self) {
+        if self.dir.join("cpu.weight").exists() {
+            self.write("cpu.weight", "10000");
+        } else {
+            self.write("cpu.shares", "262144");
+        }
+    }
+
     /// Sets a CPU quota of so many microseconds each 100 ms, or none.
     pub fn limit(&self, quota_us: Option<u64>) {
         if self.dir.join("cpu.max").exists() {
@@ -62,6 +71,17 @@ impl Group {
             self.write("cpu.cfs_period_us", "100000");
             self.write("cpu.cfs_quota_us", &quota);
         }
+    }
+
+    /// The time for which its quota kept it from running, summed over CPUs, in nanoseconds.
+    pub fn throttled(&self) -> u64 {
+        let text = self.read("cpu.stat");
+        let value = |key: &str| -> Option<u64> {
+            let mut lines = text.lines();
+            lines.find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+        };
+        let throttled = value("throttled_time ").or_else(|| Some(value("throttled_usec ")? * 1000));
+        throttled.expect("cpu.stat has the quota's numbers")
     }
 
     /// Reads one of its files.

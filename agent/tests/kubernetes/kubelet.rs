@@ -72,12 +72,13 @@ pub enum Qos {
 }
 
 impl Qos {
-    fn parent(self) -> &'static str {
-        match self {
-            Self::Guaranteed => "/kubepods",
-            Self::Burstable => "/kubepods/burstable",
-            Self::BestEffort => "/kubepods/besteffort",
-        }
+    fn parent(self) -> String {
+        let level = match self {
+            Self::Guaranteed => "",
+            Self::Burstable => "/burstable",
+            Self::BestEffort => "/besteffort",
+        };
+        format!("{}{level}", cgroups::TREE)
     }
 }
 
@@ -202,7 +203,8 @@ impl Pod {
             .unwrap_or_else(|error| panic!("pod {name}: {error}\n{}", last(&node.containerd.log())))
     }
 
-    fn try_start(
+    /// The same, where the runtime may refuse.
+    pub fn try_start(
         node: &Node,
         name: &str,
         qos: Qos,
