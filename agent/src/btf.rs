@@ -479,7 +479,7 @@ mod tests {
             [name, id, bits]
         });
         let members: Vec<u32> = members.collect();
-        let info = kind::STRUCT << 24 | members.len() as u32 / 3;
+        let info = (kind::STRUCT << 24) | (members.len() as u32 / 3);
         let types = [&[1, info, 64], members.as_slice()].concat();
         let length = types.len() as u32 * 4;
         let mut blob = MAGIC.to_ne_bytes().to_vec();

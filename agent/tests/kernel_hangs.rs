@@ -1,5 +1,10 @@
 //! What hangs, breaks or stops beside a real agent, and what it does about it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy allows it in tests, but not in what they have in common"
+)]
+
 mod kernel;
 mod serving;
 
@@ -357,6 +362,10 @@ fn of_the_time_for_which_it_was_stopped_only_the_sum_is_known() {
     // less than two seconds apart.
     let cpu = found["cpu_seconds"].as_array().expect("seconds");
     let start = found["start"].as_f64().expect("a time");
+    #[expect(
+        clippy::cast_sign_loss,
+        reason = "no gap starts before the timeline does"
+    )]
     let first = (gap["start"].as_f64().expect("a time") - start).round() as usize;
     let length = gap["seconds"].as_u64().expect("a number") as usize;
     assert!(

@@ -51,7 +51,10 @@ impl Repeated {
             let opened = watched.work(first.clone(), || Root::open(&root).map(drop));
             let is_open = matches!(opened, Some(Ok(())));
             let _ = tell.send(opened);
-            while is_open {
+            if !is_open {
+                return;
+            }
+            loop {
                 if watched
                     .work(first.clone(), || keep(&kept, &root, &live))
                     .is_none()

@@ -27,7 +27,7 @@ const FILES: Duration = Duration::from_secs(5);
 
 pub(super) fn handlers(agent: &Handle<Agent>, topology: &Topology, reads: &Reads) -> Handlers {
     let files = reads.reader("facts", FILES);
-    let (health, ready, status) = (agent.clone(), agent.clone(), agent.clone());
+    let (health, readiness, status) = (agent.clone(), agent.clone(), agent.clone());
     let collect = agent.clone();
     Handlers {
         topology: serde_json::to_value(topology).unwrap_or_default(),
@@ -43,7 +43,7 @@ pub(super) fn handlers(agent: &Handle<Agent>, topology: &Topology, reads: &Reads
             scrape.map_err(refusal)?
         }),
         health: Arc::new(move || health.health()),
-        ready: Arc::new(move || ready.ready()),
+        ready: Arc::new(move || readiness.ready()),
         status: Arc::new(move || status.status()),
     }
 }
