@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{agent::Config, cgroup::Controller};
+use crate::{agent::Config, cgroup::Controller, printable::lines};
 
 mod bench;
 mod client;
@@ -124,7 +124,7 @@ impl Cli {
             Command::Bench(args) => bench::run(&args),
         };
         result.unwrap_or_else(|error| {
-            eprintln!("stallscope: {error:#}");
+            eprintln!("stallscope: {}", lines(&format!("{error:#}")));
             ExitCode::FAILURE
         })
     }

@@ -21,7 +21,11 @@ pub mod overhead;
 pub mod owners;
 pub mod pods;
 pub mod preflight;
+pub mod printable;
 pub mod probe;
 pub mod probes;
 pub mod server;
+mod shell_command;
 pub mod topology;
+
+pub use shell_command::ShellCommand;

@@ -1,6 +1,7 @@
 //! Answers of the JSON API, from the history and from what the host says at this moment.
 
 mod choose;
+mod pod;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -84,7 +85,7 @@ impl Agent {
                 let facts = Facts::of_many(root, groups, &outermost(paths), paths);
                 container.memory_by_node = facts.memory_by_node;
                 container.threads = facts.threads;
-                container.cpu_limit = facts.quotas.first().map(crate::explain::Quota::cpus);
+                container.cpu_limit = facts.quotas.first().map(crate::explain::Limit::cpus);
             }
             container
         });
@@ -190,6 +191,7 @@ impl Agent {
             others: self.others(&active, &chosen),
             daemons: daemons(&history.sums(Subject::Host, window.from, window.to)),
             facts: facts.unwrap_or_default(),
+            pod: self.pod_facts(history, &chosen),
             node: self.node_facts(),
             not_measured: self.not_measured(),
         };
