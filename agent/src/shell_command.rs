@@ -147,10 +147,10 @@ fn quoted(word: &str) -> String {
     // A substitution loses the newlines at its end; alone between quotes they do no harm.
     let body = word.trim_end_matches('\n');
     let newlines = &word[body.len()..];
-    let mut text = if body.chars().all(is_printable) && !(body.is_empty() && !newlines.is_empty()) {
-        single(body)
-    } else if body.is_empty() {
+    let mut text = if body.is_empty() && !newlines.is_empty() {
         String::new()
+    } else if body.chars().all(is_printable) {
+        single(body)
     } else {
         printed(body)
     };

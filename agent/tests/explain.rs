@@ -354,10 +354,10 @@ fn a_node_alone_has_no_remote_memory() {
 }
 
 /// The first command for a cause, and what is said of it.
-fn first_remedy(case: &Case, cause: &str) -> (String, Option<String>) {
+fn first_remedy(case: &Case, of: &str) -> (String, Option<String>) {
     let report = case.explain();
-    let found = report.causes.iter().find(|each| each.cause == cause);
-    let remedy = &found.expect(cause).remedy[0];
+    let found = report.causes.iter().find(|each| each.cause == of);
+    let remedy = &found.expect(of).remedy[0];
     let command = remedy.command.as_ref().map(ToString::to_string);
     (remedy.text.clone(), command)
 }
@@ -400,10 +400,10 @@ fn limits_are_changed_where_a_pod_is_made_from() {
 }
 
 /// The commands for a cause.
-fn commands(case: &Case, cause: &str) -> Vec<String> {
+fn commands(case: &Case, of: &str) -> Vec<String> {
     let report = case.explain();
-    let found = report.causes.iter().find(|each| each.cause == cause);
-    let remedies = found.expect(cause).remedy.iter();
+    let found = report.causes.iter().find(|each| each.cause == of);
+    let remedies = found.expect(of).remedy.iter();
     let commands = remedies.filter_map(|remedy| remedy.command.as_ref());
     commands.map(ToString::to_string).collect()
 }

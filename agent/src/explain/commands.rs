@@ -15,14 +15,16 @@ impl Case {
         let path = self.subject.labels.get("cgroup")?.strip_prefix('/')?;
         let (slices, name) = path.rsplit_once('/')?;
         let is_service = name.ends_with(".service") && !name.starts_with('-');
-        let of_slices = slices.split('/').all(|name| name.ends_with(".slice"));
+        let of_slices = slices
+            .split('/')
+            .all(|name| name.strip_suffix(".slice").is_some());
         (is_service && of_slices).then_some(name)
     }
 
     /// The command that sets a property of its service.
-    fn set_property(&self, property: String) -> Option<ShellCommand> {
+    fn set_property(&self, property: &str) -> Option<ShellCommand> {
         let service = self.service()?;
-        Some(ShellCommand::new("systemctl").args(["set-property", service, &property]))
+        Some(ShellCommand::new("systemctl").args(["set-property", service, property]))
     }
 
     /// The CPU quota of the container, in CPUs' worth of time.
@@ -44,7 +46,7 @@ impl Case {
             "Raise the CPU limit to {}, or drop it and keep the request",
             text::cpus(cpus)
         );
-        let property = self.set_property(format!("CPUQuota={}%", cpus * 100.0));
+        let property = self.set_property(&format!("CPUQuota={}%", cpus * 100.0));
         let command = property.or_else(|| raise(&self.facts.limits, self.node.unified, cpus));
         vec![Remedy { text, command }]
     }
@@ -61,7 +63,7 @@ impl Case {
         }
         let text = "Give it a larger part of the CPUs that others want too".to_owned();
         let value = if self.node.unified { 1000 } else { 10240 };
-        let property = self.set_property("CPUWeight=1000".to_owned());
+        let property = self.set_property("CPUWeight=1000");
         let file = self.facts.share_file.as_ref();
         let command = property.or_else(|| Some(ShellCommand::write(value, file?)));
         vec![Remedy { text, command }]
@@ -74,16 +76,16 @@ impl Case {
                 "It requests all that it may use: a larger part of the CPUs takes a higher limit with an equal request, or CPUs of its own",
             )];
         }
-        let waited =
+        let kept_from_it =
             self.of(Quantity::wait(Cause::Neighbour)) + self.of(Quantity::wait(Cause::Host));
-        let wanted = (self.cpu_seconds() + waited) / self.window_seconds().max(1.0);
-        let wanted = ((wanted * 10.0).ceil() / 10.0).max(0.1);
-        let wanted = self.cpu_limit().map_or(wanted, |limit| wanted.min(limit));
+        let cpus = (self.cpu_seconds() + kept_from_it) / self.window_seconds().max(1.0);
+        let cpus = ((cpus * 10.0).ceil() / 10.0).max(0.1);
+        let cpus = self.cpu_limit().map_or(cpus, |limit| cpus.min(limit));
         let text = format!(
             "Request {}, unless it requests more already, so that it gets its part and is not placed beside too many others",
-            text::cpus(wanted)
+            text::cpus(cpus)
         );
-        pod.change(&text, &Change::request("cpu", cpu_amount(wanted)))
+        pod.change(&text, &Change::request("cpu", cpu_amount(cpus)))
     }
 
     /// More memory for its cgroup.
@@ -97,7 +99,7 @@ impl Case {
         if let Some(pod) = &self.pod {
             return pod.change(&text, &Change::limit("memory", format!("{mebibytes}Mi")));
         }
-        let property = self.set_property(format!("MemoryMax={mebibytes}M"));
+        let property = self.set_property(&format!("MemoryMax={mebibytes}M"));
         let command = property.unwrap_or_else(|| ShellCommand::write(wanted, file));
         vec![Remedy::run(text, command)]
     }

@@ -20,16 +20,16 @@ impl Harmless {
             dir: tempfile::tempdir().expect("a directory"),
             path: tempfile::tempdir().expect("a directory"),
         };
-        let mode = |path: &Path, mode| {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+        let allow = |path: &Path, bits| {
+            fs::set_permissions(path, fs::Permissions::from_mode(bits)).expect("a mode");
         };
         for (name, script) in [("touch", ": > \"$1\""), ("id", "echo 0")] {
             let file = made.path.path().join(name);
             fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("a program");
-            mode(&file, 0o755);
+            allow(&file, 0o755);
         }
-        mode(made.path.path(), 0o755);
-        mode(made.dir.path(), 0o777);
+        allow(made.path.path(), 0o755);
+        allow(made.dir.path(), 0o777);
         made
     }
 
