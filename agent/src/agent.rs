@@ -19,7 +19,10 @@ use crate::{
     ledger::Ledger,
     overhead::Overhead,
     owners::{LabelSet, Owners},
-    pods::names::{Chosen, Names},
+    pods::{
+        PodTrees,
+        names::{Chosen, Names},
+    },
     probe::{Kernel, Probe, Running, State, Status},
     probes::PROBES,
     topology::Topology,
@@ -57,6 +60,8 @@ pub struct Config {
     pub labels: LabelSet,
     /// Where pods' names come from.
     pub names: Chosen,
+    /// Which cgroups are taken for pods.
+    pub trees: PodTrees,
     /// Whether tables have to last, because they cannot be enlarged later (see [`Agent::seal`]).
     pub sealed: bool,
     /// Hooks to treat as if this kernel refused them.
@@ -79,6 +84,7 @@ impl Default for Config {
             series: 100_000,
             labels: LabelSet::default(),
             names: Chosen::default(),
+            trees: PodTrees::default(),
             sealed: false,
             disabled_hooks: Vec::new(),
             history: history::Limits::default(),
@@ -131,6 +137,8 @@ pub struct StatusReport {
     pub cgroups: String,
     /// Where pods' names come from, and how that fares.
     pub names: String,
+    /// Which cgroups are taken for pods.
+    pub trees: String,
     /// Slots of the kernel-side tables.
     pub slots: u32,
     /// Kernel memory of all maps, in bytes.
@@ -162,8 +170,16 @@ impl Agent {
         );
         let watch = Watch::new(hierarchy)?;
         let names = Names::new(config.names.clone());
-        let mut owners = Owners::new(watch, names, config.labels.clone(), config.owners);
-        owners.poll(Instant::now())?;
+        let mut owners = Owners::new(
+            watch,
+            names,
+            config.labels.clone(),
+            config.trees.clone(),
+            config.owners,
+        );
+        owners.poll(Instant::now(), &|_| 0)?;
+        // Nothing has been counted yet.
+        owners.evicted();
         let wanted = config.slots.unwrap_or_else(|| {
             let spare = u32::try_from(owners.cgroups().count() * 4).unwrap_or(MAX_SLOTS);
             spare.max(if config.sealed { SEALED_SLOTS } else { 0 })
@@ -273,7 +289,7 @@ impl Agent {
     /// Names new cgroups for the programs and lets go of old ones; to be called about once a second.
     pub fn tick(&mut self) {
         let now = Instant::now();
-        match self.owners.poll(now) {
+        match self.follow(now) {
             // The next cgroup that is made may get the slot, and what was counted there would be without a name.
             Ok(true) => self.read(),
             Ok(false) => {}
@@ -292,7 +308,7 @@ impl Agent {
         let read = self.record(now);
         // Often enough that 32-bit counters cannot wrap unseen; scrapes do it more often.
         let due = |then| now.saturating_duration_since(then) >= Duration::from_secs(30);
-        if self.expired.is_none_or(due) {
+        if self.expired.is_none_or(due) || self.owners.crowded() {
             self.expired = Some(now);
             if !read {
                 self.read();
@@ -369,7 +385,10 @@ impl Agent {
     /// When the kernel refuses; the probes are then gone.
     pub fn grow(&mut self) -> anyhow::Result<()> {
         let beyond = |instance: &Instance| instance.rows.has(crate::cgroup::CgroupId(0));
-        let larger = host(&self.topology, self.host.slots * 2, false);
+        // A slot's number is about that of the cgroups there are: as many at once as all of them need.
+        let cgroups = u32::try_from(self.owners.cgroups().count()).unwrap_or(MAX_SLOTS);
+        let wanted = (self.host.slots * 2).max(cgroups.saturating_add(cgroups / 4));
+        let larger = host(&self.topology, wanted, false);
         if larger.slots <= self.host.slots || !self.instances.iter().any(beyond) {
             return Ok(());
         }
@@ -407,6 +426,7 @@ impl Agent {
                     .unwrap_or_default()
             ),
             names: self.owners.names().to_string(),
+            trees: self.owners.trees(),
             slots: self.host.slots,
             map_bytes: self
                 .running()
