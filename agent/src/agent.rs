@@ -12,7 +12,7 @@ use stallscope_ebpf::Host;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
-    cgroup::{Controller, Hierarchy, Watch},
+    cgroup::{self, Controller, Hierarchy, Watch},
     collector::Rows,
     doctor,
     history::{self, History},
@@ -168,6 +168,14 @@ impl Agent {
             reason = hierarchy.reason(),
             "following cgroups",
         );
+        let writable = cgroup::writable(std::path::Path::new("/proc"));
+        if !writable.is_empty() {
+            tracing::warn!(
+                mounts = ?writable,
+                "these cgroup mounts of the host are writable in here, which the agent has no use for and whoever gets \
+                 into it has: mount each controller by itself, read-only (docs/privileges.md)",
+            );
+        }
         let watch = Watch::new(hierarchy)?;
         let names = Names::new(config.names.clone());
         let mut owners = Owners::new(
@@ -384,7 +392,7 @@ impl Agent {
     /// # Errors
     /// When the kernel refuses; the probes are then gone.
     pub fn grow(&mut self) -> anyhow::Result<()> {
-        let beyond = |instance: &Instance| instance.rows.has(crate::cgroup::CgroupId(0));
+        let beyond = |instance: &Instance| instance.rows.has(cgroup::CgroupId(0));
         // A slot's number is about that of the cgroups there are: as many at once as all of them need.
         let cgroups = u32::try_from(self.owners.cgroups().count()).unwrap_or(MAX_SLOTS);
         let wanted = (self.host.slots * 2).max(cgroups.saturating_add(cgroups / 4));
