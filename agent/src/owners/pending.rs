@@ -64,8 +64,12 @@ impl Owners {
         owners: &'a [OwnerIndex],
     ) -> impl Iterator<Item = (&'a PodIdentity, Found<'a>)> {
         let members = self.members.values();
-        let members =
-            members.filter(|member| member.owner.is_some_and(|owner| owners.contains(&owner)));
+        let members = members.filter(|member| {
+            member
+                .place
+                .owner()
+                .is_some_and(|owner| owners.contains(&owner))
+        });
         members.filter_map(|member| {
             let identity = &member.pod.as_ref()?.identity;
             Some((identity, self.names.find(identity)))
