@@ -8,6 +8,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub mod collector;
 pub mod commands;
+pub mod deadline;
 pub mod doctor;
 pub mod explain;
 pub mod exposition;
