@@ -20,7 +20,7 @@ static HOST: Host = Host {
     in_user_fault_bit: 0,
     page_shift: 0,
     page_head_bit: ABSENT,
-    reserved: 0,
+    file_slots: 0,
 };
 
 /// A constant of [`Host`].
@@ -43,6 +43,7 @@ host!(nodes);
 host!(in_user_fault_bit);
 host!(page_shift);
 host!(page_head_bit);
+host!(file_slots);
 
 macro_rules! offset {
     ($field:ident) => {

@@ -2,10 +2,11 @@
 
 use stallscope_ebpf::{
     CAUSES, Cause, DAEMONS, Daemon, DaemonCell, Host, Ring, SlotOwner, WAIT_BOUNDS_NS,
-    WAIT_BUCKETS, WaitCell, cell_place, cpu_of_cell, daemon_cells, daemon_place, is_beyond_slots,
+    WAIT_BUCKETS, WaitCell, cell_place, daemon_cells, daemon_place,
 };
 
 use crate::{
+    cells::Cells,
     cgroup::CgroupId,
     collector::{Collector, Columns, OwnerRows, Rows},
     exposition::Encoder,
@@ -73,6 +74,7 @@ pub static PROBE: Probe = Probe {
         vec![
             ("CELLS", cell_place(host.slots, 0, host.cpus)),
             ("RETIRED", host.cpus),
+            ("ORDER", host.cpus),
             ("OWNERS", host.slots),
             ("RINGS", host.cpus),
             ("TASKS", host.task_mask + 1),
@@ -82,8 +84,7 @@ pub static PROBE: Probe = Probe {
     prepare: None,
     open: |ebpf, kernel, _| {
         Ok(Box::new(CpuWait {
-            cells: Mapped::open(ebpf, "CELLS")?,
-            retired: Mapped::open(ebpf, "RETIRED")?,
+            cells: Cells::open(ebpf, &kernel.host)?,
             owners: Mapped::open(ebpf, "OWNERS")?,
             rings: Mapped::open(ebpf, "RINGS")?,
             daemons: Mapped::open(ebpf, "DAEMONS")?,
@@ -166,8 +167,7 @@ static HIDDEN_SWITCHES: Metric = Metric {
 };
 
 struct CpuWait {
-    cells: Mapped<WaitCell>,
-    retired: Mapped<WaitCell>,
+    cells: Cells<WaitCell>,
     owners: Mapped<SlotOwner>,
     rings: Mapped<Ring>,
     daemons: Mapped<DaemonCell>,
@@ -229,7 +229,7 @@ const WIDTH: usize = PREEMPTED + DAEMONS;
 
 impl CpuWait {
     fn cpus(&self) -> usize {
-        self.rings.len()
+        self.cells.cpus()
     }
 
     fn add(&self, row: &mut [u64], cell: &WaitCell, cpu: usize) {
@@ -259,30 +259,8 @@ impl Collector for CpuWait {
     }
 
     fn read(&mut self, rows: &mut Rows) {
-        // Retired cells first: what is retired meanwhile is short once instead of counted twice.
-        for cpu in 0..self.cpus() {
-            if let Some(cell) = self.retired.get(cpu) {
-                self.add(rows.retired(), &cell, cpu);
-            }
-        }
-        let cpus = self.cpus();
-        for place in 0..self.cells.len() {
-            let overflow = is_beyond_slots(place, cpus);
-            if !overflow && self.cells.first_word(place) == Some(0) {
-                continue;
-            }
-            if let Some(cell) = self.cells.get(place)
-                // Taken over while it was copied: the next reading has it whole.
-                && self.cells.first_word(place) == Some(cell.cgroup)
-                && (!overflow || cell.on_cpu_ns != 0 || cell.wait_ns != [0; CAUSES])
-            {
-                self.add(
-                    rows.row(CgroupId(cell.cgroup)),
-                    &cell,
-                    cpu_of_cell(place, cpus),
-                );
-            }
-        }
+        self.cells
+            .read(rows, |row, cell, cpu| self.add(row, cell, cpu));
     }
 
     fn encode(&self, owners: &OwnerRows<'_>, out: &mut Encoder) {

@@ -9,10 +9,10 @@ use aya::{
 };
 use stallscope_ebpf::{
     Boundary, CpuPlace, Host, MigrationCell, NODE_PAIRS, NodePair, cell_place, distance_place,
-    is_beyond_slots,
 };
 
 use crate::{
+    cells::Cells,
     cgroup::CgroupId,
     collector::{Collector, Columns, OwnerRows, Rows},
     exposition::Encoder,
@@ -49,6 +49,7 @@ pub static PROBE: Probe = Probe {
         vec![
             ("CELLS", cell_place(host.slots, 0, host.cpus)),
             ("RETIRED", host.cpus),
+            ("ORDER", host.cpus),
             ("PLACES", host.cpus),
             ("DISTANCES", host.nodes * host.nodes),
             ("NODE_PAIRS", if host.nodes > 1 { NODE_PAIRS } else { 1 }),
@@ -168,8 +169,7 @@ const CROSSED: usize = 1;
 const PAIRS: usize = 2;
 
 struct TaskMigrations {
-    cells: Mapped<MigrationCell>,
-    retired: Mapped<MigrationCell>,
+    cells: Cells<MigrationCell>,
     unpaired: Mapped<u64>,
     pairs: Pairs,
     nodes: Nodes,
@@ -196,8 +196,7 @@ impl TaskMigrations {
         let mut boundaries = vec![Boundary::None];
         boundaries.extend(&kernel.boundaries);
         Ok(Self {
-            cells: Mapped::open(ebpf, "CELLS")?,
-            retired: Mapped::open(ebpf, "RETIRED")?,
+            cells: Cells::open(ebpf, &kernel.host)?,
             unpaired: Mapped::open(ebpf, "UNPAIRED")?,
             pairs: Pairs::open(ebpf, nodes.pairs())?,
             distances: nodes.have_distances(&kernel.distances, kernel.host.nodes),
@@ -274,26 +273,7 @@ impl Collector for TaskMigrations {
     }
 
     fn read(&mut self, rows: &mut Rows) {
-        // Retired cells first: what is retired meanwhile is short once instead of counted twice.
-        let cpus = self.retired.len();
-        for cpu in 0..cpus {
-            if let Some(cell) = self.retired.get(cpu) {
-                self.add(rows.retired(), &cell);
-            }
-        }
-        for place in 0..self.cells.len() {
-            let overflow = is_beyond_slots(place, cpus);
-            if !overflow && self.cells.first_word(place) == Some(0) {
-                continue;
-            }
-            if let Some(cell) = self.cells.get(place)
-                // Taken over while it was copied: the next reading has it whole.
-                && self.cells.first_word(place) == Some(cell.cgroup)
-                && cell.migrations != 0
-            {
-                self.add(rows.row(CgroupId(cell.cgroup)), &cell);
-            }
-        }
+        self.cells.read(rows, |row, cell, _| self.add(row, cell));
         if self.nodes.pairs() != 0 {
             self.pairs.read(&self.nodes, rows);
         }

@@ -36,12 +36,7 @@ use stallscope_ebpf::{
 use daemons::{count_preemption, daemon, daemon_came, daemon_left, daemon_moved};
 use throttle::{Arrival, arrive_throttled, remember_throttle, split_around, throttled};
 
-/// What this CPU counted by slot, at `cell_place`.
-#[map]
-static CELLS: Array<WaitCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-/// By CPU: what its cells counted for cgroups that lost their slot.
-#[map]
-static RETIRED: Array<WaitCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+stallscope_ebpf::cells!(WaitCell);
 /// By slot: whose it is, as the programs saw it and as the agent answered.
 #[map]
 static OWNERS: Array<SlotOwner> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -260,7 +255,7 @@ unsafe fn came_unseen(prev: Task<Typed>, ring: *mut Ring, cpu: u32) {
     let seat = Seat::of_task(prev);
     let place = seat.place(cpu);
     let arrival = prev.last_arrival();
-    let Some(cell) = seat.cell(&CELLS, &RETIRED, cpu) else {
+    let Some(cell) = seat.cell(cells(), cpu) else {
         return;
     };
     // SAFETY: the caller's.
@@ -293,7 +288,7 @@ unsafe fn came_unseen(prev: Task<Typed>, ring: *mut Ring, cpu: u32) {
 fn arrive(next: Task<Typed>, idle: bool, ring: *mut Ring, cpu: u32, now: u64) {
     let seat = Seat::of_task(next);
     let place = seat.place(cpu);
-    let Some(cell) = seat.cell(&CELLS, &RETIRED, cpu) else {
+    let Some(cell) = seat.cell(cells(), cpu) else {
         return;
     };
     let Some((entry, tag, mine)) = task_entry(next.pid()) else {
@@ -456,7 +451,7 @@ unsafe fn attribute_left(
     let seat = Seat::of_task(task);
     let cpu = slot::this_cpu();
     let place = seat.place(cpu);
-    let Some(cell) = seat.cell(&CELLS, &RETIRED, cpu) else {
+    let Some(cell) = seat.cell(cells(), cpu) else {
         return;
     };
     let Some(there) = CELLS.get_ptr_mut(seat.place(source)) else {
