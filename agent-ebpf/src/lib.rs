@@ -24,6 +24,7 @@ mod place;
 mod rare;
 #[cfg(target_arch = "bpf")]
 pub mod slot;
+pub mod turn;
 
 pub use daemon::{DAEMONS, Daemon, DaemonCell, daemon_cells, daemon_named, daemon_place};
 pub use fault::{FAULT_COUNTS, FaultCell, FaultCount, HINTED_CGROUPS, Hints, fault_lost};
@@ -65,6 +66,10 @@ pub struct Host {
     /// By how much the slots of file mappings are higher than those of first touches: 0 where both
     /// share a cell, [`Host::slots`] where either can be preempted by the other (`PREEMPT_RT`).
     pub file_slots: u32,
+    /// Which of the tables that follow each other these programs count in: see [`turn`].
+    pub generation: u32,
+    /// Keeps the size a multiple of eight bytes.
+    pub reserved: u32,
 }
 
 /// What one CPU counts for one slot. Its first two words are the cgroup's kernfs id and the serial
@@ -210,7 +215,8 @@ pub struct WaitCell {
     pub on_cpu_ns: u64,
     /// Run-queue wait by [`Cause`], in nanoseconds of `rq->clock`.
     pub wait_ns: [u64; CAUSES],
-    /// The cgroup's CFS run queue's total throttled time when it last ran here.
+    /// The cgroup's CFS run queue's total throttled time when it last ran here; [`THROTTLE_UNKNOWN`]
+    /// until it has.
     pub throttled_seen_ns: u64,
     /// Start of its last throttle seen here.
     pub throttle_start_ns: u64,
@@ -232,7 +238,7 @@ unsafe impl Cell for WaitCell {
             answer: 0,
             on_cpu_ns: 0,
             wait_ns: [0; CAUSES],
-            throttled_seen_ns: 0,
+            throttled_seen_ns: THROTTLE_UNKNOWN,
             throttle_start_ns: 0,
             throttle_end_ns: 0,
             wait_buckets: [0; WAIT_BUCKETS],
@@ -393,7 +399,7 @@ pub struct TaskEntry {
     pub throttled_ns: u64,
 }
 
-/// No total is remembered in [`TaskEntry::throttled_ns`].
+/// No total is remembered in [`TaskEntry::throttled_ns`] or [`WaitCell::throttled_seen_ns`].
 pub const THROTTLE_UNKNOWN: u64 = u64::MAX;
 
 #[cfg(feature = "user")]
@@ -429,7 +435,7 @@ mod pod {
     const _: () = {
         assert!(size_of::<WaitCell>() == 192);
         assert!(size_of::<Ring>() == 64 + 16 * super::RING_LENGTH);
-        assert!(size_of::<Host>() == 40);
+        assert!(size_of::<Host>() == 48);
         assert!(size_of::<CpuPlace>() == 12);
         assert!(size_of::<MigrationCell>() == 64);
         assert!(size_of::<NodePair>() == 16);

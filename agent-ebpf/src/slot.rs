@@ -12,6 +12,7 @@ use crate::{
     Cell, cell_place,
     cells::{CLOSED, SERIAL_WORD, Takeover, take_over},
     kernel::{self, Access, Css, Task},
+    turn::{Turn, turn_words},
 };
 
 /// The tables in which a program counts by slot: see [`cells!`](crate::cells).
@@ -23,6 +24,40 @@ pub struct Cells<T: 'static> {
     pub retired: &'static Array<T>,
     /// What a takeover orders its stores by: see [`crate::cells`].
     pub order: &'static HashMap<u32, u32>,
+    /// Who counts, by CPU: see [`crate::turn`].
+    pub turns: &'static Array<u64>,
+}
+
+impl<T> Cells<T> {
+    /// Whether an event on `cpu`, which is this CPU, is counted in these tables.
+    #[inline(always)]
+    #[must_use]
+    pub fn have_turn(self, cpu: u32) -> bool {
+        let Some(turn) = self.turns.get_ptr_mut(cpu) else {
+            return false;
+        };
+        // SAFETY: a pointer into the map's value.
+        unsafe { turn.read_volatile() == u64::from(kernel::generation()) || take_turn(turn, self.turns) }
+    }
+}
+
+/// Takes this CPU's turn where it is time, which begins with the next event: false.
+///
+/// # Safety
+/// `turn` is this CPU's word of `turns`.
+#[cold]
+#[inline(never)]
+unsafe fn take_turn(turn: *mut u64, turns: &Array<u64>) -> bool {
+    let own = u64::from(kernel::generation());
+    if let Some(attached) = turns.get_ptr(turn_words(kernel::cpus()) - 1) {
+        // SAFETY: pointers into the map's values; words are stored whole.
+        unsafe {
+            if Turn::of(own, turn.read_volatile(), attached.read_volatile()) == Turn::Take {
+                turn.write_volatile(own);
+            }
+        }
+    }
+    false
 }
 
 /// Defines the maps that hold a program's cells of a type, and `cells()`, which names them.
@@ -42,6 +77,11 @@ macro_rules! cells {
         static ORDER: aya_ebpf::maps::HashMap<u32, u32> =
             aya_ebpf::maps::HashMap::with_max_entries(1, 0);
 
+        /// By CPU, and one more: which generation of tables counts.
+        #[aya_ebpf::macros::map]
+        static TURNS: aya_ebpf::maps::Array<u64> =
+            aya_ebpf::maps::Array::with_max_entries(1, aya_ebpf::bindings::BPF_F_MMAPABLE);
+
         /// These maps.
         #[inline(always)]
         fn cells() -> $crate::slot::Cells<$cell> {
@@ -49,6 +89,7 @@ macro_rules! cells {
                 cells: &CELLS,
                 retired: &RETIRED,
                 order: &ORDER,
+                turns: &TURNS,
             }
         }
     };

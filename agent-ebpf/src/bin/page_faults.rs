@@ -55,8 +55,11 @@ fn cell<A: Access>(task: Task<A>, first: u32) -> Option<*mut FaultCell> {
     if task.flags() & PF_KTHREAD != 0 {
         return None;
     }
-    let seat = Seat::of_task(task).in_set(first);
-    let cell = seat.cell(cells(), slot::this_cpu())?;
+    let cpu = slot::this_cpu();
+    if !cells().have_turn(cpu) {
+        return None;
+    }
+    let cell = Seat::of_task(task).in_set(first).cell(cells(), cpu)?;
     // SAFETY: a pointer into the map's value, written by this CPU alone.
     unsafe {
         if (*cell).node == 0 {
@@ -109,7 +112,7 @@ fn file_map<A: Access, B: Access>(
 /// was set before.
 #[inline(always)]
 fn hinting<A: Access>(task: Task<A>, flags: u32) {
-    if task.flags() & PF_KTHREAD != 0 {
+    if task.flags() & PF_KTHREAD != 0 || !cells().have_turn(slot::this_cpu()) {
         return;
     }
     let id = task.cgroups().css().cgroup().kn().id();

@@ -95,6 +95,9 @@ pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     };
     let boundary = from.boundary(*to);
     let cpu = slot::this_cpu();
+    if !cells().have_turn(cpu) {
+        return 0;
+    }
     let Some(cell) = Seat::of_task(task).cell(cells(), cpu) else {
         return 0;
     };

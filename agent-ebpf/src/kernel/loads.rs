@@ -21,6 +21,8 @@ static HOST: Host = Host {
     page_shift: 0,
     page_head_bit: ABSENT,
     file_slots: 0,
+    generation: 0,
+    reserved: 0,
 };
 
 /// A constant of [`Host`].
@@ -44,6 +46,7 @@ host!(in_user_fault_bit);
 host!(page_shift);
 host!(page_head_bit);
 host!(file_slots);
+host!(generation);
 
 macro_rules! offset {
     ($field:ident) => {

@@ -1,14 +1,16 @@
 //! Time on CPUs and time waiting for one, split by cause; and what the reclaim daemons took.
 
+use aya::Ebpf;
 use stallscope_ebpf::{
     CAUSES, Cause, DAEMONS, Daemon, DaemonCell, Host, Ring, SlotOwner, WAIT_BOUNDS_NS,
     WAIT_BUCKETS, WaitCell, cell_place, daemon_cells, daemon_place,
+    turn::turn_words,
 };
 
 use crate::{
     cells::Cells,
     cgroup::CgroupId,
-    collector::{Collector, Columns, OwnerRows, Rows},
+    collector::{Collector, Columns, LastReading, OwnerRows, Rows},
     exposition::Encoder,
     history::Quantity,
     mapped::Mapped,
@@ -75,6 +77,7 @@ pub static PROBE: Probe = Probe {
             ("CELLS", cell_place(host.slots, 0, host.cpus)),
             ("RETIRED", host.cpus),
             ("ORDER", host.cpus),
+            ("TURNS", turn_words(host.cpus)),
             ("OWNERS", host.slots),
             ("RINGS", host.cpus),
             ("TASKS", host.task_mask + 1),
@@ -231,10 +234,12 @@ impl CpuWait {
     fn cpus(&self) -> usize {
         self.cells.cpus()
     }
+}
 
+impl NodeColumns {
     fn add(&self, row: &mut [u64], cell: &WaitCell, cpu: usize) {
-        let (nodes, rest) = row.split_at_mut(self.nodes.len());
-        let node = self.nodes.of_cpu.get(cpu);
+        let (nodes, rest) = row.split_at_mut(self.len());
+        let node = self.of_cpu.get(cpu);
         if let Some(sum) = node.and_then(|place| nodes.get_mut(*place)) {
             *sum += cell.on_cpu_ns;
         }
@@ -260,7 +265,7 @@ impl Collector for CpuWait {
 
     fn read(&mut self, rows: &mut Rows) {
         self.cells
-            .read(rows, |row, cell, cpu| self.add(row, cell, cpu));
+            .read(rows, |row, cell, cpu| self.nodes.add(row, cell, cpu));
     }
 
     fn encode(&self, owners: &OwnerRows<'_>, out: &mut Encoder) {
@@ -313,6 +318,23 @@ impl Collector for CpuWait {
         cells
             .map(|(daemon, node, cell)| (quantity(daemon, node), cell.on_cpu_ns))
             .collect()
+    }
+
+    fn grow(&mut self, larger: &Ebpf, host: &Host) -> anyhow::Result<LastReading> {
+        let cells = Cells::open(larger, host)?;
+        let mut owners = Mapped::open(larger, "OWNERS")?;
+        // What was asked and answered, so that nobody becomes a neighbour for a moment.
+        for slot in 0..self.owners.len() {
+            for word in 0..size_of::<SlotOwner>() / size_of::<u64>() {
+                owners.set_word(slot, word, self.owners.word(slot, word).unwrap_or(0));
+            }
+        }
+        self.owners = owners;
+        let last = std::mem::replace(&mut self.cells, cells);
+        let nodes = self.nodes.clone();
+        Ok(Box::new(move |rows| {
+            last.read_slots(rows, |row, cell, cpu| nodes.add(row, cell, cpu));
+        }))
     }
 
     fn answer(&mut self, group: &dyn Fn(CgroupId) -> Option<u32>) {

@@ -9,14 +9,14 @@ use aya::{
 };
 use stallscope_ebpf::{
     FAULT_COUNTS, FaultCell, FaultCount, HINTED_CGROUPS, Hints, Host, cell_place,
-    fault_lost as reason,
+    fault_lost as reason, turn::turn_words,
 };
 
 use crate::{
     btf::Enumerator,
     cells::Cells,
     cgroup::CgroupId,
-    collector::{Collector, Columns, OwnerRows, Rows},
+    collector::{Collector, Columns, LastReading, OwnerRows, Rows},
     exposition::Encoder,
     history::Quantity,
     mapped::Mapped,
@@ -172,6 +172,7 @@ pub static PROBE: Probe = Probe {
                 host.cpus * if host.file_slots == 0 { 1 } else { 2 },
             ),
             ("ORDER", host.cpus),
+            ("TURNS", turn_words(host.cpus)),
             ("HINTS", if host.nodes > 1 { HINTED_CGROUPS } else { 1 }),
         ]
     },
@@ -442,6 +443,13 @@ impl Collector for PageFaults {
         if let Some(hinted) = &self.hinted {
             hinted.read(rows);
         }
+    }
+
+    fn grow(&mut self, larger: &Ebpf, host: &Host) -> anyhow::Result<LastReading> {
+        let last = std::mem::replace(&mut self.cells, Cells::open(larger, host)?);
+        Ok(Box::new(move |rows| {
+            last.read_slots(rows, |row, cell, _| add(row, cell));
+        }))
     }
 
     fn forget(&mut self, gone: &[CgroupId], _rows: &mut Rows) {

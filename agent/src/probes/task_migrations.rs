@@ -9,12 +9,13 @@ use aya::{
 };
 use stallscope_ebpf::{
     Boundary, CpuPlace, Host, MigrationCell, NODE_PAIRS, NodePair, cell_place, distance_place,
+    turn::turn_words,
 };
 
 use crate::{
     cells::Cells,
     cgroup::CgroupId,
-    collector::{Collector, Columns, OwnerRows, Rows},
+    collector::{Collector, Columns, LastReading, OwnerRows, Rows},
     exposition::Encoder,
     history::Quantity,
     mapped::Mapped,
@@ -50,6 +51,7 @@ pub static PROBE: Probe = Probe {
             ("CELLS", cell_place(host.slots, 0, host.cpus)),
             ("RETIRED", host.cpus),
             ("ORDER", host.cpus),
+            ("TURNS", turn_words(host.cpus)),
             ("PLACES", host.cpus),
             ("DISTANCES", host.nodes * host.nodes),
             ("NODE_PAIRS", if host.nodes > 1 { NODE_PAIRS } else { 1 }),
@@ -205,13 +207,15 @@ impl TaskMigrations {
         })
     }
 
-    fn add(&self, row: &mut [u64], cell: &MigrationCell) {
-        row[TOTAL] += cell.migrations;
-        row[CROSSED] += cell.distance;
-        let (_, counts) = row.split_at_mut(PAIRS + self.nodes.pairs());
-        for (sum, part) in counts.iter_mut().zip(cell.boundaries) {
-            *sum = sum.wrapping_add(u64::from(part));
-        }
+}
+
+/// Adds a cell to a row that has so many pairs of nodes.
+fn add(row: &mut [u64], cell: &MigrationCell, pairs: usize) {
+    row[TOTAL] += cell.migrations;
+    row[CROSSED] += cell.distance;
+    let (_, counts) = row.split_at_mut(PAIRS + pairs);
+    for (sum, part) in counts.iter_mut().zip(cell.boundaries) {
+        *sum = sum.wrapping_add(u64::from(part));
     }
 }
 
@@ -273,7 +277,8 @@ impl Collector for TaskMigrations {
     }
 
     fn read(&mut self, rows: &mut Rows) {
-        self.cells.read(rows, |row, cell, _| self.add(row, cell));
+        let pairs = self.nodes.pairs();
+        self.cells.read(rows, |row, cell, _| add(row, cell, pairs));
         if self.nodes.pairs() != 0 {
             self.pairs.read(&self.nodes, rows);
         }
@@ -317,6 +322,14 @@ impl Collector for TaskMigrations {
                 family.sample(Some(labels), &[], Value::Count(row[CROSSED]));
             }
         }
+    }
+
+    fn grow(&mut self, larger: &Ebpf, host: &Host) -> anyhow::Result<LastReading> {
+        let last = std::mem::replace(&mut self.cells, Cells::open(larger, host)?);
+        let pairs = self.nodes.pairs();
+        Ok(Box::new(move |rows| {
+            last.read_slots(rows, |row, cell, _| add(row, cell, pairs));
+        }))
     }
 
     fn answer(&mut self, group: &dyn Fn(CgroupId) -> Option<u32>) {

@@ -221,7 +221,7 @@ fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, c
             return;
         };
         let on_cpu = now - (*ring).switched_ns;
-        if (*cell).serial != (*ring).current_serial {
+        if (*cell).serial != (*ring).current_serial && !stayed(prev, ring, cpu) {
             // Its cgroup ended and another took the slot over since this task arrived.
             if let Some(retired) = RETIRED.get_ptr_mut(cpu) {
                 (*retired).on_cpu_ns += on_cpu;
@@ -243,6 +243,20 @@ fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, c
             remember_throttle(prev, cell, runnable, now);
         }
     }
+}
+
+/// Whether the task that leaves came onto its CPU in the same css, before these tables were there; its
+/// cell then begins.
+///
+/// # Safety
+/// `ring` is this CPU's, under its run-queue lock.
+#[cold]
+#[inline(never)]
+unsafe fn stayed(prev: Task<Typed>, ring: *const Ring, cpu: u32) -> bool {
+    let seat = Seat::of_task(prev);
+    // SAFETY: the caller's. At its place, which is the same in tables of all sizes, the cell is now its own.
+    let same = unsafe { seat.serial == (*ring).current_serial && seat.place(cpu) == (*ring).current_place };
+    same && seat.cell(cells(), cpu).is_some()
 }
 
 /// The task that leaves was put on this CPU by a switch that was not shown to us.
@@ -387,6 +401,9 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let preempt = ctx.arg::<u64>(0) as u8 != 0;
     let now = next.cfs_rq().rq().clock();
     let cpu = slot::this_cpu();
+    if !cells().have_turn(cpu) {
+        return 0;
+    }
     let Some(ring) = RINGS.get_ptr_mut(cpu) else {
         return 0;
     };
@@ -405,6 +422,9 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: `sched_migrate_task` passes (p, dest_cpu) on every kernel.
     let task = unsafe { Task::<Typed>::new(ctx.arg(0)) };
+    if !cells().have_turn(slot::this_cpu()) {
+        return 0;
+    }
     let Some((entry, tag, mine)) = task_entry(task.pid()) else {
         return 0;
     };
