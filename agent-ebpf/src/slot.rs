@@ -37,7 +37,9 @@ impl<T> Cells<T> {
             return false;
         };
         // SAFETY: a pointer into the map's value.
-        unsafe { turn.read_volatile() == u64::from(kernel::generation()) || take_turn(turn, self.turns) }
+        unsafe {
+            turn.read_volatile() == u64::from(kernel::generation()) || take_turn(turn, self.turns)
+        }
     }
 }
 
@@ -240,12 +242,7 @@ impl<T: Cell, A: Access> Takeover for Passing<T, A> {
 /// `cell` is of `seat` on `cpu`, which is this CPU.
 #[cold]
 #[inline(never)]
-unsafe fn start_afresh<T: Cell, A: Access>(
-    cell: *mut T,
-    cells: Cells<T>,
-    seat: Seat<A>,
-    cpu: u32,
-) {
+unsafe fn start_afresh<T: Cell, A: Access>(cell: *mut T, cells: Cells<T>, seat: Seat<A>, cpu: u32) {
     // Those of the second set come after all of the first.
     let set = if seat.index >= kernel::slots() {
         kernel::cpus()

@@ -67,7 +67,11 @@ mod tests {
         let mut current = 0;
         assert_eq!(event(&mut current, 0, &[0]), [0]);
         assert_eq!(event(&mut current, 0, &[0, 1]), [0], "not all are attached");
-        assert_eq!(event(&mut current, 1, &[0, 1]), [0], "at which it changes over");
+        assert_eq!(
+            event(&mut current, 1, &[0, 1]),
+            [0],
+            "at which it changes over"
+        );
         assert_eq!(event(&mut current, 1, &[0, 1]), [1]);
         assert_eq!(event(&mut current, 1, &[1]), [1]);
         assert_eq!(event(&mut current, 2, &[1, 2]), [1]);

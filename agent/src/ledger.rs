@@ -336,7 +336,10 @@ mod tests {
         let mut ledger = Ledger::new(COLUMNS, REMOVED);
         ledger.update(&rows(&[(7, [10, 1]), (0, [4, 4])], [3, 0]), by_id);
         // Both tables at once: 7 has counted 2 more in the larger one, 8 was beyond the smaller.
-        ledger.update(&rows(&[(7, [12, 2]), (0, [5, 4]), (8, [1, 1])], [3, 0]), by_id);
+        ledger.update(
+            &rows(&[(7, [12, 2]), (0, [5, 4]), (8, [1, 1])], [3, 0]),
+            by_id,
+        );
         ledger.retire(&rows(&[(7, [10, 1]), (0, [5, 4])], [0, 0]));
         ledger.update(&rows(&[(7, [6, 2]), (8, [3, 2])], [18, 5]), by_id);
         assert_eq!(ledger.row(OwnerIndex(7)), Some(&[16, 3][..]));

@@ -75,7 +75,12 @@ fn no_counter_falls_or_vanishes_while_the_tables_grow() {
         .filter_map(|series| series.split('{').next())
         .collect();
     println!("{} series of {families:?}", scrapes[0].len());
-    for family in [CPU, STALL, "stallscope_hidden_switches_total", "stallscope_program_runs_total"] {
+    for family in [
+        CPU,
+        STALL,
+        "stallscope_hidden_switches_total",
+        "stallscope_program_runs_total",
+    ] {
         assert!(families.contains(family), "{family} is looked at");
     }
     for pair in scrapes.windows(2) {
@@ -120,8 +125,13 @@ fn what_tasks_wait_while_the_tables_grow_is_their_run_delay() {
     let on_cpu: u64 = tasks.iter().map(Task::on_cpu).sum();
     tasks.iter().for_each(Task::resume);
     // More cgroups than slots, with a task in each of the last.
-    let many: Vec<_> = (0..SLOTS).map(|i| Group::new(&format!("grow-many-{i}"))).collect();
-    let _others: Vec<_> = many[many.len() - 8..].iter().map(|g| g.spawn("sleep 100")).collect();
+    let many: Vec<_> = (0..SLOTS)
+        .map(|i| Group::new(&format!("grow-many-{i}")))
+        .collect();
+    let _others: Vec<_> = many[many.len() - 8..]
+        .iter()
+        .map(|g| g.spawn("sleep 100"))
+        .collect();
     sleep(Duration::from_secs(1));
     Scrape::of(&mut agent);
     agent.grow().expect("the tables grow");
@@ -131,7 +141,9 @@ fn what_tasks_wait_while_the_tables_grow_is_their_run_delay() {
     let cpu = exported(&mut agent, CPU).expect("time on CPUs") - cpu;
     let run_delay = tasks.iter().map(Task::run_delay).sum::<u64>() - run_delay;
     let on_cpu = tasks.iter().map(Task::on_cpu).sum::<u64>() - on_cpu;
-    println!("run_delay {run_delay} ns, the causes {split} ns; on CPUs {on_cpu} ns, exported {cpu} ns");
+    println!(
+        "run_delay {run_delay} ns, the causes {split} ns; on CPUs {on_cpu} ns, exported {cpu} ns"
+    );
     assert!(capacity(&mut agent) > u64::from(SLOTS), "they have grown");
     assert_eq!(split, run_delay, "the causes sum to what the kernel says");
     // The kernel's number leaves out interrupts and what the hypervisor took.
@@ -142,8 +154,9 @@ fn what_tasks_wait_while_the_tables_grow_is_their_run_delay() {
 #[test]
 #[ignore = "needs root and BPF: attaches the probes and makes many cgroups"]
 fn cells_that_change_hands_give_nobody_more_than_there_was() {
-    let mut agent = agent(Config::default());
+    // The first probe counts while the others are loaded.
     let began = std::time::Instant::now();
+    let mut agent = agent(Config::default());
     let cpus = std::fs::read_to_string("/sys/devices/system/cpu/online").expect("CPUs");
     let highest: u64 = (cpus.trim().rsplit(['-', ',']).next())
         .and_then(|number| number.parse().ok())
@@ -169,7 +182,11 @@ fn cells_that_change_hands_give_nobody_more_than_there_was() {
         };
         let most = began.elapsed().as_secs_f64() * (highest + 1) as f64;
         let all = cpu(&|_| true);
-        assert!(all <= most, "{all} s on {} CPUs in {most} CPU-seconds", highest + 1);
+        assert!(
+            all <= most,
+            "{all} s on {} CPUs in {most} CPU-seconds",
+            highest + 1
+        );
         let heir = cpu(&|series| series.contains(&label));
         assert!(heir < 1.0, "{label} has inherited {heir} s");
         before = after;

@@ -205,7 +205,10 @@ mod tests {
             assert_eq!(host.file_slots, host.slots);
             let bytes = CELL_BYTES + size_of::<FaultCell>() as u64;
             let cells = u64::from(host.slots) * u64::from(cpus);
-            assert!(host.slots >= 2 && cells * bytes <= budget(page), "{cpus} CPUs");
+            assert!(
+                host.slots >= 2 && cells * bytes <= budget(page),
+                "{cpus} CPUs"
+            );
         }
         let few = tables(2, 1, PID_MAX, PAGES[0], 1024, false);
         assert_eq!(with_file_slots(few, PAGES[0]).slots, few.slots);

@@ -3,8 +3,7 @@
 use aya::Ebpf;
 use stallscope_ebpf::{
     CAUSES, Cause, DAEMONS, Daemon, DaemonCell, Host, Ring, SlotOwner, WAIT_BOUNDS_NS,
-    WAIT_BUCKETS, WaitCell, cell_place, daemon_cells, daemon_place,
-    turn::turn_words,
+    WAIT_BUCKETS, WaitCell, cell_place, daemon_cells, daemon_place, turn::turn_words,
 };
 
 use crate::{

@@ -206,7 +206,6 @@ impl TaskMigrations {
             boundaries,
         })
     }
-
 }
 
 /// Adds a cell to a row that has so many pairs of nodes.

@@ -163,7 +163,10 @@ fn before_the_start(world: &mut World, report: &mut Report) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     // What it waits now, it waits for the competitor, beside which it has half of the CPU.
     while task.run_delay()? - run_delay < 1_000_000_000 {
-        ensure!(Instant::now() < deadline, "it does not wait for its competitor");
+        ensure!(
+            Instant::now() < deadline,
+            "it does not wait for its competitor"
+        );
         sleep(Duration::from_millis(100));
     }
     task.stop()?;

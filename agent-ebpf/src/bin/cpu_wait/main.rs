@@ -255,7 +255,9 @@ fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, c
 unsafe fn stayed(prev: Task<Typed>, ring: *const Ring, cpu: u32) -> bool {
     let seat = Seat::of_task(prev);
     // SAFETY: the caller's. At its place, which is the same in tables of all sizes, the cell is now its own.
-    let same = unsafe { seat.serial == (*ring).current_serial && seat.place(cpu) == (*ring).current_place };
+    let same = unsafe {
+        seat.serial == (*ring).current_serial && seat.place(cpu) == (*ring).current_place
+    };
     same && seat.cell(cells(), cpu).is_some()
 }
 

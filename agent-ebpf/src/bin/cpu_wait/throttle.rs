@@ -30,7 +30,11 @@ unsafe fn seen(cell: *const WaitCell, entry: *const TaskEntry, total: u64) -> u6
             return seen;
         }
         let remembered = (*entry).throttled_ns;
-        if remembered < total { remembered } else { total }
+        if remembered < total {
+            remembered
+        } else {
+            total
+        }
     }
 }
 
