@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-pub use window::{Now, Window};
+pub use window::{Now, Window, moment};
 
 /// What is asked of the history.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

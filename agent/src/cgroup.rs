@@ -21,6 +21,22 @@ pub use self::path::CgroupPath;
 pub(crate) use self::path::label;
 pub use self::watch::{Changes, Watch};
 
+/// Reads bytes as each of the files that say where cgroups are and what their quotas cost: the door for `fuzz/`.
+#[doc(hidden)]
+pub fn fuzz(file: &[u8]) {
+    let (mounts, malformed) = mountinfo::parse(file);
+    assert!(malformed != Some(0), "lines count from 1");
+    for controller in Controller::ALL {
+        assert!(
+            mounts
+                .iter()
+                .all(|mount| { !mount.has(controller.name()) || mount.v1_controllers.is_some() })
+        );
+        let _ = hierarchy::v1_hierarchy(file, controller);
+    }
+    cpu::fuzz(file);
+}
+
 /// A cgroup's identity within its hierarchy: the kernfs id, which is the inode number of its directory.
 ///
 /// Equal to what `bpf_get_current_cgroup_id` and `cgroup->kn->id` give (since Linux 5.5 on 64-bit machines). Ids of

@@ -20,6 +20,29 @@ use crate::attribution::container;
 use crate::cgroup::CgroupPath;
 pub use directory::{Conflict, Directory, Found, Pod, RETENTION, Workload};
 
+/// Takes pods in as a source says them, and looks each up.
+fn fuzz_directory(pods: Vec<(PodUid, Pod)>) {
+    let mut directory = Directory::default();
+    let now = std::time::Instant::now();
+    for (uid, pod) in pods {
+        let mut identity = PodIdentity {
+            uid: uid.clone(),
+            container_id: None,
+            qos: None,
+        };
+        let ids: Vec<String> = pod.containers.iter().map(|(id, _)| id.clone()).collect();
+        let known = directory.put(uid, pod).is_ok();
+        assert!(!known || directory.find(&identity) != Found::Nothing);
+        for id in ids {
+            identity.container_id = Some(id);
+            assert!(!known || directory.find(&identity) != Found::Nothing);
+        }
+        directory.end(&identity.uid, now);
+    }
+    directory.expire(now + RETENTION);
+    assert_eq!(directory.running(), 0);
+}
+
 /// The pod, and the container in it, that a cgroup belongs to.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct PodIdentity {

@@ -6,27 +6,37 @@
 mod accept;
 mod ask;
 mod bind;
+mod budget;
 mod connection;
+mod hosts;
 mod own;
 mod page;
+mod patient;
+mod peers;
 mod routes;
 mod scrape;
 
 use std::fmt;
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+#[doc(hidden)]
+pub use self::accept::negotiate;
 pub use self::bind::{BindError, Holder, bind};
+pub use self::hosts::{AllowedHost, Hosts};
 pub use self::own::METRICS;
 
 use self::own::Own;
+use self::peers::{Peer, Peers};
 use crate::api::{Refusal, Request};
 use crate::exposition::Format;
 
@@ -80,8 +90,14 @@ impl fmt::Debug for Handlers {
 /// How much of time and memory clients may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time; one more is told so and closed.
-    pub connections: usize,
+    /// Connections that wait for a request; with one more, the one that has waited longest is closed, of the peer with
+    /// most of them first.
+    pub waiting: usize,
+    /// Requests at a time, from the end of the head until the client has taken the answer; one more is refused. Those
+    /// for `/healthz` and `/readyz` are not counted.
+    pub requests: usize,
+    /// Those of one peer: of an IPv4 address, of an IPv6 network of 64 bits, of this host.
+    pub requests_by_peer: usize,
     /// Bytes of a request's head.
     pub head_bytes: usize,
     /// From accepting a connection, or from its last answer, to the end of the next request's head.
@@ -91,8 +107,13 @@ pub struct Limits {
     pub stall_time: Duration,
     /// How long a client may take for the whole of its answer.
     pub answer_time: Duration,
-    /// Scrapes kept in memory because a client is still reading them; the next one waits.
-    pub unread_scrapes: usize,
+    /// Bytes of answers kept in memory because a client is still reading them; the next answer waits. One that is
+    /// larger is kept alone.
+    pub unread_bytes: usize,
+    /// How long an answer waits for room; then the client is told to ask again.
+    pub room_time: Duration,
+    /// How long a client may take for the whole of its answer when others wait for room.
+    pub slow_time: Duration,
     /// How long a client waits for a scrape.
     pub scrape_time: Duration,
     /// How long open connections may hold up a shutdown.
@@ -102,30 +123,38 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 64,
+            waiting: 64,
+            requests: 96,
+            requests_by_peer: 24,
             head_bytes: 16 * 1024,
             head_time: Duration::from_secs(20),
             stall_time: Duration::from_secs(10),
             answer_time: Duration::from_secs(60),
-            unread_scrapes: 4,
+            unread_bytes: 32 << 20,
+            room_time: Duration::from_secs(3),
+            slow_time: Duration::from_secs(1),
             scrape_time: Duration::from_secs(30),
             shutdown_time: Duration::from_millis(1500),
         }
     }
 }
 
-/// Serves until `shutdown` completes, with the default limits.
-///
-/// # Errors
-///
-/// Fails if the server's own metrics are in `registry` already.
-pub async fn serve(
-    listener: TcpListener,
-    handlers: Handlers,
-    registry: &prometheus::Registry,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> anyhow::Result<()> {
-    serve_within(Limits::default(), listener, handlers, registry, shutdown).await
+/// How the server treats its clients.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How much they may take.
+    pub limits: Limits,
+    /// Under which names they may ask.
+    pub hosts: Hosts,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            hosts: Hosts::new([]),
+        }
+    }
 }
 
 /// Serves until `shutdown` completes.
@@ -136,35 +165,38 @@ pub async fn serve(
 /// # Errors
 ///
 /// Fails if the server's own metrics are in `registry` already.
-pub async fn serve_within(
-    limits: Limits,
+pub async fn serve(
+    config: Config,
     listener: TcpListener,
     handlers: Handlers,
     registry: &prometheus::Registry,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
+    let limits = config.limits;
     let own = Own::register(registry).context("cannot register the server's own metrics")?;
-    let router = routes::router(handlers, limits, own.clone());
-    let seats = Arc::new(Semaphore::new(limits.connections));
+    let peers = Arc::new(Peers::new(limits, own.clone()));
+    let router = routes::router(handlers, &config, own, Arc::clone(&peers));
     let (stopping, stop) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        let stream = tokio::select! {
+        let (stream, remote) = tokio::select! {
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => continue,
-            stream = accept(&listener) => stream,
+            accepted = accept(&listener) => accepted,
         };
-        if let Ok(seat) = Arc::clone(&seats).try_acquire_owned() {
-            let connection = connection::run(stream, router.clone(), limits, stop.clone());
-            connections.spawn(async move {
-                connection.await;
-                drop(seat);
-            });
-        } else {
-            own.refused.inc();
-            connection::refuse(&stream);
-        }
+        let local = stream.local_addr().map(|local| local.ip()).ok();
+        let guest = peers.arrive(Peer::new(remote.ip(), local));
+        connections.spawn(connection::run(
+            stream,
+            guest,
+            router.clone(),
+            limits,
+            stop.clone(),
+        ));
+        // Between two connections those that are there are heard: a flood of new ones closes none whose request has
+        // arrived.
+        tokio::task::yield_now().await;
     }
     drop(listener);
     drop(stop);
@@ -184,11 +216,13 @@ pub async fn serve_within(
     Ok(())
 }
 
-/// Accepts the next connection. An error here is one client's, or a lack of descriptors that passes.
-async fn accept(listener: &TcpListener) -> TcpStream {
+/// Accepts the next connection. An error here is one client's, or a lack of descriptors or memory that passes.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
+            // It left before its turn came; the next one waits already.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;

@@ -101,7 +101,7 @@ async fn what_a_browser_has_is_not_sent_again() {
         // An answer of this kind has no body, and so no length.
         client
             .send(format!(
-                "GET {path} HTTP/1.1\r\nhost: test\r\nif-none-match: {tag}\r\n\r\n"
+                "GET {path} HTTP/1.1\r\nhost: localhost\r\nif-none-match: {tag}\r\n\r\n"
             ))
             .await;
         let again = client.answer(false).await;

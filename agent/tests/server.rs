@@ -6,9 +6,12 @@
 #[path = "server/binding.rs"]
 mod binding;
 #[path = "server/client.rs"]
+#[allow(dead_code, reason = "a part is for other tests")]
 mod client;
 #[path = "server/hostile.rs"]
 mod hostile;
+#[path = "server/names.rs"]
+mod names;
 #[path = "server/stopping.rs"]
 mod stopping;
 
@@ -21,7 +24,7 @@ use client::{Client, LONG, Server, answers, handlers};
 use serde_json::json;
 use stallscope::api::Refusal;
 use stallscope::exposition::lint_all;
-use stallscope::server::{Handlers, Limits, METRICS, bind, serve};
+use stallscope::server::{Config, Handlers, Limits, METRICS, bind, serve};
 
 fn small() -> Server {
     Server::start(
@@ -242,7 +245,7 @@ async fn scrapes_at_the_same_time_share_a_collect() {
     for _ in 0..20 {
         let mut client = Client::connect(&server).await;
         client
-            .send("GET /metrics HTTP/1.1\r\nhost: test\r\n\r\n")
+            .send("GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")
             .await;
         clients.push(client);
     }
@@ -322,7 +325,8 @@ async fn requests_are_counted_under_bounded_labels() {
         "stallscope_http_requests_total{code=\"200\",path=\"/healthz\"} 1",
         "stallscope_collect_duration_seconds_count 2",
         "stallscope_scrape_size_bytes 7",
-        "stallscope_http_connections_refused_total 0",
+        "stallscope_http_connections_refused_total{reason=\"all\"} 0",
+        "stallscope_http_connections_evicted_total{reason=\"slow\"} 0",
     ] {
         assert!(
             counted.lines().any(|counted| counted == line),
@@ -337,6 +341,7 @@ async fn a_second_server_on_the_same_registry_is_an_error() {
     let registry = prometheus::Registry::new();
     let once = || {
         serve(
+            Config::default(),
             bind("127.0.0.1:0").unwrap(),
             handlers(|_| Ok(Bytes::new())),
             &registry,

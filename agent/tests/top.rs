@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use stallscope::{
     api::Refusal,
-    server::{Answers, Handlers, bind, serve},
+    server::{Answers, Config, Handlers, bind, serve},
 };
 use terminal::Session;
 use tokio::sync::oneshot;
@@ -56,7 +56,7 @@ impl Agent {
                     .expect("somebody waits");
                 let registry = prometheus::Registry::new();
                 let stopped = async { drop(stopped.await) };
-                serve(listener, handlers(), &registry, stopped)
+                serve(Config::default(), listener, handlers(), &registry, stopped)
                     .await
                     .expect("it serves");
             });

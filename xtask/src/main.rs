@@ -8,6 +8,7 @@ mod check;
 mod cross;
 mod demo;
 mod dist;
+mod fuzz;
 mod lab;
 mod run;
 mod setup;
@@ -43,6 +44,7 @@ Examples:
   cargo xtask demo                 stall a service on purpose and have it explained
   cargo xtask lab --kernel 6.12    boot real kernels and hold the agent against their truth
   cargo xtask bench --quick        what the agent costs here, beside what it may cost
+  cargo xtask fuzz                 inputs that nobody thought of, for every parser
   cargo xtask dist                 a release: static agents, container image, bills of materials
   cargo xtask build --no-install   name what is missing instead of installing it
 
@@ -60,6 +62,7 @@ enum Verb {
     Demo(demo::Args),
     Lab(lab::Args),
     Dist(dist::Args),
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -94,6 +97,7 @@ fn with_workspace(verb: &Verb, install: setup::Install) -> anyhow::Result<ExitCo
         Verb::Demo(args) => return Ok(demo::run(&workspace, install, args)),
         Verb::Lab(args) => return lab::run(&workspace, install, args),
         Verb::Dist(args) => dist::run(&workspace, install, args),
+        Verb::Fuzz(args) => fuzz::run(&workspace, install, args),
     }
     .map(|()| ExitCode::SUCCESS)
 }

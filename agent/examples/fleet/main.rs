@@ -22,7 +22,7 @@ use stallscope::{
     agent::owner_families,
     exposition::{Encoder, Format},
     metric::{Kind, Metric, Scope, Value},
-    server::{self, Handlers, Limits},
+    server::{self, Config, Handlers},
 };
 use tokio::net::TcpListener;
 
@@ -134,11 +134,9 @@ async fn listen(
         answers: server::Answers::default(),
     };
     tokio::spawn(async move {
-        let limits = Limits::default();
+        let config = Config::default();
         let forever = std::future::pending();
-        if let Err(error) =
-            server::serve_within(limits, listener, handlers, &registry, forever).await
-        {
+        if let Err(error) = server::serve(config, listener, handlers, &registry, forever).await {
             eprintln!("error: {error:#}");
         }
     });

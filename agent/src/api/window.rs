@@ -30,11 +30,10 @@ impl Now {
     /// An instant as Unix seconds.
     #[must_use]
     pub fn unix(self, at: Instant) -> f64 {
-        let now = self.system.duration_since(UNIX_EPOCH).unwrap_or_default();
         let ago = self.instant.saturating_duration_since(at).as_secs_f64();
         let ahead = at.saturating_duration_since(self.instant).as_secs_f64();
         // To the millisecond: the two clocks are not read at once.
-        ((now.as_secs_f64() - ago + ahead) * 1000.0).round() / 1000.0
+        ((unix(self.system) - ago + ahead) * 1000.0).round() / 1000.0
     }
 }
 
@@ -61,11 +60,6 @@ impl Window {
                 "nothing is recorded yet: the agent has just started, ask again in a second",
             )
         })?;
-        let begin = |second| {
-            humantime::format_rfc3339_seconds(
-                now.system - now.instant.saturating_duration_since(history.begin(second)),
-            )
-        };
         let to = match request.at.as_deref() {
             None => end,
             Some(text) => {
@@ -75,7 +69,7 @@ impl Window {
                 {
                     return Err(Refusal::bad(format!(
                         "`at={text}` is in the future: it is {} now",
-                        humantime::format_rfc3339_seconds(now.system)
+                        moment(unix(now.system))
                     )));
                 }
                 let ago = now.system.duration_since(at).unwrap_or_default();
@@ -87,7 +81,7 @@ impl Window {
             return Err(Refusal::missing(format!(
                 "nothing is recorded of the window that ends at `{}`: the record begins at {} (the agent keeps {}; see --history)",
                 request.at.as_deref().unwrap_or("now"),
-                begin(first),
+                moment(now.unix(history.begin(first))),
                 humantime::format_duration(history.length()),
             )));
         }
@@ -109,6 +103,27 @@ impl Window {
     #[must_use]
     pub fn recorded_seconds(self) -> f64 {
         f64::from(self.to.saturating_sub(self.recorded_from))
+    }
+}
+
+/// A time as Unix seconds; below 0 before 1970, where a clock that was never set may be.
+fn unix(at: SystemTime) -> f64 {
+    match at.duration_since(UNIX_EPOCH) {
+        Ok(since) => since.as_secs_f64(),
+        Err(before) => -before.duration().as_secs_f64(),
+    }
+}
+
+/// Unix seconds as people write a time: RFC 3339 where that has four digits for the year, else the seconds.
+#[must_use]
+pub fn moment(unix: f64) -> String {
+    /// Where the year 10000 begins.
+    const END: f64 = 253_402_300_800.0;
+    if (0.0..END).contains(&unix) {
+        let at = UNIX_EPOCH + Duration::from_secs_f64(unix);
+        humantime::format_rfc3339_seconds(at).to_string()
+    } else {
+        format!("{unix} (Unix seconds)")
     }
 }
 
@@ -181,7 +196,17 @@ mod tests {
     }
 
     fn find(at: Option<&str>, window: Option<&str>) -> Result<(u32, u32, u32), Refusal> {
+        find_when(UNIX_EPOCH + Duration::from_secs(1_772_334_720), at, window)
+    }
+
+    /// The same when the clock on the wall shows `system`.
+    fn find_when(
+        system: SystemTime,
+        at: Option<&str>,
+        window: Option<&str>,
+    ) -> Result<(u32, u32, u32), Refusal> {
         let (history, now) = history();
+        let now = Now { system, ..now };
         let request = Request {
             at: at.map(str::to_owned),
             window: window.map(str::to_owned),
@@ -238,6 +263,66 @@ mod tests {
             let refusal = find(at, window).expect_err("refused");
             assert_eq!(refusal.kind, Kind::Bad, "{refusal}");
             assert!(refusal.error.contains(named), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_or_is_far_off_is_written_all_the_same() {
+        let second = Duration::from_secs;
+        // The record began 100 s ago: before 1970.
+        let refused = |system, at| find_when(system, Some(at), None).expect_err("refused");
+        let early = refused(UNIX_EPOCH + second(30), "-200s");
+        assert_eq!(early.kind, Kind::Missing);
+        assert!(
+            early.error.contains("begins at -70 (Unix seconds)"),
+            "{early}"
+        );
+        let before = UNIX_EPOCH - second(1000);
+        let future = refused(before, "0");
+        assert!(
+            future.error.contains("it is -1000 (Unix seconds) now"),
+            "{future}"
+        );
+        assert_eq!(
+            find_when(before, Some("-50s"), Some("10s")),
+            Ok((140, 150, 140))
+        );
+        let (history, now) = history();
+        let now = Now {
+            system: before,
+            ..now
+        };
+        assert!((now.unix(history.begin(history.second(now.instant))) + 1000.0).abs() < 1e-3);
+        // The year 10000 begins.
+        let late = UNIX_EPOCH + second(253_402_300_800);
+        let future = refused(late, "253402300900");
+        assert!(
+            future
+                .error
+                .contains("it is 253402300800 (Unix seconds) now"),
+            "{future}"
+        );
+        let missing = refused(late + second(1000), "-200s");
+        assert!(
+            missing
+                .error
+                .contains("begins at 253402301700 (Unix seconds)"),
+            "{missing}"
+        );
+    }
+
+    #[test]
+    fn moments_are_written_out_where_that_has_a_form() {
+        for (unix, expected) in [
+            (0.0, "1970-01-01T00:00:00Z"),
+            (1_772_334_720.9, "2026-03-01T03:12:00Z"),
+            (253_402_300_799.9, "9999-12-31T23:59:59Z"),
+            (253_402_300_800.0, "253402300800 (Unix seconds)"),
+            (-0.5, "-0.5 (Unix seconds)"),
+            (f64::NAN, "NaN (Unix seconds)"),
+            (f64::INFINITY, "inf (Unix seconds)"),
+        ] {
+            assert_eq!(moment(unix), expected);
         }
     }
 

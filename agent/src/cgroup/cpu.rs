@@ -161,6 +161,19 @@ fn read<'a>(file: &File, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
     Ok(&buffer[..length])
 }
 
+/// See [`super::fuzz`].
+pub(super) fn fuzz(file: &[u8]) {
+    for unified in [false, true] {
+        let _ = parse_stat(file, unified);
+    }
+    let (quota_us, period_us) = parse_limit(file);
+    let limit = CpuLimit {
+        quota_us,
+        period_us: period_us.unwrap_or(0),
+    };
+    assert!(limit.cpus().is_none_or(f64::is_finite));
+}
+
 /// `key value` lines; none unless all three are there, as v2 has `cpu.stat` without them where cpu is not enabled.
 fn parse_stat(text: &[u8], unified: bool) -> Option<CpuStat> {
     let (mut periods, mut throttled_periods, mut throttled_ns) = (None, None, None);

@@ -303,7 +303,7 @@ fn is_part(dir: &Path) -> bool {
 /// The number of the v1 hierarchy that holds a controller, by `/proc/cgroups`; none if it is on v2 or not built.
 ///
 /// The error is the number of the first line that is not of that format.
-fn v1_hierarchy(text: &[u8], controller: Controller) -> Result<Option<u32>, usize> {
+pub(super) fn v1_hierarchy(text: &[u8], controller: Controller) -> Result<Option<u32>, usize> {
     let text = String::from_utf8_lossy(text);
     for (index, line) in text
         .lines()

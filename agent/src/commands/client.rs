@@ -25,7 +25,8 @@ pub(super) fn get(address: &str, path: &str) -> anyhow::Result<Value> {
     stream
         .set_read_timeout(Some(PATIENCE))
         .with_context(unreachable)?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").with_context(unreachable)?;
+    // By its address, which every agent answers, whatever it was called here.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {socket}\r\n\r\n").with_context(unreachable)?;
     let mut answer = String::new();
     stream
         .take(16 << 20)

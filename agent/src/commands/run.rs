@@ -16,7 +16,7 @@ use crate::{
     api::{Refusal, Request},
     history::Limits,
     preflight,
-    server::{self, Handlers},
+    server::{self, AllowedHost, Handlers, Hosts},
 };
 
 /// Measure this host and serve what is found over HTTP.
@@ -33,6 +33,11 @@ pub(super) struct Args {
     /// Address and port to serve /metrics, /healthz, /readyz and the page on
     #[arg(long, value_name = "ADDR:PORT", default_value = DEFAULT_LISTEN)]
     listen: String,
+    /// A name under which the server may be asked, beside its addresses, localhost and the name of this machine:
+    /// NAME, *.DOMAIN for all names below, or * for any. Others are refused, since a web page can let a name of its
+    /// own point here. May be given several times
+    #[arg(long, value_name = "NAME")]
+    allowed_host: Vec<AllowedHost>,
     #[command(flatten)]
     probes: ProbeArgs,
     #[command(flatten)]
@@ -147,7 +152,11 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let agent = Arc::new(Mutex::new(agent));
     tokio::spawn(keep_time(Arc::clone(&agent)));
     tracing::info!(address = %args.listen, "serving /metrics");
-    server::serve(listener, handlers(&agent), &registry, shutdown()?).await
+    let server = server::Config {
+        hosts: Hosts::new(args.allowed_host),
+        ..server::Config::default()
+    };
+    server::serve(server, listener, handlers(&agent), &registry, shutdown()?).await
 }
 
 /// Looks after the agent when it is time, and soon after a cgroup came or went: one that lives shorter than the time

@@ -99,11 +99,12 @@ impl Report {
         let mut out = String::new();
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{}\n", self.summary);
-        let time = |unix: f64| {
-            let since = std::time::Duration::try_from_secs_f64(unix).unwrap_or_default();
-            humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since)
-        };
-        let _ = write!(out, "{} to {}", time(self.start), time(self.end));
+        let _ = write!(
+            out,
+            "{} to {}",
+            api::moment(self.start),
+            api::moment(self.end)
+        );
         if self.recorded_seconds < self.window_seconds {
             let _ = write!(
                 out,

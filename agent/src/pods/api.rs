@@ -123,6 +123,33 @@ pub fn spawn(config: Config, feed: Feed) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Reads bytes as each answer of the API, and makes pods of them: the door for `fuzz/`.
+#[doc(hidden)]
+pub fn fuzz(answer: &[u8]) {
+    let labels = ["app".to_owned()];
+    let mut pods = Vec::new();
+    if let Ok(page) = serde_json::from_slice::<wire::Page>(answer) {
+        for item in page.items.iter().flatten() {
+            pods.extend(convert::read(item.get(), &labels).pod);
+        }
+        let _ = page.metadata.resource_version.map(convert::version);
+    }
+    if let Ok(event) = serde_json::from_slice::<wire::Event>(answer) {
+        let object = event.object.get();
+        pods.extend(convert::read(object, &labels).pod);
+        let _ = serde_json::from_str::<wire::Bookmark>(object);
+        let said = serde_json::from_str::<wire::Status>(object).unwrap_or_default();
+        let _ = failure::Failure::said("", said.code.unwrap_or(500), &said);
+    }
+    let _ = failure::Failure::status(
+        "",
+        hyper::StatusCode::FORBIDDEN,
+        &hyper::HeaderMap::new(),
+        answer,
+    );
+    super::fuzz_directory(pods);
+}
+
 /// Lists and watches, over and over.
 async fn run(config: &Config, mut teller: Teller) -> Result<std::convert::Infallible, Closed> {
     let mut position = Position::Start;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use prost::Message as _;
 use tokio::time::{sleep, timeout};
 
 use self::ask::{Failure, Listed};
@@ -60,6 +61,21 @@ pub fn spawn(socket: PathBuf, feed: Feed) -> anyhow::Result<()> {
         .spawn(move || tokio.block_on(run(&socket, &feed)))
         .context("cannot ask the container runtime: no thread")?;
     Ok(())
+}
+
+/// Reads bytes as both answers of a runtime, and makes pods of them: the door for `fuzz/`.
+#[doc(hidden)]
+pub fn fuzz(answer: &[u8]) {
+    let sandboxes = messages::List::decode(answer);
+    let containers = messages::List::decode(answer);
+    if let (Ok(sandboxes), Ok(containers)) = (sandboxes, containers) {
+        let mut join = Join::default();
+        let pods = join.news(Listed {
+            sandboxes,
+            containers,
+        });
+        super::fuzz_directory(pods.unwrap_or_default());
+    }
 }
 
 async fn run(socket: &Path, feed: &Feed) -> Closed {

@@ -23,6 +23,30 @@ use super::feed::{Closed, Feed, Message};
 const PODS: &str = "pods";
 const CONTAINERS: &str = "containers";
 
+/// Reads lines as names in the kubelet's directories, `NAME` or `NAME -> TARGET`, and makes pods of them: the door for
+/// `fuzz/`.
+#[doc(hidden)]
+pub fn fuzz(listing: &str) {
+    let mut pods = Vec::new();
+    let mut links = Vec::new();
+    for line in listing.lines() {
+        match line.split_once(" -> ") {
+            Some((name, target)) => links.extend(Link::parse(name, Path::new(target))),
+            None => pods.extend(PodName::parse(line)),
+        }
+    }
+    let mut doubts = Doubts::default();
+    let before = View::default().next(pods.iter(), links.iter(), &mut doubts);
+    let after = before.next(pods.iter().skip(1), links.iter().rev(), &mut doubts);
+    let (feed, inbox) = super::feed::feed();
+    let said = before
+        .say_all(&feed)
+        .and_then(|()| after.say_changes(&before, &feed))
+        .and_then(|()| doubts.say(&feed));
+    assert!(said.is_ok(), "somebody listens");
+    assert!(inbox.drain().count() > 0, "all is said at first");
+}
+
 /// See the module.
 ///
 /// A directory's own time stamp tells whether it has changed, so that nothing is used up where limits on watches are, and

@@ -3,7 +3,8 @@
 use crate::exposition::Format;
 
 /// Chooses by the `Accept` header. Whoever asks for neither format gets the text, which everything can read.
-pub(super) fn negotiate(accept: &str) -> Format {
+#[must_use]
+pub fn negotiate(accept: &str) -> Format {
     let mut open_metrics = 0;
     let mut text = 0;
     for range in accept.split(',') {

@@ -3,28 +3,25 @@
 use std::sync::Arc;
 
 use axum::extract::RawQuery;
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use serde_json::json as value;
-use tokio::sync::Semaphore;
 
 use super::Answer;
-use super::routes::json;
+use super::budget::{Full, Kind as Answers, RETRY_AFTER};
+use super::routes::{json, text};
 use crate::api::{Kind, Refusal, Request};
 
 /// Asks one thing, when it is its turn.
 #[derive(Clone)]
 pub(super) struct Question {
     answer: Answer,
-    turn: Arc<Semaphore>,
+    answers: Answers,
 }
 
 impl Question {
-    pub(super) fn new(answer: Answer, turn: &Arc<Semaphore>) -> Self {
-        Self {
-            answer,
-            turn: Arc::clone(turn),
-        }
+    pub(super) fn new(answer: Answer, answers: Answers) -> Self {
+        Self { answer, answers }
     }
 
     pub(super) async fn ask(&self, RawQuery(query): RawQuery) -> Response {
@@ -35,17 +32,35 @@ impl Question {
             Err(refusal) => return refused(&refusal),
         };
         let answer = Arc::clone(&self.answer);
-        let _turn = self.turn.acquire().await;
-        // Off the runtime's only thread: health must be answered meanwhile.
-        match tokio::task::spawn_blocking(move || answer(&request)).await {
-            Ok(Ok(answer)) => json(StatusCode::OK, &answer),
-            Ok(Err(refusal)) => refused(&refusal),
+        let place = match self.answers.place().await {
+            Ok(place) => place,
+            Err(full) => return busy(full),
+        };
+        // Off the runtime's only thread: health must be answered meanwhile. The place stays with the work if the
+        // client leaves.
+        let work = move || {
+            let text = answer(&request).map(|answer| text(&answer));
+            (place, text)
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok((place, Ok(text))) => match place.keep(text).await {
+                Ok(text) => json(StatusCode::OK, text),
+                Err(full) => busy(full),
+            },
+            Ok((_, Err(refusal))) => refused(&refusal),
             Err(error) => json(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                &value!({ "error": format!("the answer failed: {error}") }),
+                text(&value!({ "error": format!("the answer failed: {error}") })),
             ),
         }
     }
+}
+
+/// Says that there is no room for the answer.
+pub(super) fn busy(full: Full) -> Response {
+    let error = text(&value!({ "error": full.to_string() }));
+    let retry = [(header::RETRY_AFTER, RETRY_AFTER)];
+    (retry, json(StatusCode::SERVICE_UNAVAILABLE, error)).into_response()
 }
 
 fn refused(refusal: &Refusal) -> Response {
@@ -53,5 +68,5 @@ fn refused(refusal: &Refusal) -> Response {
         Kind::Bad => StatusCode::BAD_REQUEST,
         Kind::Missing => StatusCode::NOT_FOUND,
     };
-    json(status, &value!({ "error": refusal.error }))
+    json(status, text(&value!({ "error": refusal.error })))
 }

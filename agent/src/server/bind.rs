@@ -3,10 +3,16 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
+
+/// Connections that the kernel keeps until they are accepted; `net.core.somaxconn` may allow fewer.
+const BACKLOG: u32 = 1024;
+
+/// Bytes of an answer that the kernel keeps for a client; it takes twice as much memory (socket(7), `SO_SNDBUF`).
+const SEND_BUFFER: u32 = 128 << 10;
 
 /// Why the agent cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +95,7 @@ pub fn bind(addr: &str) -> Result<TcpListener, BindError> {
     let other = |source| BindError::Other { address, source };
     // Converting outside a runtime is a panic.
     tokio::runtime::Handle::try_current().map_err(|error| other(io::Error::other(error)))?;
-    let listener = StdListener::bind(address).map_err(|error| match error.kind() {
+    listen(address).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse {
             address,
             holder: holder(address.port()),
@@ -100,9 +106,20 @@ pub fn bind(addr: &str) -> Result<TcpListener, BindError> {
         },
         io::ErrorKind::AddrNotAvailable => BindError::NotHere { address },
         _ => other(error),
-    })?;
-    listener.set_nonblocking(true).map_err(other)?;
-    TcpListener::from_std(listener).map_err(other)
+    })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // The port is free at once when an agent ends.
+    socket.set_reuseaddr(true)?;
+    // Connections inherit it. Else the kernel takes up to 4 MiB for each client that does not read (tcp(7), tcp_wmem).
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// What somebody who typed this probably wanted.

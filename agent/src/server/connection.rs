@@ -1,39 +1,75 @@
 //! One client's connection, bounded in time and memory.
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode, header};
+use axum::response::IntoResponse as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Limits;
+use super::patient::Patient;
+use super::peers::{Guest, Refused};
+use super::routes::is_health;
 
-/// Answers one client's requests until it leaves, breaks a limit, or the server stops.
+/// Answers one client's requests until it leaves, breaks a limit, has to make room, or the server stops.
 pub(super) async fn run(
     stream: TcpStream,
+    guest: Guest,
     router: Router,
     limits: Limits,
     mut stop: watch::Receiver<()>,
 ) {
     // The answer to a scrape is written in one go: nothing is gained by waiting for more.
     let _ = stream.set_nodelay(true);
-    let io = TokioIo::new(Patient::new(stream, limits.stall_time, limits.answer_time));
+    let guest = Arc::new(guest);
+    let io = TokioIo::new(Patient::new(
+        stream,
+        limits.stall_time,
+        limits.answer_time,
+        Arc::clone(&guest),
+    ));
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|request: Request<Incoming>| {
+        let turn = guest.begin(is_health(request.uri().path()));
+        let answer = turn.map(|turn| (turn, router.call(request)));
+        async move {
+            match answer {
+                Ok((turn, answer)) => answer.await.map(|answer| {
+                    // The request has been answered once the connection has the last of the body.
+                    answer.map(|body| {
+                        Body::new(body.map_frame(move |frame| {
+                            let _ = &turn;
+                            frame
+                        }))
+                    })
+                }),
+                Err(refused) => Ok::<_, Infallible>(refusal(refused, limits)),
+            }
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_time)
         .max_header_size(limits.head_bytes)
         .max_buf_size(limits.head_bytes.max(8192))
-        .serve_connection(io, TowerToHyperService::new(router));
+        .serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
+        biased;
+        () = guest.evicted() => {
+            tracing::debug!("closed a connection to make room");
+            return;
+        }
         result = &mut connection => result,
         _ = stop.changed() => {
             connection.as_mut().graceful_shutdown();
@@ -45,105 +81,19 @@ pub(super) async fn run(
     }
 }
 
-/// Tells a client that there is no room, as far as that can be done without waiting for it.
-pub(super) fn refuse(stream: &TcpStream) {
-    const ANSWER: &[u8] =
-        b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: 21\r\n\
-        retry-after: 1\r\nconnection: close\r\n\r\ntoo many connections\n";
-    // Closing with the request unread would make the kernel reset the connection and the answer be lost.
-    let mut request = [0; 4096];
-    let _ = stream.try_read(&mut request);
-    let _ = stream.try_write(ANSWER);
-}
-
-/// A stream whose reader may be slow, but not for ever.
-struct Patient<S> {
-    stream: S,
-    stall_time: Duration,
-    answer_time: Duration,
-    /// When the client was first not ready to take more of the present answer.
-    waiting_since: Option<Instant>,
-    /// Runs while the client takes nothing.
-    stalled: Option<Pin<Box<Sleep>>>,
-}
-
-impl<S> Patient<S> {
-    fn new(stream: S, stall_time: Duration, answer_time: Duration) -> Self {
-        Self {
-            stream,
-            stall_time,
-            answer_time,
-            waiting_since: None,
-            stalled: None,
-        }
-    }
-
-    /// Passes the outcome of a write on, unless patience has ended.
-    fn judge(
-        &mut self,
-        context: &mut Context<'_>,
-        outcome: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        if outcome.is_ready() {
-            self.stalled = None;
-            return outcome;
-        }
-        let now = Instant::now();
-        let since = *self.waiting_since.get_or_insert(now);
-        let end = (now + self.stall_time).min(since + self.answer_time);
-        let stalled = self
-            .stalled
-            .get_or_insert_with(|| Box::pin(sleep_until(end)));
-        ready!(stalled.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the client does not read its answer",
-        )))
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        // The next request: its answer has its own time.
-        self.waiting_since = None;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.judge(context, outcome)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.judge(context, outcome)
-    }
-
-    /// Without this hyper would copy each scrape into a buffer of its own.
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
+/// Tells a client that there is no room for its request.
+fn refusal(refused: Refused, limits: Limits) -> Response<Body> {
+    let reason = match refused {
+        Refused::Peer => format!(
+            "{} requests of this address are being answered, as many as may be; ask again\n",
+            limits.requests_by_peer
+        ),
+        Refused::Full => format!(
+            "{} requests are being answered, as many as may be; ask again\n",
+            limits.requests
+        ),
+        Refused::Closed => "this connection was closed to make room; ask again\n".to_owned(),
+    };
+    let headers = [(header::RETRY_AFTER, "1"), (header::CONNECTION, "close")];
+    (StatusCode::SERVICE_UNAVAILABLE, headers, reason).into_response()
 }

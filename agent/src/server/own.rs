@@ -1,6 +1,6 @@
 //! What the server counts about itself.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Registry};
 
 use crate::exposition::opts;
 use crate::metric::{Kind, Metric, Scope};
@@ -17,7 +17,25 @@ static REQUESTS: Metric = Metric {
 static REFUSED: Metric = Metric {
     name: "stallscope_http_connections_refused_total",
     kind: Kind::Counter,
-    help: "Connections closed at once because as many as the limit allows were open.",
+    help: "Connections closed because of a request beyond the limit: of its peer, or of all.",
+    labels: &["reason"],
+    scope: Scope::Host,
+    source: "the agent's HTTP server",
+};
+
+static EVICTED: Metric = Metric {
+    name: "stallscope_http_connections_evicted_total",
+    kind: Kind::Counter,
+    help: "Connections closed to make room: those that waited longest for a request, or were slow to read an answer.",
+    labels: &["reason"],
+    scope: Scope::Host,
+    source: "the agent's HTTP server",
+};
+
+static UNREAD: Metric = Metric {
+    name: "stallscope_http_unread_bytes",
+    kind: Kind::Gauge,
+    help: "Memory of answers that clients have yet to read.",
     labels: &[],
     scope: Scope::Host,
     source: "the agent's HTTP server",
@@ -42,13 +60,15 @@ static SIZE: Metric = Metric {
 };
 
 /// Definitions of the server's own metrics.
-pub static METRICS: [&Metric; 4] = [&REQUESTS, &REFUSED, &COLLECT, &SIZE];
+pub static METRICS: [&Metric; 6] = [&REQUESTS, &REFUSED, &EVICTED, &UNREAD, &COLLECT, &SIZE];
 
 /// Handles to the server's own metrics; clones share their values.
 #[derive(Clone, Debug)]
 pub(super) struct Own {
     pub(super) requests: IntCounterVec,
-    pub(super) refused: IntCounter,
+    refused: IntCounterVec,
+    evicted: IntCounterVec,
+    pub(super) unread: IntGauge,
     pub(super) collect: Histogram,
     pub(super) size: IntGauge,
 }
@@ -60,14 +80,35 @@ impl Own {
         ];
         let own = Self {
             requests: IntCounterVec::new(opts(&REQUESTS), REQUESTS.labels)?,
-            refused: IntCounter::with_opts(opts(&REFUSED))?,
+            refused: IntCounterVec::new(opts(&REFUSED), REFUSED.labels)?,
+            evicted: IntCounterVec::new(opts(&EVICTED), EVICTED.labels)?,
+            unread: IntGauge::with_opts(opts(&UNREAD))?,
             collect: Histogram::with_opts(HistogramOpts::from(opts(&COLLECT)).buckets(buckets))?,
             size: IntGauge::with_opts(opts(&SIZE))?,
         };
         registry.register(Box::new(own.requests.clone()))?;
         registry.register(Box::new(own.refused.clone()))?;
+        registry.register(Box::new(own.evicted.clone()))?;
+        registry.register(Box::new(own.unread.clone()))?;
         registry.register(Box::new(own.collect.clone()))?;
         registry.register(Box::new(own.size.clone()))?;
+        // Counters that are there from the start: the first refusal is a growth.
+        for reason in ["peer", "all"] {
+            own.refused.with_label_values(&[reason]);
+        }
+        for reason in ["waiting", "slow"] {
+            own.evicted.with_label_values(&[reason]);
+        }
         Ok(own)
+    }
+
+    /// Counts a connection closed for a request beyond the limit of its `peer`, or of `all`.
+    pub(super) fn refused(&self, reason: &str) {
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a connection closed because it was `waiting` or `slow`.
+    pub(super) fn evicted(&self, reason: &str) {
+        self.evicted.with_label_values(&[reason]).inc();
     }
 }

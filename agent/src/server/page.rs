@@ -9,6 +9,7 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
 
 /// What the page may do, see <https://www.w3.org/TR/CSP3/> and <https://www.w3.org/TR/trusted-types/>.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -63,11 +64,11 @@ pub(super) fn router(links: &str) -> Router {
     let index = include_str!("page/index.html")
         .replace("{version}", env!("CARGO_PKG_VERSION"))
         .replace("{links}", links);
-    let router = serve(Router::new(), "/", HTML, index);
+    let router = serve(Router::new(), "/", HTML, index.into());
     FILES
         .into_iter()
         .fold(router, |router, (path, kind, text)| {
-            serve(router, path, kind, text)
+            serve(router, path, kind, Bytes::from_static(text.as_bytes()))
         })
 }
 
@@ -76,13 +77,9 @@ pub(super) fn is_file(path: &str) -> bool {
     FILES.iter().any(|(file, ..)| *file == path)
 }
 
-fn serve(
-    router: Router,
-    path: &str,
-    kind: &'static str,
-    text: impl AsRef<str> + Clone + IntoResponse + Send + Sync + 'static,
-) -> Router {
-    let tag = tag(text.as_ref());
+/// Serves a file; all answers share its text.
+fn serve(router: Router, path: &str, kind: &'static str, text: Bytes) -> Router {
+    let tag = tag(&text);
     router.route(
         path,
         get(async move |headers: HeaderMap| answer(&headers, kind, &tag, text)),
@@ -90,7 +87,7 @@ fn serve(
 }
 
 /// The text, unless the browser has it already.
-fn answer(headers: &HeaderMap, kind: &'static str, tag: &str, text: impl IntoResponse) -> Response {
+fn answer(headers: &HeaderMap, kind: &'static str, tag: &str, text: Bytes) -> Response {
     let common = [
         (header::ETAG, tag),
         // Files are asked for anew, so that after an update of the agent none is older than the others.
@@ -102,7 +99,6 @@ fn answer(headers: &HeaderMap, kind: &'static str, tag: &str, text: impl IntoRes
     let own = [
         (header::CONTENT_TYPE, kind),
         (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
     ];
     (common, own, text).into_response()
@@ -120,7 +116,7 @@ fn has(headers: &HeaderMap, tag: &str) -> bool {
 }
 
 /// A name for this content.
-fn tag(text: &str) -> String {
+fn tag(text: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     format!("\"{:016x}\"", hasher.finish())

@@ -8,14 +8,17 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::sync::Semaphore;
+use bytes::Bytes;
 
 use super::accept::negotiate;
-use super::ask::Question;
+use super::ask::{Question, busy};
+use super::budget::{Budget, Kind as Answers, RETRY_AFTER};
+use super::hosts::guard;
 use super::own::Own;
 use super::page;
+use super::peers::Peers;
 use super::scrape::Scrapes;
-use super::{Handlers, Limits};
+use super::{Config, Handlers};
 
 /// Every path with what it is for: the list on the page, the hint on unknown paths and the `path` label all come from here.
 const PATHS: [(&str, &str); 9] = [
@@ -48,8 +51,19 @@ const PATHS: [(&str, &str); 9] = [
     ),
 ];
 
-pub(super) fn router(handlers: Handlers, limits: Limits, own: Own) -> Router {
-    let scrapes = Arc::new(Scrapes::new(handlers.clone(), limits, own.clone()));
+/// Whether a path is answered however busy the server is, under whatever name it is asked.
+pub(super) fn is_health(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz")
+}
+
+pub(super) fn router(handlers: Handlers, config: &Config, own: Own, peers: Arc<Peers>) -> Router {
+    let budget = Arc::new(Budget::new(config.limits, peers, &own));
+    let scrapes = Arc::new(Scrapes::new(
+        handlers.clone(),
+        config.limits,
+        own.clone(),
+        &budget,
+    ));
     let Handlers {
         ready,
         status,
@@ -58,23 +72,32 @@ pub(super) fn router(handlers: Handlers, limits: Limits, own: Own) -> Router {
         ..
     } = handlers;
     // One at a time: each reads the whole history, and there are as many clients as may connect.
-    let turn = Arc::new(Semaphore::new(1));
+    let history = Answers::new(&budget);
     let ask = |answer| {
-        let question = Question::new(answer, &turn);
+        let question = Question::new(answer, history.beside());
         get(async move |query| question.ask(query).await)
     };
+    let report = Answers::new(&budget);
+    let topology = text(&topology);
+    let hosts = Arc::new(config.hosts.clone());
     page::router(&links())
         .route("/metrics", get(metrics).with_state(scrapes))
         .route(
             "/api/v1/status",
-            get(async move || json(StatusCode::OK, &status())),
+            get(async move || match report.place().await {
+                Ok(place) => match place.keep(text(&status())).await {
+                    Ok(text) => json(StatusCode::OK, text),
+                    Err(full) => busy(full),
+                },
+                Err(full) => busy(full),
+            }),
         )
         .route("/api/v1/top", ask(answers.top))
         .route("/api/v1/timeline", ask(answers.timeline))
         .route("/api/v1/explain", ask(answers.explain))
         .route(
             "/api/v1/topology",
-            get(async move || json(StatusCode::OK, &topology)),
+            get(async move || json(StatusCode::OK, topology)),
         )
         .route("/healthz", get(async || "ok\n"))
         .route(
@@ -94,6 +117,7 @@ pub(super) fn router(handlers: Handlers, limits: Limits, own: Own) -> Router {
                 "only GET and HEAD are served\n",
             )
         })
+        .layer(middleware::from_fn_with_state(hosts, guard))
         .layer(middleware::from_fn_with_state(own, count))
 }
 
@@ -117,17 +141,22 @@ async fn metrics(State(scrapes): State<Arc<Scrapes>>, headers: HeaderMap) -> Res
             text,
         )
             .into_response(),
-        Err(refusal) => (refusal.status, format!("{}\n", refusal.reason)).into_response(),
+        Err(refusal) => {
+            let retry = [(header::RETRY_AFTER, RETRY_AFTER)];
+            let retry = (refusal.status == StatusCode::SERVICE_UNAVAILABLE).then_some(retry);
+            (refusal.status, retry, format!("{}\n", refusal.reason)).into_response()
+        }
     }
 }
 
-pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Response {
-    (
-        status,
-        [(header::CONTENT_TYPE, "application/json")],
-        format!("{value:#}\n"),
-    )
-        .into_response()
+pub(super) fn json(status: StatusCode, text: Bytes) -> Response {
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (status, kind, text).into_response()
+}
+
+/// JSON as it is answered.
+pub(super) fn text(value: &serde_json::Value) -> Bytes {
+    format!("{value:#}\n").into()
 }
 
 /// The list of paths for the foot of the page.

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use axum::http::StatusCode;
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::budget::{Budget, Full, Kind};
 use super::own::Own;
 use super::{Handlers, Limits};
 use crate::exposition::Format;
@@ -21,6 +22,15 @@ pub(super) struct Refusal {
     pub(super) reason: String,
 }
 
+impl From<Full> for Refusal {
+    fn from(full: Full) -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            reason: full.to_string(),
+        }
+    }
+}
+
 /// Runs the collects: one at a time, and one for all who ask while it is not done.
 ///
 /// The values a latecomer gets were read a few milliseconds before it asked, which no scraper can tell from
@@ -29,23 +39,20 @@ pub(super) struct Scrapes {
     handlers: Handlers,
     limits: Limits,
     own: Own,
-    /// Readers and encoder work on shared state, and two formats at once would only double the peak of memory.
-    turn: tokio::sync::Mutex<()>,
-    /// Permits for scrapes in memory; each travels with its bytes until the last client has read them.
-    unread: Arc<Semaphore>,
+    /// One at a time: readers and encoder work on shared state, and two formats at once would only double the peak of
+    /// memory.
+    kind: Kind,
     /// The collects that can be joined, by format.
     running: Mutex<Vec<(Format, watch::Receiver<Option<Outcome>>)>>,
 }
 
 impl Scrapes {
-    pub(super) fn new(handlers: Handlers, limits: Limits, own: Own) -> Self {
-        let unread = Arc::new(Semaphore::new(limits.unread_scrapes));
+    pub(super) fn new(handlers: Handlers, limits: Limits, own: Own, budget: &Arc<Budget>) -> Self {
         Self {
             handlers,
             limits,
             own,
-            turn: tokio::sync::Mutex::default(),
-            unread,
+            kind: Kind::new(budget),
             running: Mutex::default(),
         }
     }
@@ -97,17 +104,7 @@ impl Scrapes {
     }
 
     async fn collect(&self, format: Format) -> Outcome {
-        let unread = Arc::clone(&self.unread).acquire_owned();
-        let Ok(Ok(permit)) = timeout(self.limits.stall_time, unread).await else {
-            return Err(Refusal {
-                status: StatusCode::SERVICE_UNAVAILABLE,
-                reason: format!(
-                    "{} scrapes wait for clients that do not read them",
-                    self.limits.unread_scrapes
-                ),
-            });
-        };
-        let _turn = self.turn.lock().await;
+        let place = self.kind.place().await?;
         let collect = Arc::clone(&self.handlers.collect);
         let start = Instant::now();
         // Off the runtime's only thread: health must be answered while a collect reads.
@@ -118,10 +115,7 @@ impl Scrapes {
                 self.own
                     .size
                     .set(i64::try_from(text.len()).unwrap_or(i64::MAX));
-                return Ok(Bytes::from_owner(Unread {
-                    text,
-                    _permit: permit,
-                }));
+                return Ok(place.keep(text).await?);
             }
             Ok(Err(error)) => format!("collect failed: {error:#}"),
             Err(error) => format!("collect failed: {error}"),
@@ -131,17 +125,5 @@ impl Scrapes {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             reason: failure,
         })
-    }
-}
-
-/// A scrape in memory.
-struct Unread {
-    text: Bytes,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Unread {
-    fn as_ref(&self) -> &[u8] {
-        &self.text
     }
 }

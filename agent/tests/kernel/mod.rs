@@ -64,6 +64,17 @@ impl Group {
         }
     }
 
+    /// The time for which its quota kept it from running, summed over CPUs, in nanoseconds.
+    pub fn throttled(&self) -> u64 {
+        let text = self.read("cpu.stat");
+        let value = |key: &str| -> Option<u64> {
+            let mut lines = text.lines();
+            lines.find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+        };
+        let throttled = value("throttled_time ").or_else(|| Some(value("throttled_usec ")? * 1000));
+        throttled.expect("cpu.stat has the quota's numbers")
+    }
+
     /// Reads one of its files.
     pub fn read(&self, file: &str) -> String {
         fs::read_to_string(self.dir.join(file)).unwrap_or_default()

@@ -11,6 +11,10 @@ use stallscope::cgroup::Hierarchy;
 
 use super::kubelet::PERIOD;
 
+/// The tree of pods: not `/kubepods`, whose kubelet, where this machine has one, kills what is in pods that it does not
+/// know. A kubelet with `cgroupRoot: /kubelet` has it here (kind's).
+pub const TREE: &str = "/kubelet/kubepods";
+
 /// Of all pods together, where the host's tasks and groups have 1024 each.
 const PODS_SHARES: i64 = 16_384;
 
@@ -95,14 +99,21 @@ pub struct Parents(Vec<PathBuf>);
 impl Parents {
     /// Makes them. Unlike a kubelet's they outweigh the host, so that the rest of a busy machine changes little.
     pub fn make() -> Self {
-        let paths = ["/kubepods/burstable", "/kubepods/besteffort", "/kubepods"];
+        let above = TREE.rsplit_once('/').map_or("", |(above, _)| above);
+        let levels = [
+            (format!("{TREE}/burstable"), 1024),
+            (format!("{TREE}/besteffort"), 2),
+            (TREE.to_owned(), PODS_SHARES),
+            (above.to_owned(), PODS_SHARES),
+        ];
         let absent = |dir: &PathBuf| !dir.exists();
-        let all = mounts()
-            .into_iter()
-            .flat_map(|root| paths.map(|path| below(&root, path)));
+        let all = mounts().into_iter().flat_map(|root| {
+            let below = levels.iter().map(move |(path, _)| below(&root, path));
+            below.collect::<Vec<_>>()
+        });
         let made = Self(all.filter(absent).collect());
-        for (path, shares) in paths.into_iter().zip([1024, 2, PODS_SHARES]) {
-            let dir = make_dir(path);
+        for (path, shares) in levels {
+            let dir = make_dir(&path);
             // What was there is somebody else's.
             if made.0.contains(&dir) {
                 set_shares(&dir, shares);

@@ -215,6 +215,8 @@ disabled_plugins = [
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
       BinaryName = "{programs}/runc"
+      # Others' runtimes keep what they know of containers in one folder of the host.
+      Root = "{folder}/runc"
       SystemdCgroup = false
 "#
     )

@@ -72,12 +72,13 @@ pub enum Qos {
 }
 
 impl Qos {
-    fn parent(self) -> &'static str {
-        match self {
-            Self::Guaranteed => "/kubepods",
-            Self::Burstable => "/kubepods/burstable",
-            Self::BestEffort => "/kubepods/besteffort",
-        }
+    fn parent(self) -> String {
+        let level = match self {
+            Self::Guaranteed => "",
+            Self::Burstable => "/burstable",
+            Self::BestEffort => "/besteffort",
+        };
+        format!("{}{level}", cgroups::TREE)
     }
 }
 

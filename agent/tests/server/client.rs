@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use stallscope::api::{Refusal, Request};
 use stallscope::exposition::{Encoder, Format};
-use stallscope::server::{self, Answers, Handlers, Limits, bind, serve_within};
+use stallscope::server::{self, Answers, Config, Handlers, Limits, bind, serve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
@@ -26,13 +26,21 @@ pub struct Server {
 
 impl Server {
     pub fn start(limits: Limits, handlers: Handlers) -> Self {
+        let config = Config {
+            limits,
+            ..Config::default()
+        };
+        Self::with(config, handlers)
+    }
+
+    pub fn with(config: Config, handlers: Handlers) -> Self {
         let listener = bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let registry = prometheus::Registry::new();
         let (stop, stopped) = oneshot::channel();
         let shared = registry.clone();
         let task = tokio::spawn(async move {
-            serve_within(limits, listener, handlers, &shared, async move {
+            serve(config, listener, handlers, &shared, async move {
                 _ = stopped.await;
             })
             .await
@@ -63,6 +71,18 @@ impl Server {
         encoder.registry(&self.registry);
         String::from_utf8(encoder.finish().to_vec()).unwrap()
     }
+
+    /// The sum of its own series whose lines begin so.
+    pub fn sum(&self, series: &str) -> u64 {
+        sum(&self.counted(), series)
+    }
+}
+
+/// The sum of the series of a scrape whose lines begin so; they are whole numbers.
+pub fn sum(scrape: &str, series: &str) -> u64 {
+    let of = scrape.lines().filter(|line| line.starts_with(series));
+    of.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum()
 }
 
 /// Handlers that say as little as possible.
@@ -117,9 +137,20 @@ impl Client {
 
     /// A client whose kernel takes as little as possible on its behalf.
     pub async fn narrow(server: &Server) -> Self {
+        Self::narrow_at(server.address).await
+    }
+
+    pub async fn narrow_at(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
-        Self(socket.connect(server.address).await.unwrap())
+        Self(socket.connect(address).await.unwrap())
+    }
+
+    /// A client that comes from this address of this host.
+    pub async fn from(source: [u8; 4], address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        Self(socket.connect(address).await.unwrap())
     }
 
     pub async fn send(&mut self, text: impl AsRef<[u8]>) {
@@ -128,7 +159,7 @@ impl Client {
 
     pub async fn request(&mut self, method: &str, path: &str, headers: &str) -> Answer {
         self.send(format!(
-            "{method} {path} HTTP/1.1\r\nhost: test\r\n{headers}\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n"
         ))
         .await;
         self.answer(method != "HEAD").await

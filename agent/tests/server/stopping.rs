@@ -43,7 +43,7 @@ async fn a_scrape_under_way_is_finished() {
     );
     let mut client = Client::connect(&server).await;
     client
-        .send("GET /metrics HTTP/1.1\r\nhost: test\r\n\r\n")
+        .send("GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")
         .await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     let (time, answer) = tokio::join!(server.stop(), client.answer(true));
@@ -58,7 +58,7 @@ async fn clients_that_take_their_time_are_cut_off() {
         handlers(|_| Ok(Bytes::from(vec![b'#'; 64 << 20]))),
     );
     let mut deaf = Client::narrow(&server).await;
-    deaf.send("GET /metrics HTTP/1.1\r\nhost: test\r\n\r\n")
+    deaf.send("GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")
         .await;
     let mut mute = Client::connect(&server).await;
     mute.send("GET /metrics HT").await;

@@ -21,9 +21,19 @@ pub fn get(address: &str, path: &str) -> Option<(u16, String)> {
 
 /// The same, for a caller of less patience.
 pub fn get_within(address: &str, path: &str, patience: Duration) -> Option<(u16, String)> {
+    ask(address, "", path, patience)
+}
+
+/// The same, asked under a name.
+pub fn get_as(address: &str, name: &str, path: &str) -> Option<(u16, String)> {
+    let host = format!("Host: {name}\r\n");
+    ask(address, &host, path, Duration::from_secs(20))
+}
+
+fn ask(address: &str, headers: &str, path: &str, patience: Duration) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(patience)).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\n{headers}\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;

@@ -35,6 +35,11 @@ impl Serving {
         }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.program.pid()
+    }
+
     /// Status and body of an answer.
     pub fn get(&self, path: &str) -> (u16, String) {
         http::get(&self.address, path)

@@ -28,6 +28,11 @@ impl Program {
         Ok(Self { child, folder })
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has printed and logged.
     pub fn said(&self) -> String {
         let output: PathBuf = self.folder.path().join("output");

@@ -1,4 +1,4 @@
-//! What `cargo xtask check` needs besides the builds: the formatter, Clippy twice, cargo-deny.
+//! What `cargo xtask check` and `fuzz` need besides the builds: the formatter, Clippy twice, cargo-deny, cargo-fuzz.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -12,6 +12,8 @@ use crate::workspace::{self, Workspace};
 
 /// The release that is built when no cargo-deny is found.
 const DENY_VERSION: &str = "0.20.2";
+/// The release that is built when no cargo-fuzz is found.
+const FUZZ_VERSION: &str = "0.13.2";
 
 impl Setup {
     /// rustfmt and Clippy for the host's compiler.
@@ -68,25 +70,46 @@ impl Setup {
 
     /// cargo-deny. None when it may not be installed.
     pub fn deny(&mut self, workspace: &Workspace) -> Result<Option<PathBuf>> {
-        let own = workspace.tools().join("bin/cargo-deny");
-        let mut candidates = shell::all_in_path("cargo-deny");
-        candidates.extend(workspace::cargo_home().map(|home| home.join("bin/cargo-deny")));
+        let why = "it checks licences, advisories and sources of the dependencies";
+        self.cargo_tool(workspace, "cargo-deny", DENY_VERSION, why)
+    }
+
+    /// cargo-fuzz, with the C++ compiler that builds libFuzzer. None when it may not be installed.
+    pub fn fuzzer(&mut self, workspace: &Workspace) -> Result<Option<PathBuf>> {
+        if shell::which("c++").is_none() {
+            self.package("g++", "it compiles libFuzzer")?;
+        }
+        let why = "it builds fuzz targets";
+        self.cargo_tool(workspace, "cargo-fuzz", FUZZ_VERSION, why)
+    }
+
+    /// A program of Cargo's kind, installed or built in the target folder. None when it may not be.
+    fn cargo_tool(
+        &mut self,
+        workspace: &Workspace,
+        name: &str,
+        version: &str,
+        why: &'static str,
+    ) -> Result<Option<PathBuf>> {
+        let own = workspace.tools().join("bin").join(name);
+        let mut candidates = shell::all_in_path(name);
+        candidates.extend(workspace::cargo_home().map(|home| home.join("bin").join(name)));
         candidates.push(own.clone());
         let found = candidates
             .into_iter()
-            .find(|deny| shell::is_program(deny) && answers(Command::new(deny).arg("--version")));
+            .find(|tool| shell::is_program(tool) && answers(Command::new(tool).arg("--version")));
         if found.is_some() {
             return Ok(found);
         }
         let mut install = workspace::cargo();
         // The dev profile: it runs for a second and would take four times as long to build in release.
         install
-            .args(["install", "cargo-deny", "--version", DENY_VERSION])
+            .args(["install", name, "--version", version])
             .args(["--locked", "--debug", "--force", "--root"])
             .arg(workspace.tools());
         let missing = Missing {
-            what: format!("cargo-deny {DENY_VERSION}"),
-            why: "it checks licences, advisories and sources of the dependencies",
+            what: format!("{name} {version}"),
+            why,
             takes: "one to three minutes",
             command: shell::line(&install),
         };

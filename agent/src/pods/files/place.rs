@@ -8,6 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::pods::doubts::Doubts;
 
 /// Entries that are kept of one directory; a node has room for some hundred pods.
@@ -20,8 +22,8 @@ const MAX_READ: usize = 4 * MAX_KEPT;
 /// is found by reading once more after that.
 const SETTLED: Duration = Duration::from_millis(2500);
 
-/// A reading's length is waited this many times over before the next, so that a directory that is large and changes all
-/// the time takes a tenth of the agent's time at most.
+/// The CPU time of a reading is waited this many times over before the next, so that a directory that is large and
+/// changes all the time takes a tenth of a CPU at most. How long it waited for a CPU says nothing of its size.
 const REST: u32 = 9;
 
 /// Reads one entry. An entry that went away meanwhile is none; what makes no sense is doubted, and none.
@@ -103,9 +105,10 @@ impl<T> Place<T> {
         } else {
             self.settle = None;
         }
-        let start = Instant::now();
+        let start = cpu_time();
         self.read()?;
-        self.rested = Some(now + start.elapsed() * (REST + 1));
+        let took = cpu_time().saturating_sub(start);
+        self.rested = Some(now + took * (REST + 1));
         self.stamp = Some(stamp);
         Ok(Look::Read)
     }
@@ -167,6 +170,15 @@ impl Stamp {
     fn is_at(self, other: Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
+}
+
+/// CPU time of this thread.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        time.tv_nsec.unsigned_abs() as u32,
+    )
 }
 
 /// A name for a message: readable, and of a bounded length.

@@ -1,0 +1,270 @@
+//! A soak: short-lived cgroups come by the thousand while the agent is scraped each second and its page is open.
+//!
+//! `STALLSCOPE_SOAK_SECONDS` says for how long, a minute if unset. From ten minutes on the agent's resident memory is
+//! judged as well: after the first five minutes it stays within a tenth.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy allows it in tests, but not in what they have in common"
+)]
+
+#[path = "exposition/parser.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod exposition;
+mod kernel;
+#[allow(dead_code, reason = "each test uses a part")]
+mod serving;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    env, fs,
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use exposition::Family;
+use kernel::{Group, Task};
+use serving::Serving;
+use stallscope::exposition::Format;
+
+/// Cgroups made a minute.
+const RATE: u64 = 1000;
+/// Lifetime of each cgroup.
+const LIFETIME: Duration = Duration::from_secs(1);
+/// Works for a few milliseconds and sleeps twice, so that it is switched out and in again.
+const SCRIPT: &str = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); done; sleep 0.01; sleep 0.01";
+/// From here on resident memory is flat.
+const SETTLED: Duration = Duration::from_secs(300);
+/// The shortest soak that judges memory.
+const JUDGED: Duration = Duration::from_secs(600);
+
+/// A page in a real browser, where there is one.
+struct Page {
+    browser: Option<Child>,
+    _profile: tempfile::TempDir,
+}
+
+impl Page {
+    fn open(address: &str) -> Self {
+        let profile = tempfile::tempdir().unwrap();
+        let browser = Command::new("chromium")
+            .args(["--headless", "--no-sandbox", "--disable-gpu"])
+            .args(["--disable-quic", "--no-first-run", "--disable-sync"])
+            .args([
+                "--disable-background-networking",
+                "--remote-debugging-port=0",
+            ])
+            .arg("--disable-component-update")
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg(format!("http://{address}/"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        if let Err(error) = &browser {
+            println!("no browser ({error}): the test asks what the page asks");
+        }
+        Self {
+            browser: browser.ok(),
+            _profile: profile,
+        }
+    }
+
+    /// Asks what an open page asks, where no browser does.
+    fn ask(&self, agent: &Serving, second: u64) {
+        if self.browser.is_some() || second % 2 == 1 {
+            return;
+        }
+        for path in [
+            "/api/v1/top?window=5m",
+            "/api/v1/timeline?cgroup=%2F&window=5m",
+        ] {
+            agent.get(path);
+        }
+        if second.is_multiple_of(10) {
+            agent.get("/api/v1/status");
+            agent.get("/api/v1/explain?worst=1&window=5m");
+        }
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        if let Some(browser) = &mut self.browser {
+            let _ = browser.kill();
+            let _ = browser.wait();
+        }
+    }
+}
+
+/// Cgroups that live for a second, at a steady rate.
+struct Churn {
+    started: Instant,
+    made: u64,
+    alive: VecDeque<(Instant, Task, Group)>,
+}
+
+impl Churn {
+    /// Makes those that are due and removes those whose time is over.
+    fn keep_up(&mut self) {
+        let due = u64::try_from(self.started.elapsed().as_millis()).unwrap() * RATE / 60_000;
+        while self.made < due {
+            let group = Group::new(&format!("soak-{}", self.made));
+            let task = group.spawn(SCRIPT);
+            self.alive.push_back((Instant::now(), task, group));
+            self.made += 1;
+        }
+        while let Some((born, ..)) = self.alive.front() {
+            if born.elapsed() < LIFETIME {
+                break;
+            }
+            self.alive.pop_front();
+        }
+    }
+}
+
+/// Values of every counter: of each series, and of each family over all its series.
+#[derive(Default)]
+struct Counters {
+    series: BTreeMap<String, f64>,
+    sums: BTreeMap<String, f64>,
+}
+
+impl Counters {
+    fn of(scrape: &str) -> Self {
+        let families: Vec<Family> = exposition::parse(scrape, Format::Text).unwrap();
+        let mut counters = Self::default();
+        for family in families {
+            if family.kind != "counter" && family.kind != "histogram" {
+                continue;
+            }
+            for sample in &family.samples {
+                let value = sample.number();
+                let series = format!("{}{:?}", sample.name, sample.labels);
+                counters.series.insert(series, value);
+                *counters.sums.entry(sample.name.clone()).or_default() += value;
+            }
+        }
+        counters
+    }
+
+    /// Counters that are lower here than in `before`.
+    fn fallen(&self, before: &Self) -> Vec<String> {
+        let mut fallen = Vec::new();
+        for (series, last) in &before.series {
+            // A series ends five minutes after its cgroup; its counts go on in the sum.
+            let now = self.series.get(series);
+            if let Some(now) = now.filter(|now| *now < last) {
+                fallen.push(format!("{series} fell from {last} to {now}"));
+            }
+        }
+        for (name, last) in &before.sums {
+            let now = self.sums.get(name).copied().unwrap_or(0.0);
+            // Sums of decimal fractions: a millionth is rounding.
+            if now < last * (1.0 - 1e-9) {
+                fallen.push(format!("the sum of {name} fell from {last} to {now}"));
+            }
+        }
+        fallen
+    }
+}
+
+/// Resident memory of a process in bytes (`VmRSS`, proc(5)).
+fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
+    kilobytes.unwrap().parse::<u64>().unwrap() * 1024
+}
+
+fn length() -> Duration {
+    let seconds = env::var("STALLSCOPE_SOAK_SECONDS").map_or(60, |text| {
+        text.parse().unwrap_or_else(|_| {
+            panic!("STALLSCOPE_SOAK_SECONDS is `{text}`; expected seconds, such as 1800")
+        })
+    });
+    Duration::from_secs(seconds)
+}
+
+#[test]
+#[ignore = "needs root and BPF: attaches the probes and makes a thousand cgroups a minute"]
+fn memory_is_flat_and_no_counter_falls() {
+    let length = length();
+    let agent = Serving::start(["--doctor", "off"]);
+    let page = Page::open(&agent.address);
+    let mut churn = Churn {
+        started: Instant::now(),
+        made: 0,
+        alive: VecDeque::new(),
+    };
+    let started = Instant::now();
+    let mut before = Counters::default();
+    let mut settled: Option<(u64, u64)> = None;
+    let mut text = String::new();
+    for second in 0.. {
+        if started.elapsed() >= length {
+            break;
+        }
+        let (status, scrape) = agent.get("/metrics");
+        assert_eq!(status, 200, "{scrape}");
+        text = scrape;
+        let now = Counters::of(&text);
+        let fallen = now.fallen(&before);
+        assert!(fallen.is_empty(), "second {second}: {fallen:#?}");
+        before = now;
+        page.ask(&agent, second);
+        let memory = resident(agent.pid());
+        if started.elapsed() >= SETTLED {
+            let (low, high) = settled.get_or_insert((memory, memory));
+            *low = memory.min(*low);
+            *high = memory.max(*high);
+        }
+        if second % 60 == 0 {
+            println!(
+                "{second} s: {} cgroups, {} counters, resident {:.1} MB",
+                churn.made,
+                before.series.len(),
+                memory as f64 / 1e6
+            );
+        }
+        let next = started + Duration::from_secs(second + 1);
+        while Instant::now() < next {
+            churn.keep_up();
+            sleep(Duration::from_millis(20));
+        }
+    }
+    let asked: f64 = before
+        .series
+        .iter()
+        .filter(|(series, _)| {
+            series.starts_with("stallscope_http_requests_total") && series.contains("/api/v1/top")
+        })
+        .map(|(_, value)| value)
+        .sum();
+    println!(
+        "{} cgroups in {:?}, the page asked {asked} times, memory after five minutes {settled:?}",
+        churn.made,
+        started.elapsed()
+    );
+    assert!(asked > 0.0, "no page was open");
+    assert!(churn.made > 0);
+    let work = before.series.iter().filter(|(series, value)| {
+        series.starts_with("stallscope_cpu_seconds_total")
+            && series.contains("soak-")
+            && **value > 0.0
+    });
+    assert!(
+        work.count() > 0,
+        "no cgroup of the churn was counted:\n{text}"
+    );
+    if length < JUDGED {
+        println!("memory is not judged: the soak is shorter than {JUDGED:?}");
+        return;
+    }
+    let (low, high) = settled.unwrap();
+    assert!(
+        high as f64 <= low as f64 * 1.1,
+        "resident memory grew from {low} to {high} bytes after the first five minutes"
+    );
+}

@@ -1,0 +1,241 @@
+//! Fuzz targets: each gives bytes to a parser of what others write, which may refuse them, and must neither panic, hang
+//! nor take much memory.
+//!
+//! `cargo xtask fuzz` runs them under libFuzzer, with new inputs; `cargo test` replays those of `corpus/`, which holds
+//! one example of each form and every input that once broke something.
+
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "to panic is how a target says that something is wrong"
+)]
+
+mod node;
+
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use stallscope::api::{self, Now, Request, Timeline, Top, Window};
+use stallscope::attribution::attribute;
+use stallscope::btf::{Btf, Enumerator};
+use stallscope::cgroup::{self, CgroupPath, Controller};
+use stallscope::doctor::{Live, compare, compared_text};
+use stallscope::explain;
+use stallscope::history::{History, Limits, Quantity, Subject};
+use stallscope::pods::{self, PodIdentity};
+use stallscope::probe::Attach;
+use stallscope::probes;
+use stallscope::server::negotiate;
+
+pub use node::node;
+
+/// A target: its name, which is that of its folder in `corpus/`, and what it does with an input.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: [Target; 11] = [
+    ("accept", accept),
+    ("answers", answers),
+    ("api", api),
+    ("btf", btf),
+    ("cgroups", cgroups),
+    ("cri", cri),
+    ("files", files),
+    ("logs", logs),
+    ("node", node),
+    ("query", query),
+    ("reports", reports),
+];
+
+/// The header `Accept` of a scrape.
+pub fn accept(data: &[u8]) {
+    if let Ok(header) = str::from_utf8(data) {
+        let _ = negotiate(header);
+    }
+}
+
+/// What `stallscope top`, `explain` and `doctor` take from an agent, or from whatever else answers at its address: JSON,
+/// or an exposition.
+pub fn answers(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else {
+        return;
+    };
+    let mut live = Live::default();
+    live.learn_metrics(text);
+    if let Ok(report) = serde_json::from_str::<explain::Report>(text) {
+        let _ = report.to_text();
+    }
+    let _ = serde_json::from_str::<Timeline>(text);
+    if let Ok(top) = serde_json::from_str::<Top>(text) {
+        for container in &top.containers {
+            let _ = api::name(&container.labels);
+        }
+    }
+    if let Ok(value) = serde_json::from_str(text) {
+        live.learn_status(&value);
+    }
+}
+
+/// An answer of the Kubernetes API: a page of a list, a line of a watch, or an error.
+pub fn api(data: &[u8]) {
+    pods::api::fuzz(data);
+}
+
+/// A kernel's type information, and all that is asked of it.
+pub fn btf(data: &[u8]) {
+    let Ok(btf) = Btf::parse(data.to_vec()) else {
+        return;
+    };
+    for controller in Controller::ALL {
+        let _ = btf.layout(controller);
+    }
+    let _ = btf.enumerator(Enumerator::MAX_NR_ZONES);
+    let _ = btf.has_quotas();
+    let _ = btf.in_user_fault_bit();
+    let _ = btf.page_node_shift();
+    for hook in probes::attachments() {
+        match hook {
+            Attach::TpBtf(_, symbol) => drop(btf.tracepoint(symbol)),
+            Attach::Fentry(_, symbol)
+            | Attach::Fexit(_, symbol)
+            | Attach::Kprobe(_, symbol)
+            | Attach::Kretprobe(_, symbol) => drop(btf.function(symbol)),
+            Attach::File(_) => {}
+        }
+    }
+    let reduced = btf.reduced(probes::attachments());
+    let reduced = Btf::parse(reduced).expect("what is written can be read");
+    assert_eq!(
+        reduced.layout(Controller::Cpu),
+        btf.layout(Controller::Cpu),
+        "a reduced kernel says the same"
+    );
+}
+
+/// The path of a cgroup, whose names anybody may choose: who owns it, and the text by which it is shown.
+pub fn cgroups(data: &[u8]) {
+    let path = CgroupPath::new(data);
+    let label = path.label().into_owned();
+    assert!(!label.contains(char::is_control), "{label:?}");
+    let owner = attribute(&path);
+    for text in [owner.group_key(), owner.short_name(), &owner.cgroup] {
+        assert!(!text.contains(char::is_control), "{text:?}");
+        assert!(!text.is_empty());
+    }
+    assert!(path.is_root() || label.starts_with(&owner.cgroup));
+    let _ = PodIdentity::parse(&path);
+}
+
+/// An answer of a container runtime.
+pub fn cri(data: &[u8]) {
+    pods::cri::fuzz(data);
+}
+
+/// A file of the kernel's about cgroups: `mountinfo`, `cgroups`, `cpu.stat`, `cpu.max`.
+pub fn files(data: &[u8]) {
+    cgroup::fuzz(data);
+}
+
+/// Names in the kubelet's log directories.
+pub fn logs(data: &[u8]) {
+    if let Ok(listing) = str::from_utf8(data) {
+        pods::files::fuzz(listing);
+    }
+}
+
+/// The query of a question about the history, asked at any time: the first eight bytes are the clock on the wall, in
+/// seconds before or after 1970, and the rest is the query.
+pub fn query(data: &[u8]) {
+    let Some((clock, query)) = data.split_first_chunk() else {
+        return;
+    };
+    let clock = i64::from_le_bytes(*clock);
+    let moved = Duration::from_secs(clock.unsigned_abs());
+    let system = if clock < 0 {
+        UNIX_EPOCH.checked_sub(moved)
+    } else {
+        UNIX_EPOCH.checked_add(moved)
+    };
+    let Some(system) = system else {
+        return;
+    };
+    let Ok(request) = Request::parse(form_urlencoded::parse(query).into_owned()) else {
+        return;
+    };
+    let (history, instant) = history();
+    let now = Now { instant, system };
+    if let Ok(window) = Window::find(&history, &request, now) {
+        assert!(window.from <= window.recorded_from && window.from < window.to);
+        assert!(window.recorded_seconds() <= window.seconds());
+        assert!(now.unix(history.begin(window.to)).is_finite());
+    }
+}
+
+/// A history of ten minutes, of which the last 100 seconds are recorded, and the moment after.
+fn history() -> (History, Instant) {
+    let start = Instant::now();
+    let limits = Limits {
+        length: Duration::from_secs(600),
+        bytes: 1 << 16,
+    };
+    let mut history = History::new(limits, start);
+    let zero = history.second(start);
+    for second in 100..200 {
+        history.begin_second(zero + second);
+        let total = u64::from(second) * 1_000_000_000;
+        history.record(Subject::Host, None, [(Quantity::Agent, total)].into_iter());
+    }
+    (history, start + Duration::from_secs(200))
+}
+
+/// Two reports of `stallscope doctor --json` that are compared, one a line.
+pub fn reports(data: &[u8]) {
+    let mut reports = data
+        .split(|&byte| byte == b'\n')
+        .map(serde_json::from_slice);
+    if let (Some(Ok(first)), Some(Ok(second))) = (reports.next(), reports.next())
+        && let Ok(differences) = compare(&first, &second)
+    {
+        let _ = compared_text(&differences);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::TARGETS;
+
+    fn names(folder: &Path) -> BTreeSet<String> {
+        let entries = fs::read_dir(folder).expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        names
+            .map(|name| name.into_string().expect("UTF-8"))
+            .collect()
+    }
+
+    #[test]
+    fn every_target_is_built_and_has_a_corpus() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let targets: BTreeSet<String> =
+            TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(names(&here.join("corpus")), targets);
+        let programs: BTreeSet<String> = targets.iter().map(|name| format!("{name}.rs")).collect();
+        assert_eq!(names(&here.join("fuzz_targets")), programs);
+    }
+
+    #[test]
+    fn what_the_corpus_holds_is_read_or_refused() {
+        for (name, target) in TARGETS {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("corpus")
+                .join(name);
+            let inputs = names(&folder);
+            assert!(!inputs.is_empty(), "{name}");
+            for input in inputs {
+                println!("{name}/{input}");
+                target(&fs::read(folder.join(input)).expect("an input"));
+            }
+        }
+    }
+}

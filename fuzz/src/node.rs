@@ -1,0 +1,79 @@
+//! The files of a node, as `stallscope doctor` reads them.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use stallscope::doctor::{Live, Node, Root, audit, samples};
+use stallscope::topology::Topology;
+use tempfile::TempDir;
+
+/// Bytes of a name that file systems take.
+const LONGEST_NAME: usize = 255;
+
+/// A node: `== PATH` begins a file, whose content is on the lines after.
+///
+/// Audited, and shown in every form there is.
+pub fn node(data: &[u8]) {
+    let dir = directory();
+    for (path, content) in files(data) {
+        let path = dir.path().join(path);
+        // What is a file in one line may be a directory in another.
+        if let Some(above) = path.parent()
+            && fs::create_dir_all(above).is_ok()
+        {
+            let _ = fs::write(&path, content);
+        }
+    }
+    if let Ok(topology) = Topology::read(&dir.path().join("sys")) {
+        let _ = topology.to_text();
+        let _ = serde_json::to_string(&topology).expect("a topology is JSON");
+        let cpus = topology.possible_cpus();
+        let _ = topology.boundary(0, cpus.saturating_sub(1));
+    }
+    let root = Root::open(dir.path()).expect("a directory");
+    let live = Live::of_report(&root);
+    let report = audit(&Node::read(root, live));
+    let text = report.to_text(false);
+    let controls = |c: char| c.is_control() && c != '\n';
+    assert!(!text.contains(controls), "a terminal would obey {text:?}");
+    let _ = serde_json::to_string(&report).expect("a report is JSON");
+    let _ = samples(&report);
+}
+
+/// In memory where there is such a place: it is written thousands of times.
+fn directory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let dir = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    };
+    dir.expect("a temporary directory")
+}
+
+/// Paths, which stay below the directory they are put in, and contents.
+fn files(data: &[u8]) -> impl Iterator<Item = (PathBuf, Vec<u8>)> {
+    let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    for line in data.split_inclusive(|&byte| byte == b'\n') {
+        if let Some(path) = line.strip_prefix(b"== ") {
+            let path = String::from_utf8_lossy(path);
+            files.push((below(path.trim()), Vec::new()));
+        } else if let Some((_, content)) = files.last_mut() {
+            content.extend_from_slice(line);
+        }
+    }
+    files
+        .into_iter()
+        .filter(|(path, _)| path.file_name().is_some())
+}
+
+fn below(path: &str) -> PathBuf {
+    let path = path.replace('\0', "");
+    let names = Path::new(&path)
+        .components()
+        .filter_map(|component| match component {
+            Component::Normal(name) if name.len() <= LONGEST_NAME => Some(name),
+            _ => None,
+        });
+    names.take(16).collect()
+}
