@@ -74,6 +74,8 @@ layout! {
     /// Whether this very task is parked because its group is throttled. Since 6.18 tasks are parked
     /// one by one, as they return to user mode; before, the whole run queue is taken away.
     task_throttled: "task_struct" "throttled",
+    /// Whether it sleeps and is still on its run queue, which a kernel can do since 6.12.
+    task_sched_delayed: "task_struct" "se.sched_delayed",
     /// The unit of bit fields that holds `in_user_fault`.
     task_in_user_fault: "task_struct" "in_user_fault",
     /// The CPU's run queue.

@@ -379,10 +379,14 @@ pub struct Ring {
     pub reserved: u32,
     /// Segments ever written.
     pub head: u64,
+    /// `rq->clock` when the CPU last stopped being idle; 0 before.
+    pub idle_until_ns: u64,
     /// Switches that were not shown to the program, known by the time they left in the tasks.
     pub hidden: u64,
     /// Times a task shared its [`TaskEntry`] with another and a part of its wait went unseen.
     pub collisions: u64,
+    /// Fills the second cache line.
+    pub padding: [u64; 7],
     /// `segments[(head - 1) % RING_LENGTH]` is the newest; it ended when the current one began.
     pub segments: [Segment; RING_LENGTH],
 }
@@ -392,12 +396,15 @@ pub struct Ring {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TaskEntry {
-    /// Top byte: the pid's remaining bits plus 1, 0 for an empty entry. The rest: `run_delay` up to
-    /// which the task's wait is accounted for, in nanoseconds modulo 2^56.
+    /// Top byte: the pid's remaining bits plus 1, 0 for an empty entry. Then [`STAMPED_ASLEEP`]. The
+    /// rest: `run_delay` up to which the task's wait is accounted for, in nanoseconds modulo 2^55.
     pub tagged_delay: u64,
     /// Total throttled time of its run queue when it was preempted; [`THROTTLE_UNKNOWN`] otherwise.
     pub throttled_ns: u64,
 }
+
+/// The bit of [`TaskEntry::tagged_delay`] that says that the task slept when `last_queued` was set.
+pub const STAMPED_ASLEEP: u64 = 1 << 55;
 
 /// No total is remembered in [`TaskEntry::throttled_ns`] or [`WaitCell::throttled_seen_ns`].
 pub const THROTTLE_UNKNOWN: u64 = u64::MAX;
@@ -434,7 +441,7 @@ mod pod {
 
     const _: () = {
         assert!(size_of::<WaitCell>() == 192);
-        assert!(size_of::<Ring>() == 64 + 16 * super::RING_LENGTH);
+        assert!(size_of::<Ring>() == 128 + 16 * super::RING_LENGTH);
         assert!(size_of::<Host>() == 48);
         assert!(size_of::<CpuPlace>() == 12);
         assert!(size_of::<MigrationCell>() == 64);

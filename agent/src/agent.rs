@@ -19,7 +19,10 @@ use crate::{
     ledger::Ledger,
     overhead::Overhead,
     owners::{LabelSet, Owners},
-    pods::names::{Chosen, Names},
+    pods::{
+        PodTrees,
+        names::{Chosen, Names},
+    },
     probe::{Kernel, Probe, Running, State, Status},
     probes::PROBES,
     topology::Topology,
@@ -57,6 +60,8 @@ pub struct Config {
     pub labels: LabelSet,
     /// Where pods' names come from.
     pub names: Chosen,
+    /// Which cgroups are taken for pods.
+    pub trees: PodTrees,
     /// Whether tables have to last, because they cannot be enlarged later (see [`Agent::seal`]).
     pub sealed: bool,
     /// Hooks to treat as if this kernel refused them.
@@ -79,6 +84,7 @@ impl Default for Config {
             series: 100_000,
             labels: LabelSet::default(),
             names: Chosen::default(),
+            trees: PodTrees::default(),
             sealed: false,
             disabled_hooks: Vec::new(),
             history: history::Limits::default(),
@@ -153,6 +159,8 @@ pub struct StatusReport {
     pub cgroups: String,
     /// Where pods' names come from, and how that fares.
     pub names: String,
+    /// Which cgroups are taken for pods.
+    pub trees: String,
     /// Slots of the kernel-side tables.
     pub slots: u32,
     /// Kernel memory of all maps, in bytes.
@@ -184,8 +192,16 @@ impl Agent {
         );
         let watch = Watch::new(hierarchy)?;
         let names = Names::new(config.names.clone());
-        let mut owners = Owners::new(watch, names, config.labels.clone(), config.owners);
-        owners.poll(Instant::now())?;
+        let mut owners = Owners::new(
+            watch,
+            names,
+            config.labels.clone(),
+            config.trees.clone(),
+            config.owners,
+        );
+        owners.poll(Instant::now(), &|_| 0)?;
+        // Nothing has been counted yet.
+        owners.evicted();
         let wanted = config.slots.unwrap_or_else(|| {
             let spare = u32::try_from(owners.cgroups().count() * 4).unwrap_or(MAX_SLOTS);
             spare.max(if config.sealed { SEALED_SLOTS } else { 0 })
@@ -272,7 +288,7 @@ impl Agent {
     /// Names new cgroups for the programs and lets go of old ones; to be called about once a second.
     pub fn tick(&mut self) {
         let now = Instant::now();
-        match self.owners.poll(now) {
+        match self.follow(now) {
             // The next cgroup that is made may get the slot, and what was counted there would be without a name.
             Ok(true) => self.read(),
             Ok(false) => {}
@@ -291,7 +307,7 @@ impl Agent {
         let read = self.record(now);
         // Often enough that 32-bit counters cannot wrap unseen; scrapes do it more often.
         let due = |then| now.saturating_duration_since(then) >= Duration::from_secs(30);
-        if self.expired.is_none_or(due) {
+        if self.expired.is_none_or(due) || self.owners.crowded() {
             self.expired = Some(now);
             if !read {
                 self.read();
@@ -441,6 +457,7 @@ impl Agent {
                     .unwrap_or_default()
             ),
             names: self.owners.names().to_string(),
+            trees: self.owners.trees(),
             slots: self.host.slots,
             map_bytes: self
                 .running()

@@ -3,7 +3,7 @@
 pub(crate) mod container;
 
 use crate::cgroup::CgroupPath;
-use crate::pods::{self, PodIdentity};
+use crate::pods::{InPath, PodIdentity, PodTrees};
 
 /// Who owns a cgroup. The same for all cgroups of one container or service, so counts can be summed by it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -16,6 +16,21 @@ pub struct Owner {
     pub cgroup: String,
     /// The same of the cgroup of the whole pod; none outside of pods.
     pub pod_cgroup: Option<String>,
+    /// Whom it goes before where there is room for too few.
+    pub rank: Rank,
+}
+
+/// Classes of owners, first those that keep series of their own the longest where there are too many owners.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Rank {
+    /// Pods of the host's kubelet, and the containers in them.
+    Pod,
+    /// Services of the host, and containers that its runtimes have made.
+    Host,
+    /// Other cgroups of root's making, and pods in containers.
+    Other,
+    /// What was made below a delegated cgroup, by whoever may write there.
+    Delegated,
 }
 
 /// The kinds of owner.
@@ -70,12 +85,31 @@ impl Runtime {
     }
 }
 
-/// Finds who owns the cgroup at `path`.
+/// Finds who owns the cgroup at `path`, of which the first `trusted` names are the host root's ([`Cgroup::trusted`]).
 ///
-/// The innermost pod, else the outermost container, else the innermost systemd unit, else the cgroup itself.
+/// The pod, if it is in one of the `trees`, else the outermost container, else the innermost systemd unit, else the
+/// cgroup itself.
+///
+/// [`Cgroup::trusted`]: crate::cgroup::Cgroup::trusted
 #[must_use]
-pub fn attribute(path: &CgroupPath) -> Owner {
+pub fn attribute(path: &CgroupPath, trusted: usize, trees: &PodTrees) -> Owner {
     let components: Vec<&[u8]> = path.components().collect();
+    let pod = trees.find(&components, trusted);
+    attribute_to(&components, trusted, trees, pod)
+}
+
+/// Finds who owns the cgroup at `path` besides pods: a pod's cgroup is its own.
+pub(crate) fn attribute_outside(path: &CgroupPath, trusted: usize, trees: &PodTrees) -> Owner {
+    let components: Vec<&[u8]> = path.components().collect();
+    attribute_to(&components, trusted, trees, None)
+}
+
+fn attribute_to(
+    components: &[&[u8]],
+    trusted: usize,
+    trees: &PodTrees,
+    pod: Option<InPath>,
+) -> Owner {
     let owning = |depth: usize| {
         CgroupPath::from_components(components[..depth].iter().copied())
             .label()
@@ -88,17 +122,19 @@ pub fn attribute(path: &CgroupPath) -> Owner {
             group: "/".to_owned(),
             cgroup: "/".to_owned(),
             pod_cgroup: None,
+            rank: Rank::Host,
         };
     }
-    if let Some(found) = pods::find(&components) {
+    if let Some(found) = pod {
         return Owner {
             group: format!("pod:{}", found.identity.uid),
             kind: OwnerKind::Pod(found.identity),
             cgroup: owning(found.owner),
             pod_cgroup: Some(pod_label(owning(found.pod))),
+            rank: if found.nested { Rank::Other } else { Rank::Pod },
         };
     }
-    if let Some((named, depth)) = container::find(&components) {
+    if let Some((named, depth)) = container::find(components) {
         let cgroup = owning(depth);
         return Owner {
             kind: OwnerKind::Container {
@@ -108,20 +144,33 @@ pub fn attribute(path: &CgroupPath) -> Owner {
             group: cgroup.clone(),
             cgroup,
             pod_cgroup: None,
+            rank: if depth <= trusted {
+                Rank::Host
+            } else {
+                Rank::Delegated
+            },
         };
     }
     let unit = components.iter().rposition(|component| is_unit(component));
-    let cgroup = owning(unit.map_or(components.len(), |index| index + 1));
-    let kind = if is_host(&components) {
+    let depth = unit.map_or(components.len(), |index| index + 1);
+    let cgroup = owning(depth);
+    let leads_to_pods = trees.tree(components).is_some_and(|depth| depth <= trusted);
+    let kind = if !leads_to_pods && is_host(components) {
         OwnerKind::HostService
     } else {
         OwnerKind::Other
+    };
+    let rank = match kind {
+        _ if depth > trusted => Rank::Delegated,
+        OwnerKind::HostService => Rank::Host,
+        _ => Rank::Other,
     };
     Owner {
         kind,
         group: cgroup.clone(),
         cgroup,
         pod_cgroup: None,
+        rank,
     }
 }
 
@@ -198,11 +247,6 @@ fn is_host(components: &[&[u8]]) -> bool {
     let monitors = |component: &&[u8]| {
         component.starts_with(b"libpod-conmon-") || component.starts_with(b"crio-conmon-")
     };
-    // The levels between these and the pods are nobody's.
-    let leads_to_pods = |component: &&[u8]| component.windows(8).any(|part| part == b"kubepods");
-    if components.iter().any(leads_to_pods) {
-        return false;
-    }
     tops.contains(&top)
         || top.starts_with(b"lxc.monitor")
         || components

@@ -53,4 +53,26 @@ pub struct Cgroup {
     pub parent: Option<CgroupId>,
     /// Where it is, from the hierarchy's mount.
     pub path: CgroupPath,
+    /// Names of `path`, from the mount, that only the owner of the hierarchy's root could give: each was made in a
+    /// directory that nobody else may write to. The rest stands below a delegated cgroup
+    /// (Documentation/admin-guide/cgroup-v2.rst, "Delegation"), whose user names it as he likes.
+    pub trusted: usize,
+}
+
+impl Cgroup {
+    /// Whether somebody other than the owner of the hierarchy's root may have made it.
+    #[must_use]
+    pub fn is_delegated(&self) -> bool {
+        self.trusted < self.path.components().count()
+    }
+
+    /// A cgroup `name` in this one, whose directory nobody else may write to when it is `kept`.
+    fn child(&self, id: CgroupId, name: &std::ffi::OsStr, kept: bool) -> Self {
+        Self {
+            id,
+            parent: Some(self.id),
+            path: self.path.join(name),
+            trusted: self.trusted + usize::from(kept && !self.is_delegated()),
+        }
+    }
 }

@@ -30,7 +30,9 @@ pub enum Account {
 pub struct Ledger {
     columns: Columns,
     /// What was last read, by cgroup.
-    cgroups: HashMap<CgroupId, Box<[u64]>>,
+    cgroups: HashMap<CgroupId, Base>,
+    /// Which reading this is.
+    reading: u64,
     /// Those of them that have ended, and are dropped once no row is theirs.
     ended: HashSet<CgroupId>,
     /// What cgroups have counted whose owner is not known yet.
@@ -48,6 +50,15 @@ pub struct Ledger {
     removed: OwnerIndex,
 }
 
+/// What growth is measured from.
+#[derive(Debug)]
+struct Base {
+    /// The row at the last reading that had one.
+    row: Box<[u64]>,
+    /// Which reading that was.
+    reading: u64,
+}
+
 impl Ledger {
     /// An empty ledger; what belonged to cgroups nobody saw goes to `removed`.
     #[must_use]
@@ -55,6 +66,7 @@ impl Ledger {
         Self {
             columns,
             cgroups: HashMap::new(),
+            reading: 0,
             ended: HashSet::new(),
             held: HashMap::new(),
             owners: HashMap::new(),
@@ -69,6 +81,7 @@ impl Ledger {
     /// Takes in a reading.
     pub fn update(&mut self, rows: &Rows, mut account: impl FnMut(CgroupId) -> Account) {
         let width = self.columns.width;
+        self.reading += 1;
         self.drop_ended(rows);
         let mut everything = rows.retired_row().to_vec();
         let mut grown = std::mem::take(&mut self.grown);
@@ -100,22 +113,34 @@ impl Ledger {
         self.everything = everything.into();
     }
 
-    /// By how much a cgroup's row has grown since it was last read; empty for one that has lost cells to another: it
-    /// has ended, and counts no more.
+    /// By how much a cgroup's row has grown since it was last read.
+    ///
+    /// A row falls when cells of it are started afresh: those of a cgroup that has ended, for another one, and those of a
+    /// live one whose css the kernel makes anew, because its controller was switched off and on again above it
+    /// (`cgroup_apply_control()`). What it grew by meanwhile is not known then, so nothing is given to it, and whatever it
+    /// was is left to [`Owners::REMOVED`](crate::owners::Owners::REMOVED); from there on growth is measured anew. Only where
+    /// it had no cell at all at the last reading, all that is in its row is new.
     fn measure(&mut self, id: CgroupId, row: &[u64], grown: &mut Vec<u64>) {
         let width = self.columns.width;
         let exact = width - self.columns.wrapping;
-        let last = row_of(&mut self.cgroups, id, width);
+        let base = self.cgroups.entry(id).or_insert_with(|| Base {
+            row: vec![0; width].into(),
+            reading: self.reading,
+        });
+        let last = &mut base.row;
         grown.clear();
         // Each column tells, because what it counted elsewhere may outweigh in one what it lost in all.
-        if (0..width).any(|i| balance(row[i], last[i], i >= exact) < 0) {
-            return;
+        let fell = (0..width).any(|i| balance(row[i], last[i], i >= exact) < 0);
+        if !fell {
+            grown.extend((0..width).map(|i| {
+                let grown = row[i].wrapping_sub(last[i]);
+                if i >= exact { grown & WRAP } else { grown }
+            }));
+        } else if base.reading + 1 < self.reading {
+            grown.extend_from_slice(row);
         }
-        grown.extend((0..width).map(|i| {
-            let grown = row[i].wrapping_sub(last[i]);
-            if i >= exact { grown & WRAP } else { grown }
-        }));
         last.copy_from_slice(row);
+        base.reading = self.reading;
     }
 
     /// Adds what a cgroup has counted, and what was held back of it, to its account.
@@ -385,40 +410,133 @@ mod tests {
         assert!(ledger.row(REMOVED).is_none());
     }
 
+    #[test]
+    fn a_live_cgroup_whose_cells_start_afresh_goes_on_counting() {
+        let mut ledger = Ledger::new(COLUMNS, REMOVED);
+        ledger.update(&rows(&[(7, [100, 10])], [0, 0]), by_id);
+        // Its controller was switched off and on: the cell has a new css and counts from zero, 3 of 5 in view.
+        ledger.update(&rows(&[(7, [3, 1])], [102, 10]), by_id);
+        ledger.update(&rows(&[(7, [53, 2])], [102, 10]), by_id);
+        assert_eq!(ledger.row(OwnerIndex(7)), Some(&[150, 11][..]));
+        assert_eq!(ledger.row(REMOVED), Some(&[5, 1][..]));
+    }
+
+    #[test]
+    fn what_a_cgroup_counts_after_all_its_cells_were_gone_is_its_own() {
+        let mut ledger = Ledger::new(COLUMNS, REMOVED);
+        ledger.update(&rows(&[(7, [100, 10]), (8, [1, 1])], [0, 0]), by_id);
+        ledger.update(&rows(&[(8, [2, 2])], [100, 10]), by_id);
+        ledger.update(&rows(&[(7, [30, 1]), (8, [2, 2])], [100, 10]), by_id);
+        assert_eq!(ledger.row(OwnerIndex(7)), Some(&[130, 11][..]));
+        assert!(ledger.row(REMOVED).is_none());
+    }
+
+    /// Cells of three slots on two CPUs, as the programs keep them.
+    struct Cells {
+        /// Serial number of the css that counts there, its cgroup, and the count.
+        by_slot: [[(u64, u64, u64); 2]; 3],
+        /// By slot: the css that has it, and its cgroup.
+        slots: [(u64, u64); 3],
+        serial: u64,
+        retired: u64,
+        /// Whether a cell was started afresh since this was last asked.
+        afresh: bool,
+    }
+
+    impl Cells {
+        fn new() -> Self {
+            Self {
+                by_slot: [[(0, 0, 0); 2]; 3],
+                slots: [(1, 10), (2, 11), (3, 12)],
+                serial: 3,
+                retired: 0,
+                afresh: false,
+            }
+        }
+
+        /// The slot goes to a css of this cgroup that is new.
+        fn make(&mut self, slot: usize, cgroup: u64) {
+            self.serial += 1;
+            self.slots[slot] = (self.serial, cgroup);
+        }
+
+        fn count(&mut self, slot: usize, cpu: usize, count: u64) {
+            let (serial, cgroup) = self.slots[slot];
+            let cell = &mut self.by_slot[slot][cpu];
+            if cell.0 != serial {
+                self.retired += cell.2;
+                *cell = (serial, cgroup, 0);
+                self.afresh = true;
+            }
+            cell.2 += count;
+        }
+
+        fn read(&self) -> Rows {
+            let mut reading = rows(&[], [self.retired, self.retired & WRAP]);
+            for (_, id, count) in self.by_slot.iter().flatten().filter(|cell| cell.1 != 0) {
+                let row = reading.row(CgroupId(*id));
+                row[0] += count;
+                row[1] = (row[1] + count) & WRAP;
+            }
+            reading
+        }
+    }
+
     proptest! {
-        /// Whatever cgroups come, go and take each other's slots over, and however late their names come, no owner's
-        /// total falls, and all of them together with what is held back are what was counted.
+        /// Whatever cgroups come, go and take each other's slots over, whichever have their css made anew, and however
+        /// late their names come: no owner's total falls, all of them together with what is held back are what was
+        /// counted, and as long as no cell is started afresh each cgroup has all that it counts.
         #[test]
         fn nothing_is_lost_and_nothing_falls(
-            steps in proptest::collection::vec((0_usize..4, 0_u64..5, 1_u64..1000, any::<bool>()), 1..80),
+            steps in proptest::collection::vec(
+                (0_usize..3, 0_usize..2, 0_u64..12, 1_u64..1000, any::<bool>()),
+                1..80,
+            ),
             late in 0_u64..3,
         ) {
             let mut ledger = Ledger::new(COLUMNS, REMOVED);
-            // Four cells, as of one slot on four CPUs: (cgroup, count).
-            let mut cells = [(0_u64, 0_u64); 4];
-            let (mut retired, mut counted, mut current) = (0, 0, 10_u64);
+            let mut cells = Cells::new();
+            let (mut counted, mut newest) = (0, 12_u64);
             let mut before: HashMap<OwnerIndex, u64> = HashMap::new();
-            for (cpu, new, count, read) in steps {
-                if new == 0 {
-                    current += 1;
+            let mut since: HashMap<u64, u64> = HashMap::new();
+            for (slot, cpu, event, count, read) in steps {
+                match event {
+                    // Another cgroup takes the slot of one that ended.
+                    0 => {
+                        newest += 1;
+                        cells.make(slot, newest);
+                    }
+                    // Two cgroups have their css made anew, in each other's slots or in their own.
+                    1 | 2 => {
+                        let other = (slot + event as usize) % 3;
+                        let (mine, others) = (cells.slots[slot].1, cells.slots[other].1);
+                        cells.make(slot, others);
+                        cells.make(other, mine);
+                    }
+                    3 => cells.make(slot, cells.slots[slot].1),
+                    _ => {}
                 }
-                if cells[cpu].0 != current {
-                    retired += cells[cpu].1;
-                    cells[cpu] = (current, 0);
-                }
-                cells[cpu].1 += count;
+                cells.count(slot, cpu, count);
                 counted += count;
+                *since.entry(cells.slots[slot].1).or_default() += count;
                 if !read {
                     continue;
                 }
-                let mut reading = rows(&[], [retired, retired & 0xffff_ffff]);
-                for (id, count) in cells.iter().filter(|cell| cell.0 != 0) {
-                    let row = reading.row(CgroupId(*id));
-                    row[0] += count;
-                    row[1] = (row[1] + count) & 0xffff_ffff;
+                let named = |id: CgroupId| id.0 + late <= newest;
+                let total = |ledger: &Ledger, id: u64| {
+                    let owner = ledger.row(OwnerIndex(id as u32)).map_or(0, |row| row[0]);
+                    owner + ledger.held.get(&CgroupId(id)).map_or(0, |row| row[0])
+                };
+                let then: HashMap<u64, u64> =
+                    since.keys().map(|id| (*id, total(&ledger, *id))).collect();
+                let account = |id| if named(id) { by_id(id) } else { Account::Pending };
+                ledger.update(&cells.read(), account);
+                if !std::mem::take(&mut cells.afresh) {
+                    for (id, count) in &since {
+                        prop_assert_eq!(total(&ledger, *id) - then[id], *count, "cgroup {}", id);
+                    }
                 }
-                let named = |id: CgroupId| id.0 + late <= current;
-                ledger.update(&reading, |id| if named(id) { by_id(id) } else { Account::Pending });
+                since.clear();
                 prop_assert!(ledger.held.keys().all(|id| !named(*id)));
                 let owned = ledger.owners().filter_map(|o| ledger.row(o)).map(|row| row[0]);
                 let held = ledger.held.values().map(|row| row[0]);

@@ -1,26 +1,32 @@
 //! Who there is: the cgroups of this host, the owners they belong to, and when those have ended.
 
+mod claims;
 mod labels;
 mod pending;
+mod seats;
+mod trees;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     os::fd::BorrowedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
-    attribution::{self, Owner, OwnerKind},
+    attribution::{self, Owner, OwnerKind, Rank},
     cgroup::{self, Cgroup, CgroupId, CgroupPath, Watch},
     exposition::OwnerLabels,
     ledger::Account,
-    pods::names::Names,
+    pods::{PodTrees, names::Names},
 };
+use claims::Claims;
 pub use labels::LabelSet;
 use labels::Subject;
 use pending::Waiting;
 pub use pending::{PATIENCE, PodCgroups};
+pub use seats::Activity;
+use seats::Seats;
 use stallscope_ebpf::{GROUP_HOST, GROUP_UNKNOWN};
 
 /// Names an owner for as long as the agent runs.
@@ -34,45 +40,90 @@ pub const GRACE: Duration = Duration::from_secs(300);
 /// How often a cgroup is asked for before it is taken for removed.
 const ASKS: u32 = 2;
 
+/// Cgroups that are gone and still known at most: each lives on for [`GRACE`], and nobody can tell who makes how many.
+const MAX_REMOVED: usize = 8192;
+
 /// All owners, live and recently ended.
 pub struct Owners {
     watch: Watch,
     names: Names,
     label_set: LabelSet,
+    trees: PodTrees,
     members: HashMap<CgroupId, Member>,
-    entries: HashMap<OwnerIndex, Entry>,
-    by_label: HashMap<OwnerLabels, OwnerIndex>,
+    seats: Seats,
+    claims: Claims,
     groups: HashMap<Arc<str>, Group>,
     /// Cgroups of pods whose name, or container's name, is not known.
     unsettled: HashSet<CgroupId>,
-    /// Cgroups that programs saw and the file system did not show, with the times they were asked for.
-    unknown: HashMap<CgroupId, u32>,
-    next: u32,
+    /// Live cgroups that are part of the rest until there is a seat for them, the first to get one first.
+    standing: BTreeSet<(Rank, CgroupId)>,
+    /// Cgroups that are gone, the longest gone first.
+    removed: VecDeque<(Instant, CgroupId)>,
+    /// Cgroups that programs saw and the file system did not show.
+    unknown: HashMap<CgroupId, Unknown>,
     next_group: u32,
-    budget: usize,
     folded: u64,
 }
 
 struct Member {
-    /// None while a name is waited for.
-    owner: Option<OwnerIndex>,
+    place: Place,
+    rank: Rank,
     group: u32,
     group_key: Arc<str>,
     path: CgroupPath,
+    trusted: usize,
     removed: Option<Instant>,
     pod: Option<Waiting>,
+    claim: Claimed,
 }
 
-struct Entry {
-    labels: OwnerLabels,
-    live: usize,
-    ended: Option<Instant>,
+/// Where the counts of a cgroup go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Place {
+    /// Nowhere yet: a name is waited for.
+    Unnamed,
+    /// To this owner.
+    At(OwnerIndex),
+    /// To [`Owners::OTHER`] until there is a seat for their owner.
+    Standing,
+    /// To [`Owners::OTHER`] for good.
+    Folded,
+}
+
+impl Place {
+    const fn owner(self) -> Option<OwnerIndex> {
+        match self {
+            Self::Unnamed => None,
+            Self::At(owner) => Some(owner),
+            Self::Standing | Self::Folded => Some(Owners::OTHER),
+        }
+    }
+}
+
+/// Whether a cgroup is a pod's.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Claimed {
+    /// It does not say so.
+    No,
+    /// It is.
+    Granted,
+    /// It says so, and another is.
+    Refused,
 }
 
 /// Cgroups that are one another's own rather than neighbours.
 struct Group {
     id: u32,
     members: usize,
+}
+
+/// A cgroup that the file system did not show.
+#[derive(Default)]
+struct Unknown {
+    /// How often it was asked for.
+    asked: u32,
+    /// Whether it was asked for since the last [`Owners::expire`].
+    lately: bool,
 }
 
 impl Owners {
@@ -85,35 +136,36 @@ impl Owners {
     /// The first that is no sum.
     const FIRST: u32 = 3;
 
-    /// Follows the cgroups of a watched hierarchy; at most `budget` owners get series of their own.
+    /// Follows the cgroups of a watched hierarchy, those in `trees` as pods; at most `budget` owners get series of their
+    /// own.
     #[must_use]
-    pub fn new(watch: Watch, names: Names, label_set: LabelSet, budget: usize) -> Self {
+    pub fn new(
+        watch: Watch,
+        names: Names,
+        label_set: LabelSet,
+        trees: PodTrees,
+        budget: usize,
+    ) -> Self {
         let sums = [
             (Self::OTHER, "(other)"),
             (Self::REMOVED, "(removed)"),
             (Self::UNRESOLVED, "(unresolved)"),
         ];
-        let entries = sums.map(|(index, name)| {
-            let entry = Entry {
-                labels: label_set.render(Subject::Sum(name)),
-                live: 1,
-                ended: None,
-            };
-            (index, entry)
-        });
+        let sums = sums.map(|(index, name)| (index, label_set.render(Subject::Sum(name))));
         Self {
             watch,
             names,
             label_set,
+            trees,
             members: HashMap::new(),
-            entries: entries.into(),
-            by_label: HashMap::new(),
+            seats: Seats::new(budget, sums),
+            claims: Claims::default(),
             groups: HashMap::new(),
             unsettled: HashSet::new(),
+            standing: BTreeSet::new(),
+            removed: VecDeque::new(),
             unknown: HashMap::new(),
-            next: Self::FIRST,
             next_group: GROUP_HOST + 1,
-            budget,
             folded: 0,
         }
     }
@@ -126,93 +178,197 @@ impl Owners {
         self.names.start()
     }
 
-    /// Takes in the cgroups that came and went, and names that became known. True when some went.
+    /// Takes in the cgroups that came and went, and names that became known. True when some went. Where there are more
+    /// owners than the budget has room for, those that did the least by `activity` give way: see [`Owners::evicted`].
     ///
     /// # Errors
     /// When the cgroup file system cannot be read.
-    pub fn poll(&mut self, now: Instant) -> Result<bool, cgroup::Error> {
+    pub fn poll(&mut self, now: Instant, activity: Activity<'_>) -> Result<bool, cgroup::Error> {
         let changes = self.watch.poll()?;
         let gone = !changes.removed.is_empty();
+        self.seats.look();
+        let mut asking = HashSet::new();
         for id in changes.removed {
-            self.remove(id, now);
+            asking.extend(self.remove(id, now));
         }
         for cgroup in changes.added {
-            self.add(cgroup, now);
+            asking.extend(self.add(cgroup, now, activity));
         }
-        self.settle(now);
+        self.settle_claims(asking, now, activity);
+        self.settle(now, activity);
+        if self.seats.freed() {
+            self.seat_standing(now, activity);
+        }
+        self.place_evicted();
         Ok(gone)
     }
 
-    fn remove(&mut self, id: CgroupId, now: Instant) {
+    /// Owners that lost their series since this was last asked, each with the sum that its totals go to. To be asked after
+    /// each [`Owners::poll`], before anything is counted.
+    pub fn evicted(&mut self) -> Vec<(OwnerIndex, OwnerIndex)> {
+        self.seats.evicted()
+    }
+
+    /// Returns the cgroups that may be attributed anew now.
+    fn remove(&mut self, id: CgroupId, now: Instant) -> HashSet<CgroupId> {
         let Some(member) = self.members.get_mut(&id) else {
-            return;
+            return HashSet::new();
         };
-        if member.removed.replace(now).is_none()
-            && let Some(owner) = member.owner
-        {
-            self.leave(owner, now);
+        if member.removed.replace(now).is_some() {
+            return HashSet::new();
         }
+        self.removed.push_back((now, id));
+        self.standing.remove(&(member.rank, id));
+        if let Place::At(owner) = member.place {
+            self.seats.leave(owner, now);
+        }
+        if member.claim == Claimed::Granted {
+            return self
+                .claims
+                .leave(&claims::key(&member.group_key, &member.path));
+        }
+        HashSet::new()
     }
 
-    /// One cgroup less counts for an owner. Sums never end.
-    fn leave(&mut self, owner: OwnerIndex, now: Instant) {
-        if owner.0 < Self::FIRST {
-            return;
-        }
-        if let Some(entry) = self.entries.get_mut(&owner) {
-            entry.live = entry.live.saturating_sub(1);
-            if entry.live == 0 {
-                entry.ended = Some(now);
+    /// Returns the cgroups that may be attributed anew now.
+    fn add(&mut self, cgroup: Cgroup, now: Instant, activity: Activity<'_>) -> HashSet<CgroupId> {
+        // A renamed cgroup comes again under its id: what it counts from now on has the new name.
+        let mut asking = HashSet::new();
+        if let Some(old) = self.members.remove(&cgroup.id) {
+            self.leave_group(&old.group_key);
+            self.unsettled.remove(&cgroup.id);
+            self.standing.remove(&(old.rank, cgroup.id));
+            if old.removed.is_none() {
+                if let Place::At(owner) = old.place {
+                    self.seats.leave(owner, now);
+                }
+                if old.claim == Claimed::Granted {
+                    asking = self.claims.leave(&claims::key(&old.group_key, &old.path));
+                    asking.remove(&cgroup.id);
+                }
             }
         }
-    }
-
-    /// One cgroup more counts for an owner; one that is `removed` already keeps it from expiring for as long as if it
-    /// had belonged to it from the start.
-    fn join(&mut self, owner: OwnerIndex, removed: Option<Instant>) {
-        let Some(entry) = self.entries.get_mut(&owner) else {
-            return;
-        };
-        match removed {
-            None => {
-                entry.live += 1;
-                entry.ended = None;
-            }
-            Some(removed) if entry.live == 0 => entry.ended = entry.ended.max(Some(removed)),
-            Some(_) => {}
-        }
-    }
-
-    fn add(&mut self, cgroup: Cgroup, now: Instant) {
-        let Cgroup { id, path, .. } = cgroup;
-        let owner = attribution::attribute(&path);
+        let owner = attribution::attribute(&cgroup.path, cgroup.trusted, &self.trees);
+        let (owner, claim) = self.claim(owner, &cgroup, &mut asking);
+        let Cgroup {
+            id, path, trusted, ..
+        } = cgroup;
         let (group_key, group) = self.group(&owner);
         self.unknown.remove(&id);
         let pod = Waiting::for_name_of(&owner, now).filter(|_| self.names.expected());
-        let owner = if pod.is_some() {
-            self.unsettled.insert(id);
-            None
-        } else {
-            let labels = self.label_set.render(Subject::Cgroup(&owner));
-            Some(self.index(labels))
-        };
-        if let Some(owner) = owner {
-            self.join(owner, None);
-        }
         let member = Member {
-            owner,
+            place: Place::Unnamed,
+            rank: owner.rank,
             group,
             group_key,
             path,
+            trusted,
             removed: None,
             pod,
+            claim,
         };
-        // A renamed cgroup comes again under its id: what it counts from now on has the new name.
-        if let Some(old) = self.members.insert(id, member) {
-            self.leave_group(&old.group_key);
-            if let (None, Some(owner)) = (old.removed, old.owner) {
-                self.leave(owner, now);
+        let waits = member.pod.is_some();
+        self.members.insert(id, member);
+        if waits {
+            self.unsettled.insert(id);
+        } else {
+            let labels = self.label_set.render(Subject::Cgroup(&owner));
+            self.place(id, Some(labels), now, activity);
+        }
+        asking
+    }
+
+    /// Gives a cgroup's counts to the owner with these labels, or to [`Owners::UNRESOLVED`].
+    fn place(
+        &mut self,
+        id: CgroupId,
+        labels: Option<OwnerLabels>,
+        now: Instant,
+        activity: Activity<'_>,
+    ) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        let before = member.place;
+        // An owner that was folded into the rest stays there.
+        if before == Place::Folded {
+            return;
+        }
+        let owner = match labels {
+            None => Some(Self::UNRESOLVED),
+            Some(labels) => self.seats.take(labels, member.rank, activity),
+        };
+        member.place = match owner {
+            Some(owner) => Place::At(owner),
+            None if member.removed.is_some() => Place::Folded,
+            None => Place::Standing,
+        };
+        if member.place == before {
+            return;
+        }
+        if let Some(owner) = owner {
+            self.seats.join(owner, member.removed);
+            self.standing.remove(&(member.rank, id));
+        } else {
+            self.folded += 1;
+            if member.place == Place::Standing {
+                self.standing.insert((member.rank, id));
             }
+        }
+        if let (Place::At(before), None) = (before, member.removed) {
+            self.seats.leave(before, now);
+        }
+    }
+
+    /// Gives seats that became free to cgroups that stand.
+    fn seat_standing(&mut self, now: Instant, activity: Activity<'_>) {
+        while let Some((rank, id)) = self.standing.first().copied() {
+            let Some(labels) = self.labels_to_be(id) else {
+                self.standing.remove(&(rank, id));
+                continue;
+            };
+            self.place(id, Some(labels), now, activity);
+            if self.standing.contains(&(rank, id)) {
+                break;
+            }
+        }
+    }
+
+    /// The labels that a cgroup's series would have.
+    fn labels_to_be(&self, id: CgroupId) -> Option<OwnerLabels> {
+        let member = self.members.get(&id)?;
+        if let Some(pod) = &member.pod {
+            return self.labels_of_pod(pod);
+        }
+        let attribute = match member.claim {
+            Claimed::Refused => attribution::attribute_outside,
+            Claimed::No | Claimed::Granted => attribution::attribute,
+        };
+        let owner = attribute(&member.path, member.trusted, &self.trees);
+        Some(self.label_set.render(Subject::Cgroup(&owner)))
+    }
+
+    /// Leads the cgroups of owners that lost their seats to where their totals went.
+    fn place_evicted(&mut self) {
+        let evicted: HashMap<_, _> = self.seats.to_evict().collect();
+        if evicted.is_empty() {
+            return;
+        }
+        for (id, member) in &mut self.members {
+            let Place::At(owner) = member.place else {
+                continue;
+            };
+            let Some(into) = evicted.get(&owner) else {
+                continue;
+            };
+            member.place = match member.removed {
+                None => {
+                    self.folded += 1;
+                    self.standing.insert((member.rank, *id));
+                    Place::Standing
+                }
+                Some(_) => Place::At(*into),
+            };
         }
     }
 
@@ -238,47 +394,20 @@ impl Owners {
         }
     }
 
-    /// The owner with these labels, new if there is none; beyond the budget [`Owners::OTHER`].
-    fn index(&mut self, labels: OwnerLabels) -> OwnerIndex {
-        if let Some(index) = self.by_label.get(&labels) {
-            return *index;
-        }
-        if self.by_label.len() >= self.budget {
-            self.folded += 1;
-            return Self::OTHER;
-        }
-        let index = OwnerIndex(self.next);
-        self.next += 1;
-        self.by_label.insert(labels.clone(), index);
-        self.entries.insert(
-            index,
-            Entry {
-                labels,
-                live: 0,
-                ended: None,
-            },
-        );
-        index
-    }
-
     /// Takes their series from these owners: what their cgroups counted and will count belongs to [`Owners::OTHER`].
     pub fn fold(&mut self, owners: &HashSet<OwnerIndex>) {
-        for index in owners {
-            if let Some(entry) = self.entries.remove(index) {
-                self.by_label.remove(&entry.labels);
-            }
-        }
+        self.seats.fold(owners);
         for member in self.members.values_mut() {
-            if member.owner.is_some_and(|owner| owners.contains(&owner)) {
-                member.owner = Some(Self::OTHER);
+            if matches!(member.place, Place::At(owner) if owners.contains(&owner)) {
+                member.place = Place::Folded;
                 self.folded += 1;
             }
         }
     }
 
-    /// The owners that have series of their own.
-    pub fn single(&self) -> impl Iterator<Item = OwnerIndex> {
-        self.by_label.values().copied()
+    /// The owners that have series of their own, and their ranks.
+    pub fn single(&self) -> impl Iterator<Item = (OwnerIndex, Rank)> {
+        self.seats.seated()
     }
 
     /// Where the counts of a cgroup go. One that the file system does not show is asked for once
@@ -288,11 +417,13 @@ impl Owners {
             return Account::Owner(Self::OTHER);
         }
         if let Some(member) = self.members.get(&id) {
-            return member.owner.map_or(Account::Pending, Account::Owner);
+            let owner = member.place.owner();
+            return owner.map_or(Account::Pending, Account::Owner);
         }
-        let asked = self.unknown.entry(id).or_default();
-        *asked += 1;
-        if *asked > ASKS {
+        let unknown = self.unknown.entry(id).or_default();
+        unknown.asked = unknown.asked.saturating_add(1);
+        unknown.lately = true;
+        if unknown.asked > ASKS {
             Account::Owner(Self::REMOVED)
         } else {
             Account::Pending
@@ -313,58 +444,54 @@ impl Owners {
     /// and are counted as removed.
     pub fn expire(&mut self, now: Instant) -> (Vec<OwnerIndex>, Vec<CgroupId>) {
         self.names.expire(now);
-        let over = |ended: Option<Instant>| {
-            ended.is_some_and(|ended| now.saturating_duration_since(ended) >= GRACE)
-        };
-        let owners: Vec<_> = self
-            .entries
-            .iter()
-            .filter(|(_, e)| over(e.ended))
-            .map(|(index, _)| *index)
-            .collect();
-        for index in &owners {
-            if let Some(entry) = self.entries.remove(index) {
-                self.by_label.remove(&entry.labels);
+        let owners = self.seats.expire(now);
+        let mut cgroups = Vec::new();
+        while let Some((removed, id)) = self.removed.front().copied() {
+            let over = now.saturating_duration_since(removed) >= GRACE;
+            if !over && self.removed.len() <= MAX_REMOVED {
+                break;
             }
-        }
-        let mut cgroups: Vec<_> = self
-            .members
-            .iter()
-            .filter(|(_, m)| over(m.removed))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in &cgroups {
-            self.unsettled.remove(id);
-            if let Some(member) = self.members.remove(id) {
+            self.removed.pop_front();
+            // It may have come again under its id.
+            let member = self.members.get(&id);
+            if member.is_none_or(|member| member.removed != Some(removed)) {
+                continue;
+            }
+            self.unsettled.remove(&id);
+            if let Some(member) = self.members.remove(&id) {
                 self.leave_group(&member.group_key);
             }
+            cgroups.push(id);
         }
-        let removed = self.unknown.iter().filter(|(_, asked)| **asked > ASKS);
+        let removed = self.unknown.iter().filter(|(_, each)| each.asked > ASKS);
         cgroups.extend(removed.map(|(id, _)| *id));
-        // Those that nobody asks for any more grow old as well.
-        self.unknown.retain(|_, asked| {
-            *asked += ASKS;
-            *asked < 1000
-        });
+        self.unknown
+            .retain(|_, each| std::mem::take(&mut each.lately));
         (owners, cgroups)
+    }
+
+    /// Whether more cgroups are kept that are gone than there should be: [`Owners::expire`] is due.
+    #[must_use]
+    pub fn crowded(&self) -> bool {
+        self.removed.len() > MAX_REMOVED
     }
 
     /// The labels of an owner.
     #[must_use]
     pub fn labels(&self, index: OwnerIndex) -> Option<&OwnerLabels> {
-        self.entries.get(&index).map(|entry| &entry.labels)
+        self.seats.labels(index)
     }
 
     /// The labels of the owner of a cgroup.
     #[must_use]
     pub fn labels_of(&self, id: CgroupId) -> Option<&OwnerLabels> {
-        self.labels(self.members.get(&id)?.owner?)
+        self.labels(self.members.get(&id)?.place.owner()?)
     }
 
     /// The owner of a cgroup; none while its name is waited for.
     #[must_use]
     pub fn owner_of(&self, id: CgroupId) -> Option<OwnerIndex> {
-        self.members.get(&id)?.owner
+        self.members.get(&id)?.place.owner()
     }
 
     /// The owners that belong to the host: its services, and what nobody put elsewhere.
@@ -372,7 +499,7 @@ impl Owners {
     pub fn of_host(&self) -> HashSet<OwnerIndex> {
         let members = self.members.values();
         let of_host = members.filter(|member| member.group == GROUP_HOST);
-        of_host.filter_map(|member| member.owner).collect()
+        of_host.filter_map(|member| member.place.owner()).collect()
     }
 
     /// Live cgroups with their paths.
@@ -386,7 +513,7 @@ impl Owners {
     /// Owners with series of their own, and the most there may be.
     #[must_use]
     pub fn budget(&self) -> (usize, usize) {
-        (self.by_label.len(), self.budget)
+        self.seats.used()
     }
 
     /// Cgroups that were folded into [`Owners::OTHER`] because the budget was used up.

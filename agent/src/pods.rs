@@ -13,12 +13,14 @@ mod doubts;
 pub mod feed;
 pub mod files;
 pub mod names;
+mod trees;
 
 use std::fmt;
 
 use crate::attribution::container;
 use crate::cgroup::CgroupPath;
 pub use directory::{Conflict, Directory, Found, Pod, RETENTION, Workload};
+pub use trees::{PodTrees, TreeRoot};
 
 /// Takes pods in as a source says them, and looks each up.
 fn fuzz_directory(pods: Vec<(PodUid, Pod)>) {
@@ -56,13 +58,13 @@ pub struct PodIdentity {
 }
 
 impl PodIdentity {
-    /// What `path` says; none when there is no pod in it.
-    ///
-    /// With pods in pods (a cluster inside a container), the innermost counts. A container's nested cgroups belong to it.
+    /// The pod that `path` names in the kubelet's tree ([`PodTrees::Found`]), if there is one. The path is all there is to
+    /// go by: the caller has to know that only the host's root could make it.
     #[must_use]
     pub fn parse(path: &CgroupPath) -> Option<Self> {
         let components: Vec<&[u8]> = path.components().collect();
-        find(&components).map(|found| found.identity)
+        let pod = PodTrees::Found.find(&components, components.len());
+        pod.map(|found| found.identity)
     }
 }
 
@@ -132,15 +134,13 @@ pub(crate) struct InPath {
     pub(crate) owner: usize,
     /// How many lead to the pod's.
     pub(crate) pod: usize,
+    /// Whether it is of a kubelet in a container.
+    pub(crate) nested: bool,
 }
 
-/// The last pod in a path's components.
-pub(crate) fn find(components: &[&[u8]]) -> Option<InPath> {
-    let (index, pod) = components
-        .iter()
-        .enumerate()
-        .rev()
-        .find_map(|(index, component)| Some((index, pod_in(component)?)))?;
+/// The pod that the component at `index` names.
+fn pod_at(components: &[&[u8]], index: usize) -> Option<InPath> {
+    let pod = pod_in(components[index])?;
     let above = index.checked_sub(1).map(|above| components[above]);
     let qos = qos(pod.before, above);
     // `…pod<UID>.slice:cri-containerd:<ID>`: a slice given to a runtime that takes it for a plain name.
@@ -161,6 +161,7 @@ pub(crate) fn find(components: &[&[u8]]) -> Option<InPath> {
         },
         owner,
         pod: index + 1,
+        nested: false,
     })
 }
 

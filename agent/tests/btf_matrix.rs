@@ -272,8 +272,9 @@ fn built_objects() -> Vec<(&'static str, &'static str, Vec<u8>)> {
 }
 
 /// Fields for which programs ask whether this kernel has them.
-const ASKED_FOR: [&str; 5] = [
+const ASKED_FOR: [&str; 6] = [
     "task_throttled",
+    "task_sched_delayed",
     "cfs_rq_throttle_count",
     "cfs_rq_throttled_time",
     "folio_nr_pages",

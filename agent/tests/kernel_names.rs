@@ -13,7 +13,7 @@ fn hostile_names_are_escaped_and_stay_apart() {
     let mut agent = agent(Config::default());
     let parent = Group::new("names");
     let long = vec![b'x'; 255];
-    let names: [&[u8]; 9] = [
+    let names: [&[u8]; 12] = [
         b"with space",
         b"with \"quotes\"",
         b"with \\backslash",
@@ -22,6 +22,9 @@ fn hostile_names_are_escaped_and_stay_apart() {
         b"tab\there",
         b"{cause=\"own\"} 1",
         "größe".as_bytes(),
+        b"q; touch PWNED $(id) `id` && x > y",
+        b"\x1b]0;title\x07\x1b[31mred",
+        b"-rf --help *",
         &long,
     ];
     let groups: Vec<Group> = names

@@ -7,7 +7,7 @@ mod maps;
 mod sources;
 
 use stallscope::{agent::tables, kernel_log, probes::PROBES};
-use stallscope_ebpf::{Host, MAX_CPUS, MAX_NODES, NODE_PAIRS};
+use stallscope_ebpf::{HINTED_CGROUPS, Host, MAX_CPUS, MAX_NODES, NODE_PAIRS};
 
 use maps::{ARRAY, HASH, MMAPABLE, Map, RING};
 

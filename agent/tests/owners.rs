@@ -1,8 +1,9 @@
 //! From cgroups and a kubelet's files to owners: both are real directories, of the form that kernel and kubelet give them.
 
 use std::{
+    collections::HashMap,
     fs,
-    os::unix::fs::{MetadataExt as _, symlink},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -11,7 +12,10 @@ use stallscope::{
     cgroup::{CgroupId, Hierarchy, Watch},
     ledger::Account,
     owners::{GRACE, LabelSet, OwnerIndex, Owners, PATIENCE, PodCgroups},
-    pods::names::{Chosen, Names, Source},
+    pods::{
+        PodTrees,
+        names::{Chosen, Names, Source},
+    },
 };
 use tempfile::TempDir;
 
@@ -30,10 +34,18 @@ struct Node {
     dir: TempDir,
     owners: Owners,
     now: Instant,
+    /// What owners did lately.
+    activity: HashMap<OwnerIndex, u64>,
+    /// Owners that lost their seats, and where their totals went.
+    evicted: Vec<(OwnerIndex, OwnerIndex)>,
 }
 
 impl Node {
     fn new(labels: &str, budget: usize) -> Self {
+        Self::with(labels, budget, PodTrees::Found)
+    }
+
+    fn with(labels: &str, budget: usize, trees: PodTrees) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let cgroups = dir.path().join("cgroup");
         for path in ["cgroup", "log/pods", "log/containers"] {
@@ -53,17 +65,29 @@ impl Node {
         });
         let watch = Watch::new(hierarchy).expect("a watch");
         let labels: LabelSet = labels.parse().expect("labels");
-        let mut owners = Owners::new(watch, names, labels, budget);
+        let mut owners = Owners::new(watch, names, labels, trees, budget);
         owners.start_names().expect("the source starts");
         let now = Instant::now();
-        let mut node = Self { dir, owners, now };
+        let (activity, evicted) = (HashMap::new(), Vec::new());
+        let mut node = Self {
+            dir,
+            owners,
+            now,
+            activity,
+            evicted,
+        };
         node.poll();
         node
     }
 
     /// Looks, and lets the clock of the file system go on, so that what comes next is seen at the next look.
     fn poll(&mut self) {
-        self.owners.poll(self.now).expect("a poll");
+        let Self {
+            owners, activity, ..
+        } = self;
+        let did = |owner| activity.get(&owner).copied().unwrap_or_default();
+        owners.poll(self.now, &did).expect("a poll");
+        self.evicted = owners.evicted();
         std::thread::sleep(Duration::from_millis(20));
     }
 
@@ -81,6 +105,17 @@ impl Node {
         let dir = self.path("cgroup").join(path);
         fs::create_dir_all(&dir).expect("a cgroup");
         CgroupId(fs::metadata(dir).expect("it is there").ino())
+    }
+
+    /// Makes a cgroup in which anybody may make others.
+    fn delegated(&self, path: &str) {
+        self.cgroup(path);
+        let dir = self.path("cgroup").join(path);
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).expect("its permissions");
+    }
+
+    fn end(&self, path: &str) {
+        fs::remove_dir(self.path("cgroup").join(path)).expect("a cgroup goes");
     }
 
     fn container(&self, pod: usize, digit: char) -> CgroupId {
@@ -189,6 +224,7 @@ fn pods_that_no_source_names_share_one_sum_until_they_are_named() {
         named,
         pending: 0,
         unresolved,
+        refused: 0,
     };
     // Two containers and their pods' own cgroups.
     assert_eq!(node.owners.pod_cgroups(), count(0, 4));
@@ -308,4 +344,235 @@ fn containers_of_a_pod_are_one_anothers_own_whatever_their_labels() {
     let groups = containers.map(|container| node.owners.group_of(container).expect("a group"));
     assert_eq!(groups[0], groups[1]);
     assert_ne!(groups[0], groups[2]);
+}
+
+/// A cgroup of a user's own.
+const USER: &str = "user.slice/user-1000.slice/user@1000.service";
+
+#[test]
+fn a_users_cgroup_named_after_a_pod_is_not_the_pods() {
+    let mut node = Node::new(ALL, 100);
+    node.log_pod(0, "cart-0");
+    node.log_container(0, "cart-0", "server", 'a');
+    let server = node.container(0, 'a');
+    node.delegated(USER);
+    let forged = [
+        format!("{USER}/kubepods/burstable/pod{}/{}", UID[0], id('a')),
+        format!("{USER}/pod{}", UID[0]),
+        format!(
+            "{USER}/kubepods.slice/kubepods-pod{}.slice/cri-containerd-{}.scope",
+            UID[0],
+            id('a')
+        ),
+        format!(
+            "{USER}/kubepods-pod{}.slice:cri-containerd:{}",
+            UID[0],
+            id('a')
+        ),
+    ];
+    let claims: Vec<_> = forged.iter().map(|path| node.cgroup(path)).collect();
+    node.poll();
+    assert_eq!(node.labels(server), text("cart-0", "server", &pod_path(0)));
+    let pod = node.owners.group_of(server);
+    for (claim, path) in claims.into_iter().zip(&forged) {
+        let labels = node.labels(claim);
+        assert!(
+            labels.contains(&format!("pod=\"\",container=\"\",cgroup=\"/{USER}")),
+            "{path}: {labels}"
+        );
+        assert_ne!(node.owner(claim), node.owner(server), "{path}");
+        assert_ne!(node.owners.group_of(claim), pod, "{path}");
+    }
+    let trees = node.owners.trees();
+    assert!(trees.starts_with("in /kubepods: "), "{trees}");
+    // The pods and the containers in them, of the four that were made up.
+    assert!(
+        trees.contains("; 6 cgroups elsewhere are named after pods"),
+        "{trees}"
+    );
+}
+
+#[test]
+fn one_cgroup_is_a_pod_and_a_second_that_says_so_is_counted_by_its_path() {
+    let mut node = Node::new(ALL, 100);
+    node.log_pod(0, "cart-0");
+    node.log_container(0, "cart-0", "server", 'a');
+    let first = node.container(0, 'a');
+    node.poll();
+    let second = format!("kubepods/besteffort/pod{}/{}", UID[0], id('a'));
+    let claim = node.cgroup(&second);
+    node.poll();
+    let labels = text("cart-0", "server", &pod_path(0));
+    assert_eq!(node.labels(first), labels);
+    assert_eq!(node.labels(claim), text("", "", &format!("/{second}")));
+    assert_ne!(node.owners.group_of(claim), node.owners.group_of(first));
+    let pods = node.owners.pod_cgroups();
+    assert_eq!((pods.named, pods.refused), (2, 2));
+    // The first one goes, say with the kubelet's old root.
+    node.remove(0, 'a');
+    node.end(&pod_path(0)[1..]);
+    node.pass(Duration::from_secs(1));
+    let labels = text(
+        "cart-0",
+        "server",
+        &format!("/kubepods/besteffort/pod{}", UID[0]),
+    );
+    assert_eq!(node.labels(claim), labels);
+    assert_eq!(node.owners.pod_cgroups().refused, 0);
+}
+
+#[test]
+fn a_runtime_of_another_driver_has_its_containers_beside_the_pods_cgroup() {
+    let mut node = Node::new(ALL, 100);
+    node.log_pod(0, "cart-0");
+    node.log_container(0, "cart-0", "server", 'a');
+    let slice = format!("kubepods-pod{}.slice", UID[0].replace('-', "_"));
+    let pod = node.cgroup(&format!("kubepods.slice/{slice}"));
+    let service = "system.slice/containerd.service";
+    let server = node.cgroup(&format!("{service}/{slice}:cri-containerd:{}", id('a')));
+    node.poll();
+    assert_eq!(
+        node.labels(pod),
+        text("cart-0", "", &format!("/kubepods.slice/{slice}"))
+    );
+    let labels = text("cart-0", "server", &format!("/{service}/{slice}"));
+    assert_eq!(node.labels(server), labels);
+    assert_eq!(node.owners.group_of(pod), node.owners.group_of(server));
+}
+
+#[test]
+fn a_pod_of_the_kubelets_goes_before_one_that_was_made_in_a_container() {
+    let mut node = Node::with(ALL, 100, PodTrees::Nested);
+    node.log_pod(0, "cart-0");
+    node.log_container(0, "cart-0", "server", 'a');
+    let docker = id('d');
+    let inside = node.cgroup(&format!(
+        "docker/{docker}/kubepods/pod{}/{}",
+        UID[0],
+        id('a')
+    ));
+    node.poll();
+    let tree = format!("/docker/{docker}/kubepods/pod{}", UID[0]);
+    assert_eq!(node.labels(inside), text("cart-0", "server", &tree));
+    let server = node.container(0, 'a');
+    node.poll();
+    assert_eq!(node.labels(server), text("cart-0", "server", &pod_path(0)));
+    assert_eq!(
+        node.labels(inside),
+        text("", "", &format!("/docker/{docker}"))
+    );
+    assert_ne!(node.owners.group_of(inside), node.owners.group_of(server));
+}
+
+#[test]
+fn pods_go_before_services_and_these_before_what_a_user_makes() {
+    let mut node = Node::new(ALL, 8);
+    node.delegated(USER);
+    let flood: Vec<_> = (0..40)
+        .map(|n| node.cgroup(&format!("{USER}/x{n}.service")))
+        .collect();
+    node.poll();
+    assert_eq!(node.owners.budget(), (8, 8));
+    let seated = |node: &mut Node, groups: &[CgroupId]| {
+        let owners: Vec<_> = groups.iter().map(|group| node.owner(*group)).collect();
+        owners
+            .iter()
+            .filter(|owner| **owner != Some(Owners::OTHER))
+            .count()
+    };
+    // The root, the three levels above, and as many of the flood as there is room for.
+    assert_eq!(seated(&mut node, &flood), 4);
+    let lucky: Vec<_> = flood
+        .iter()
+        .copied()
+        .filter(|group| node.owners.owner_of(*group) != Some(Owners::OTHER))
+        .collect();
+    for (at, group) in lucky.iter().enumerate() {
+        let owner = node.owner(*group).expect("an owner");
+        node.activity.insert(owner, [3, 1, 4, 2][at]);
+    }
+    // A pod comes, and whoever did the least gives way at once.
+    let least = node.owner(lucky[1]);
+    node.log_pod(0, "cart-0");
+    node.log_container(0, "cart-0", "server", 'a');
+    let server = node.container(0, 'a');
+    node.poll();
+    assert_eq!(node.labels(server), text("cart-0", "server", &pod_path(0)));
+    assert_eq!(node.owner(lucky[1]), Some(Owners::OTHER));
+    assert!(
+        node.evicted
+            .contains(&(least.expect("it had a seat"), Owners::OTHER))
+    );
+    // kubepods and its burstable are no pods, but root's; the pod's own cgroup is named without its container.
+    let services: Vec<_> = (0..8)
+        .map(|n| node.cgroup(&format!("system.slice/s{n}.service")))
+        .collect();
+    node.poll();
+    assert_eq!(seated(&mut node, &flood), 0);
+    assert!(seated(&mut node, &services) > 0);
+    let pods: Vec<_> = (0..20)
+        .map(|n| {
+            let uid = format!("0c7e0f7e-6a35-4d34-8d39-b1f0f5f7{n:04}");
+            let dir = format!("log/pods/shop_many-{n}_{uid}");
+            fs::create_dir(node.path(&dir)).expect("a pod's logs");
+            node.cgroup(&format!("kubepods/pod{uid}"))
+        })
+        .collect();
+    node.poll();
+    assert_eq!(seated(&mut node, &services), 0);
+    assert_eq!(
+        seated(&mut node, &pods),
+        6,
+        "all seats but those of the first pod"
+    );
+    assert_eq!(node.owners.budget(), (8, 8));
+    assert_eq!(node.labels(server), text("cart-0", "server", &pod_path(0)));
+}
+
+#[test]
+fn room_is_given_back_at_once() {
+    let mut node = Node::new(ALL, 6);
+    node.delegated(USER);
+    let flood: Vec<_> = (0..10)
+        .map(|n| node.cgroup(&format!("{USER}/x{n}.scope")))
+        .collect();
+    node.poll();
+    // The root, three levels, and two of ten.
+    let other = |node: &Node, group| node.owners.owner_of(group) == Some(Owners::OTHER);
+    let seated: Vec<_> = (0..10).filter(|n| !other(&node, flood[*n])).collect();
+    assert_eq!(seated.len(), 2);
+    let ended = node.owner(flood[seated[0]]).expect("an owner");
+    node.end(&format!("{USER}/x{}.scope", seated[0]));
+    node.pass(Duration::from_millis(100));
+    // One of those that stand has its seat, long before its grace is over, and what it counted is with the removed.
+    assert_eq!(node.evicted, [(ended, Owners::REMOVED)]);
+    assert_eq!(node.owner(flood[seated[0]]), Some(Owners::REMOVED));
+    let standing = (0..10).filter(|n| other(&node, flood[*n])).count();
+    assert_eq!(standing, 7);
+    for n in (0..10).filter(|n| *n != seated[0]) {
+        node.end(&format!("{USER}/x{n}.scope"));
+    }
+    let next = node.cgroup("next");
+    node.pass(Duration::from_millis(100));
+    assert_eq!(node.labels(next), text("", "", "/next"));
+}
+
+#[test]
+fn what_is_gone_is_bounded_in_number() {
+    let mut node = Node::new(ALL, 10);
+    node.delegated(USER);
+    for round in 0..2 {
+        for n in 0..4500 {
+            node.cgroup(&format!("{USER}/r{round}-{n}"));
+        }
+        node.poll();
+        for n in 0..4500 {
+            node.end(&format!("{USER}/r{round}-{n}"));
+        }
+        node.poll();
+    }
+    assert!(node.owners.crowded());
+    let (_, forgotten) = node.owners.expire(node.now);
+    assert_eq!(forgotten.len(), 2 * 4500 - 8192);
+    assert!(!node.owners.crowded());
 }

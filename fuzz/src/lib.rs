@@ -14,13 +14,13 @@ mod node;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use stallscope::api::{self, Now, Request, Timeline, Top, Window};
-use stallscope::attribution::attribute;
+use stallscope::attribution::{OwnerKind, attribute};
 use stallscope::btf::{Btf, Enumerator};
 use stallscope::cgroup::{self, CgroupPath, Controller};
 use stallscope::doctor::{Live, compare, compared_text};
 use stallscope::explain;
 use stallscope::history::{History, Limits, Quantity, Subject};
-use stallscope::pods::{self, PodIdentity};
+use stallscope::pods::{self, PodIdentity, PodTrees};
 use stallscope::probe::Attach;
 use stallscope::probes;
 use stallscope::server::negotiate;
@@ -115,12 +115,19 @@ pub fn cgroups(data: &[u8]) {
     let path = CgroupPath::new(data);
     let label = path.label().into_owned();
     assert!(!label.contains(char::is_control), "{label:?}");
-    let owner = attribute(&path);
-    for text in [owner.group_key(), owner.short_name(), &owner.cgroup] {
-        assert!(!text.contains(char::is_control), "{text:?}");
-        assert!(!text.is_empty());
+    let depth = path.components().count();
+    for trees in [PodTrees::Found, PodTrees::Nested] {
+        for trusted in [0, depth / 2, depth] {
+            let owner = attribute(&path, trusted, &trees);
+            for text in [owner.group_key(), owner.short_name(), &owner.cgroup] {
+                assert!(!text.contains(char::is_control), "{text:?}");
+                assert!(!text.is_empty());
+            }
+            assert!(path.is_root() || label.starts_with(&owner.cgroup));
+            let is_pod = matches!(owner.kind, OwnerKind::Pod(_));
+            assert!(!is_pod || trusted > 0, "nobody but root makes a pod");
+        }
     }
-    assert!(path.is_root() || label.starts_with(&owner.cgroup));
     let _ = PodIdentity::parse(&path);
 }
 

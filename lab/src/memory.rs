@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::task::system;
+use crate::{Report, task::system};
 
 /// Allocate on these nodes and no other (`set_mempolicy(2)`).
 const MPOL_BIND: libc::c_ulong = 2;
@@ -30,6 +30,23 @@ pub fn huge_size() -> Option<usize> {
     let on = read("enabled")?.contains("[never]");
     (!on).then_some(())?;
     read("hpage_pmd_size")?.trim().parse().ok()
+}
+
+/// The most bytes of a huge page of which a truth can have several on each node of the lab's machines: with pages of
+/// 64 KiB one has 512 MiB.
+const MOST_HUGE: usize = 64 << 20;
+
+/// Bytes of a huge page; `None`, with the reason, where there are none or too large ones.
+pub fn huge_size_for(report: &mut Report) -> Option<usize> {
+    match huge_size() {
+        Some(size) if size > MOST_HUGE => report.leave_out(format!(
+            "not held because a huge page has {} MiB here, and a node hardly more",
+            size >> 20
+        )),
+        None => report.leave_out("this kernel has no transparent huge pages, or they are off"),
+        small => return small,
+    }
+    None
 }
 
 /// A mapping that nobody has touched; it stays until the process ends.

@@ -9,6 +9,7 @@ use crate::{Group, Report, Scrape, Task, Tasks as _, World, label};
 
 const STALL: &str = "stallscope_stall_seconds_total";
 const CPU: &str = "stallscope_cpu_seconds_total";
+const PHANTOM: &str = "stallscope_phantom_wait_seconds_total";
 
 /// Of what the kernel says, where the tasks are stopped when both are read.
 pub const EXACT: f64 = 1e-4;
@@ -37,6 +38,8 @@ struct Reading {
 pub struct Measured {
     /// The kernel's wait.
     pub run_delay: u64,
+    /// What of it was sleep and was refused: it is in no cause.
+    pub phantom: u64,
     /// The sum of the causes.
     pub split: u64,
     /// The kernel's time on CPUs.
@@ -87,6 +90,7 @@ impl<'a> Span<'a> {
         }
         let measured = Measured {
             run_delay: after.run_delay - self.before.run_delay,
+            phantom: grown(PHANTOM, &[])?,
             split: grown(STALL, &[])?,
             kernel_on_cpu: after.on_cpu - self.before.on_cpu,
             on_cpu: grown(CPU, &[])?,
@@ -125,11 +129,16 @@ impl Measured {
         self.causes.get(cause).copied().unwrap_or(0)
     }
 
-    /// The sum against the kernel's, and what remained without a cause.
+    /// The sum against the kernel's, and what remained without a cause. Sleep that the kernel took for a wait is
+    /// taken out of its number, and said.
     pub fn judge(&self, report: &mut Report, when: &str, tolerance: f64) {
+        let without = match self.phantom {
+            0 => String::new(),
+            ns => format!(" without {ns} of sleep"),
+        };
         report.within(
-            format!("{when}wait in ns"),
-            self.run_delay,
+            format!("{when}wait in ns{without}"),
+            self.run_delay.saturating_sub(self.phantom),
             self.split,
             tolerance,
         );
@@ -155,7 +164,12 @@ impl Measured {
 
 impl std::fmt::Display for Measured {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.3} s of wait:", self.run_delay as f64 / 1e9)?;
+        let seconds = |ns: u64| ns as f64 / 1e9;
+        write!(f, "{:.3} s of wait", seconds(self.run_delay))?;
+        if self.phantom != 0 {
+            write!(f, ", {:.3} s of it sleep", seconds(self.phantom))?;
+        }
+        write!(f, ":")?;
         for cause in self.causes.keys().filter(|cause| self.share(cause) > 0.0) {
             write!(f, " {cause} {:.2} %", self.share(cause) * 100.0)?;
         }

@@ -9,6 +9,7 @@ mod hooks;
 mod map_memory;
 mod migrations;
 mod page_faults;
+mod phantom;
 mod reclaim;
 mod throttling;
 
@@ -43,6 +44,7 @@ pub fn all() -> impl Iterator<Item = &'static Truth> {
         daemons::TRUTHS,
         reclaim::TRUTHS,
         adds_up::TRUTHS,
+        phantom::TRUTHS,
         churn::TRUTHS,
         map_memory::TRUTHS,
         doctor::TRUTHS,

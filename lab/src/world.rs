@@ -79,6 +79,12 @@ impl World {
         (next(), next())
     }
 
+    /// Whether the kernel is a `PREEMPT_RT` one.
+    #[must_use]
+    pub fn real_time(&self) -> bool {
+        fs::read_to_string("/sys/kernel/realtime").is_ok_and(|on| on.trim() == "1")
+    }
+
     /// What the status says of a hook: its state and by what it is attached, or why not.
     ///
     /// # Errors
@@ -99,6 +105,23 @@ impl World {
         };
         let detail = ["by", "reason", "error"].map(text).concat();
         Ok((text("state"), detail))
+    }
+
+    /// Every hook that the status names, as `probe: hook`.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub fn hooks(&self) -> Result<Vec<String>> {
+        let status = self.agent.status()?;
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let of = |probe: &Value| -> Vec<String> {
+            let name = probe["probe"].as_str().unwrap_or_default();
+            list(&probe["hooks"])
+                .iter()
+                .map(|hook| format!("{name}: {}", hook["hook"].as_str().unwrap_or_default()))
+                .collect()
+        };
+        Ok(list(&status["probes"]).iter().flat_map(of).collect())
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod archive;
 mod contents;
-mod digest;
+pub mod digest;
 mod image;
 mod licences;
 mod native;

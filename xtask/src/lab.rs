@@ -45,7 +45,8 @@ pub struct Args {
     #[arg(long)]
     arch: Option<Arch>,
 
-    /// Only kernels of this series, such as 6.12, or `host` for the one that runs here; repeatable.
+    /// Only kernels of this series, such as 6.12, or `host` for the one that runs here; 6.12-64k and 6.12-rt are
+    /// booted only when they are named; repeatable.
     #[arg(long, value_name = "VERSION", num_args = 1..)]
     kernel: Vec<String>,
 
@@ -110,6 +111,7 @@ Examples:
   cargo xtask lab --kernel 6.12 --test map_memory --cpus 2 8 16
                                                      the maps' memory, and the line to 128 CPUs
   cargo xtask lab --kernel host                      the truths on this machine's own kernel
+  cargo xtask lab --kernel 6.12-rt                   a PREEMPT_RT kernel; 6.12-64k is built first, with 64 KiB pages
   cargo xtask lab --kernel 6.12 --shell              a four-node ARM64 machine with live metrics
   cargo xtask lab --kernel 7.2 --exec ./check.sh     what a program of yours sees in it
   cargo xtask lab --kernel 6.12 --mutants --debug    that broken probes are found

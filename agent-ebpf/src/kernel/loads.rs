@@ -300,6 +300,16 @@ impl<A: Access> Task<A> {
         Some(unsafe { A::load::<u8>(self.0, offset) } != 0)
     }
 
+    /// Whether it sleeps though it is on its run queue; never where the kernel takes sleepers off at
+    /// once.
+    #[inline(always)]
+    #[must_use]
+    pub fn sleeps_on_queue(self) -> bool {
+        let offset = offset!(task_sched_delayed);
+        // SAFETY: the offset was resolved for this structure.
+        offset != ABSENT && unsafe { A::load::<u8>(self.0, offset) } != 0
+    }
+
     /// Eight bytes of the task's name from byte `start`, as little-endian words hold them.
     #[inline(always)]
     #[must_use]

@@ -128,7 +128,7 @@ static OWNERS_FOLDED: Metric = Metric {
 static POD_CGROUPS: Metric = Metric {
     name: "stallscope_pod_cgroups",
     kind: Kind::Gauge,
-    help: "Cgroups of pods by whether the source of names knows their pod: named, pending (their counts wait for a name) or unresolved (counted under (unresolved)).",
+    help: "Cgroups of pods by whether the source of names knows their pod: named, pending (their counts wait for a name) unresolved (counted under (unresolved)) or refused (another cgroup is that pod, and they are counted by their path).",
     labels: &["state"],
     scope: Scope::Host,
     source: "the agent",
@@ -229,6 +229,7 @@ impl Agent {
                 ("named", pods.named),
                 ("pending", pods.pending),
                 ("unresolved", pods.unresolved),
+                ("refused", pods.refused),
             ];
             let mut family = out.family(&POD_CGROUPS);
             for (state, count) in states {

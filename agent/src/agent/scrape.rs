@@ -1,12 +1,13 @@
 //! One scrape: what was counted since the start, in no more series than the budget allows.
 
-use std::{collections::HashSet, time::Instant};
+use std::{cmp::Reverse, collections::HashSet, time::Instant};
 
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
 
-use super::Agent;
+use super::{Agent, Instance};
 use crate::{
+    cgroup,
     collector::OwnerRows,
     exposition::{Encoder, Format},
     owners::{OwnerIndex, Owners},
@@ -22,8 +23,7 @@ impl Agent {
     /// # Errors
     /// When the cgroup file system cannot be read.
     pub fn collect(&mut self, format: Format) -> anyhow::Result<Bytes> {
-        self.owners
-            .poll(Instant::now())
+        self.follow(Instant::now())
             .context("cannot follow cgroups")?;
         self.read();
         let mut attempt = 1;
@@ -72,18 +72,31 @@ impl Agent {
         (out.finish(), series)
     }
 
-    /// Takes their own series from as many owners as probably have `excess` of all `series`, those first that did the
-    /// least lately. False when there is nobody left.
+    /// Takes in which cgroups came and went. True when some went.
+    pub(super) fn follow(&mut self, now: Instant) -> Result<bool, cgroup::Error> {
+        let instances = &self.instances;
+        let gone = self.owners.poll(now, &|owner| activity(instances, owner))?;
+        for (owner, into) in self.owners.evicted() {
+            self.fold_totals(owner, into);
+        }
+        Ok(gone)
+    }
+
+    /// Takes their own series from as many owners as probably have `excess` of all `series`: those of the lowest rank
+    /// first, and of these those that did the least lately. False when there is nobody left.
     fn fold(&mut self, excess: usize, series: usize) -> bool {
-        let mut owners: Vec<(u64, OwnerIndex)> = self
-            .owners
-            .single()
-            .map(|owner| (self.activity(owner), owner))
+        let single = self.owners.single();
+        let mut owners: Vec<_> = single
+            .map(|(owner, rank)| (Reverse(rank), activity(&self.instances, owner), owner))
             .collect();
         // Among equals the newest go.
-        owners.sort_unstable_by_key(|(activity, owner)| (*activity, std::cmp::Reverse(*owner)));
+        owners.sort_unstable_by_key(|(rank, activity, owner)| (*rank, *activity, Reverse(*owner)));
         let share = (owners.len() * excess).div_ceil(series.max(1));
-        let folded: HashSet<_> = owners.iter().take(share).map(|(_, owner)| *owner).collect();
+        let folded: HashSet<_> = owners
+            .iter()
+            .take(share)
+            .map(|(.., owner)| *owner)
+            .collect();
         tracing::info!(
             series,
             budget = self.config.series,
@@ -92,18 +105,22 @@ impl Agent {
         );
         self.owners.fold(&folded);
         for owner in &folded {
-            self.fold_history(*owner, Owners::OTHER);
-        }
-        for ledger in self.instances.iter_mut().filter_map(|i| i.ledger.as_mut()) {
-            for owner in &folded {
-                ledger.fold(*owner, Owners::OTHER);
-            }
+            self.fold_totals(*owner, Owners::OTHER);
         }
         !folded.is_empty()
     }
 
-    fn activity(&self, owner: OwnerIndex) -> u64 {
-        let ledgers = self.instances.iter().filter_map(|i| i.ledger.as_ref());
-        ledgers.fold(0, |sum, ledger| sum.saturating_add(ledger.recent(owner)))
+    /// What an owner has counted belongs to another from now on.
+    fn fold_totals(&mut self, from: OwnerIndex, into: OwnerIndex) {
+        self.fold_history(from, into);
+        for ledger in self.instances.iter_mut().filter_map(|i| i.ledger.as_mut()) {
+            ledger.fold(from, into);
+        }
     }
+}
+
+/// How much an owner did lately.
+fn activity(instances: &[Instance], owner: OwnerIndex) -> u64 {
+    let ledgers = instances.iter().filter_map(|i| i.ledger.as_ref());
+    ledgers.fold(0, |sum, ledger| sum.saturating_add(ledger.recent(owner)))
 }

@@ -22,6 +22,11 @@ pub(super) fn find(components: &[&[u8]]) -> Option<(Named, usize)> {
         })
 }
 
+/// How many components lead to the outermost container.
+pub(crate) fn depth(components: &[&[u8]]) -> Option<usize> {
+    find(components).map(|(_, depth)| depth)
+}
+
 /// The container that a component names, the one above it being `above`.
 ///
 /// An ID is 64 hex digits, alone (driver cgroupfs), as `<prefix>-<ID>` or `<prefix>-<ID>.scope` (systemd), or as

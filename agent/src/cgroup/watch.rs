@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
-use super::walk::{self, children, is_gone, is_hidden};
-use super::{Cgroup, CgroupId, CgroupPath, Error, Hierarchy};
+use super::walk::{self, Keeper, children, is_gone, is_hidden};
+use super::{Cgroup, CgroupId, Error, Hierarchy};
 
 /// What has changed since the last poll. Take in `removed` first, then `added`.
 #[derive(Debug, Default)]
@@ -39,6 +39,7 @@ impl Changes {
 pub struct Watch {
     hierarchy: Hierarchy,
     root: CgroupId,
+    keeper: Keeper,
     known: HashMap<CgroupId, Known>,
     /// None in fallback.
     inotify: Option<OwnedFd>,
@@ -65,9 +66,11 @@ impl Watch {
     /// When the hierarchy's root cannot be read.
     pub fn new(hierarchy: Hierarchy) -> Result<Self, Error> {
         let root = walk::root_id(hierarchy.mount())?;
+        let keeper = Keeper::of(hierarchy.mount())?;
         let mut watch = Self {
             hierarchy,
             root,
+            keeper,
             known: HashMap::new(),
             inotify: None,
             directories: HashMap::new(),
@@ -80,11 +83,7 @@ impl Watch {
             Ok(fd) => watch.inotify = Some(fd),
             Err(error) => watch.fall_back(error),
         }
-        watch.add(Cgroup {
-            id: root,
-            parent: None,
-            path: CgroupPath::root(),
-        });
+        watch.add(walk::root(root));
         watch.refresh()?;
         Ok(watch)
     }
@@ -200,14 +199,14 @@ impl Watch {
             let Some(known) = self.known.get(&id) else {
                 continue;
             };
-            let path = known.cgroup.path.clone();
-            let dir = path.below(self.hierarchy.mount());
+            let cgroup = known.cgroup.clone();
+            let dir = cgroup.path.below(self.hierarchy.mount());
             // Before reading: what is made in between is then in the events, the listing or both.
             self.place_watch(id);
-            let listed = match children(&dir) {
+            let (listed, kept) = match children(&dir, self.keeper) {
                 Ok(listed) => listed,
                 Err(error) if id != self.root && (is_gone(&error) || is_hidden(&error)) => {
-                    Vec::new()
+                    (Vec::new(), false)
                 }
                 Err(error) => {
                     self.mark(id);
@@ -219,9 +218,9 @@ impl Watch {
                 continue;
             };
             let before = std::mem::replace(&mut known.children, ids);
-            let listed: HashMap<CgroupId, CgroupPath> = listed
+            let listed: HashMap<CgroupId, Cgroup> = listed
                 .into_iter()
-                .map(|child| (child.id, path.join(&child.name)))
+                .map(|child| (child.id, cgroup.child(child.id, &child.name, kept)))
                 .collect();
             for child in before
                 .into_iter()
@@ -229,26 +228,18 @@ impl Watch {
             {
                 self.remove(child, id);
             }
-            for (child, path) in listed {
+            for (child, cgroup) in listed {
                 match self.known.get(&child) {
-                    Some(known) if known.cgroup.path == path && known.watch.is_some() => {}
+                    Some(known) if known.cgroup.path == cgroup.path && known.watch.is_some() => {}
                     // Its watch ended, or could not be had: it is another directory with the same number (not on
                     // cgroup file systems), or there are no watches. Either way only reading it tells.
-                    Some(known) if known.cgroup.path == path => self.mark(child),
+                    Some(known) if known.cgroup.path == cgroup.path => self.mark(child),
                     Some(known) => {
                         let parent = known.cgroup.parent.unwrap_or(self.root);
                         self.remove(child, parent);
-                        self.add(Cgroup {
-                            id: child,
-                            parent: Some(id),
-                            path,
-                        });
+                        self.add(cgroup);
                     }
-                    None => self.add(Cgroup {
-                        id: child,
-                        parent: Some(id),
-                        path,
-                    }),
+                    None => self.add(cgroup),
                 }
             }
         }

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use crate::{
     owners::LabelSet,
     pods::{
-        api, cri, files,
+        PodTrees, TreeRoot, api, cri, files,
         names::{Chosen, Source},
     },
 };
@@ -41,6 +41,15 @@ pub(super) struct NameArgs {
     /// common are summed
     #[arg(long, value_name = "LIST", default_value_t = LabelSet::default())]
     pub(super) labels: LabelSet,
+    /// Cgroup that the kubelet has its `kubepods` in, as a path from the mount of the hierarchy on, such as /kubelet: for a
+    /// cgroupRoot that is not found by itself; may be repeated. Nothing else is taken for a pod then, and whatever is
+    /// named so in there is
+    #[arg(long, value_name = "CGROUP", conflicts_with = "nested_pods")]
+    kubelet_cgroup_root: Vec<TreeRoot>,
+    /// Take pods of a cluster in a container (kind, k3d) for pods instead of parts of the container; whoever is root in a
+    /// container can then invent some
+    #[arg(long)]
+    nested_pods: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -58,6 +67,15 @@ enum PodSource {
 }
 
 impl NameArgs {
+    /// Which cgroups are taken for pods.
+    pub(super) fn trees(&self) -> PodTrees {
+        match self.kubelet_cgroup_root.as_slice() {
+            _ if self.nested_pods => PodTrees::Nested,
+            [] => PodTrees::Found,
+            roots => PodTrees::Given(roots.to_vec()),
+        }
+    }
+
     /// The source that was asked for, or the best there is.
     pub(super) fn choose(&self) -> anyhow::Result<Chosen> {
         let of_the_api = self.labels.of_the_api();

@@ -123,6 +123,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         .context("cannot watch the agent's own process")?;
     let config = Config {
         names: args.names.choose()?,
+        trees: args.names.trees(),
         labels: args.names.labels.clone(),
         sealed: args.drop_capabilities,
         history: Limits {

@@ -100,10 +100,11 @@ fn text(report: &Value) -> String {
     // Writing to a string cannot fail.
     let _ = writeln!(
         out,
-        "stallscope {} on Linux {}\ncgroups  {}\npods     {}\ntables   {} slots, {} KiB of kernel memory\n",
+        "stallscope {} on Linux {}\ncgroups  {}\npods     {}\nnames    {}\ntables   {} slots, {} KiB of kernel memory\n",
         field(report, "version"),
         field(report, "kernel"),
         field(report, "cgroups"),
+        field(report, "trees"),
         field(report, "names"),
         report["slots"],
         report["map_bytes"].as_u64().unwrap_or(0) / 1024,

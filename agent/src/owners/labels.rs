@@ -249,7 +249,7 @@ mod tests {
     use crate::{
         attribution::attribute,
         cgroup::CgroupPath,
-        pods::{Pod, Workload},
+        pods::{Pod, PodTrees, Workload},
     };
 
     const UID: &str = "8d0d32a5-8c5b-4b0c-9b0f-1f9a2b3c4d5e";
@@ -301,7 +301,11 @@ mod tests {
         assert_eq!(rendered("namespace,cgroup", sum), cgroup);
         let first = "namespace=\"(other)\",workload=\"\"";
         assert_eq!(rendered("namespace,workload", sum), first);
-        let owner = attribute(&CgroupPath::new(b"/system.slice/sshd.service"));
+        let owner = attribute(
+            &CgroupPath::new(b"/system.slice/sshd.service"),
+            2,
+            &PodTrees::Found,
+        );
         let plain = Subject::Cgroup(&owner);
         let empty = "namespace=\"\",workload=\"\"";
         assert_eq!(rendered("namespace,workload", plain), empty);

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Owner, OwnerKind, Owners, Subject};
-use crate::pods::{Found, PodIdentity};
+use super::{Activity, Claimed, Owner, OwnerKind, Owners, Subject};
+use crate::{
+    exposition::OwnerLabels,
+    pods::{Found, PodIdentity},
+};
 
 /// How long counts wait for a name. A kubelet makes a pod's log directory before its containers and their links right
 /// after, an API server or runtime answers within seconds; a scrape interval is longer than a test's patience.
@@ -35,6 +38,8 @@ pub struct PodCgroups {
     pub pending: u64,
     /// It has none, and they are counted as [`Owners::UNRESOLVED`].
     pub unresolved: u64,
+    /// It is another cgroup's already, and they are counted by their path.
+    pub refused: u64,
 }
 
 impl Waiting {
@@ -55,7 +60,7 @@ impl Waiting {
 impl Owners {
     /// Gives names to cgroups that have none yet, as far as they are known, and stops waiting for those that do not
     /// come. A cgroup that gets its name later has what it counts from then on under it.
-    pub(super) fn settle(&mut self, now: Instant) {
+    pub(super) fn settle(&mut self, now: Instant, activity: Activity<'_>) {
         let changed = self.names.poll(now);
         let mut asked = false;
         let unsettled: Vec<_> = self.unsettled.iter().copied().collect();
@@ -80,43 +85,35 @@ impl Owners {
                 asked = true;
                 continue;
             }
-            let (resolution, subject) = match found {
-                Found::Nothing => (Resolution::Unresolved, None),
-                found => {
-                    let subject = Subject::Named {
-                        identity: &pod.identity,
-                        found,
-                        cgroup: &pod.cgroup,
-                    };
-                    (Resolution::Named, Some(subject))
-                }
+            let labels = self.labels_of_pod(pod);
+            let resolution = match labels {
+                None => Resolution::Unresolved,
+                Some(_) => Resolution::Named,
             };
-            let labels = subject.map(|subject| self.label_set.render(subject));
-            let (before, removed) = (member.owner, member.removed);
             if whole {
                 self.unsettled.remove(&id);
             }
-            // An owner that was folded into the rest stays there.
-            if before == Some(Self::OTHER) {
-                continue;
-            }
-            let owner = labels.map_or(Self::UNRESOLVED, |labels| self.index(labels));
-            if before != Some(owner) {
-                self.join(owner, removed);
-                if let (Some(before), None) = (before, removed) {
-                    self.leave(before, now);
-                }
-            }
-            if let Some(member) = self.members.get_mut(&id) {
-                member.owner = Some(owner);
-                if let Some(pod) = &mut member.pod {
-                    pod.resolution = resolution;
-                }
+            self.place(id, labels, now, activity);
+            if let Some(pod) = self.members.get_mut(&id).and_then(|m| m.pod.as_mut()) {
+                pod.resolution = resolution;
             }
         }
         if asked {
             self.names.want();
         }
+    }
+
+    /// The labels of a cgroup of a pod, if it has a name.
+    pub(super) fn labels_of_pod(&self, pod: &Waiting) -> Option<OwnerLabels> {
+        let subject = match self.names.find(&pod.identity) {
+            Found::Nothing => return None,
+            found => Subject::Named {
+                identity: &pod.identity,
+                found,
+                cgroup: &pod.cgroup,
+            },
+        };
+        Some(self.label_set.render(subject))
     }
 
     /// How many cgroups of pods have a name.
@@ -127,11 +124,13 @@ impl Owners {
             .members
             .values()
             .filter(|member| member.removed.is_none());
-        for pod in live.filter_map(|member| member.pod.as_ref()) {
-            match pod.resolution {
-                Resolution::Pending => count.pending += 1,
-                Resolution::Named => count.named += 1,
-                Resolution::Unresolved => count.unresolved += 1,
+        for member in live {
+            match member.pod.as_ref().map(|pod| pod.resolution) {
+                Some(Resolution::Pending) => count.pending += 1,
+                Some(Resolution::Named) => count.named += 1,
+                Some(Resolution::Unresolved) => count.unresolved += 1,
+                None if member.claim == Claimed::Refused => count.refused += 1,
+                None => {}
             }
         }
         count

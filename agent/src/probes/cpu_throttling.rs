@@ -245,6 +245,7 @@ impl Throttling {
             id,
             parent: None,
             path: path.clone(),
+            trusted: 0,
         };
         let limit = match self.stats.quota(&cgroup) {
             Ok(limit) => limit,

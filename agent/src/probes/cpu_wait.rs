@@ -17,6 +17,10 @@ use crate::{
     probe::{Alternative, Attach, Hook, Probe},
 };
 
+mod phantoms;
+
+use phantoms::Phantoms;
+
 /// See the module.
 pub static PROBE: Probe = Probe {
     name: "cpu_wait",
@@ -70,6 +74,7 @@ pub static PROBE: Probe = Probe {
         &DAEMON_CPU_SECONDS,
         &DAEMON_WAIT_SECONDS,
         &HIDDEN_SWITCHES,
+        &phantoms::PHANTOM_WAIT_SECONDS,
     ],
     map_sizes: |host: &Host| {
         vec![
@@ -90,6 +95,7 @@ pub static PROBE: Probe = Probe {
             owners: Mapped::open(ebpf, "OWNERS")?,
             rings: Mapped::open(ebpf, "RINGS")?,
             daemons: Mapped::open(ebpf, "DAEMONS")?,
+            phantoms: Phantoms::open(ebpf, kernel)?,
             nodes: NodeColumns::new(&kernel.cpu_nodes),
             highest: kernel.host.nodes,
         }))
@@ -99,7 +105,7 @@ pub static PROBE: Probe = Probe {
 static STALL_SECONDS: Metric = Metric {
     name: "stallscope_stall_seconds_total",
     kind: Kind::Counter,
-    help: "Time that runnable tasks spent waiting for a CPU, by what kept them from running; the causes sum to the kernel's run_delay.",
+    help: "Time that runnable tasks spent waiting for a CPU, by what kept them from running; the causes sum to the kernel's run_delay, less what is in stallscope_phantom_wait_seconds_total.",
     labels: &["cause"],
     scope: Scope::Owner,
     source: "`sched_switch`, `sched_migrate_task`: `rq->clock`, `task_struct.sched_info`",
@@ -173,6 +179,7 @@ struct CpuWait {
     owners: Mapped<SlotOwner>,
     rings: Mapped<Ring>,
     daemons: Mapped<DaemonCell>,
+    phantoms: Option<Phantoms>,
     nodes: NodeColumns,
     /// The highest node's number + 1.
     highest: u32,
@@ -225,7 +232,8 @@ impl NodeColumns {
 
 /// Places in a row, after the time on CPUs of each node.
 const WAIT: usize = 0;
-const BUCKETS: usize = WAIT + CAUSES;
+const PHANTOM: usize = WAIT + CAUSES;
+const BUCKETS: usize = PHANTOM + 1;
 const PREEMPTED: usize = BUCKETS + WAIT_BUCKETS;
 const WIDTH: usize = PREEMPTED + DAEMONS;
 
@@ -242,7 +250,7 @@ impl NodeColumns {
         if let Some(sum) = node.and_then(|place| nodes.get_mut(*place)) {
             *sum += cell.on_cpu_ns;
         }
-        let parts = cell.wait_ns.into_iter().chain(
+        let parts = cell.wait_ns.into_iter().chain([0]).chain(
             cell.wait_buckets
                 .into_iter()
                 .chain(cell.preemptions)
@@ -265,11 +273,20 @@ impl Collector for CpuWait {
     fn read(&mut self, rows: &mut Rows) {
         self.cells
             .read(rows, |row, cell, cpu| self.nodes.add(row, cell, cpu));
+        if let Some(phantoms) = &self.phantoms {
+            phantoms.read(rows, self.nodes.len() + PHANTOM);
+        }
+    }
+
+    fn forget(&mut self, gone: &[CgroupId], rows: &mut Rows) {
+        if let Some(phantoms) = &mut self.phantoms {
+            phantoms.forget(gone, rows);
+        }
     }
 
     fn encode(&self, owners: &OwnerRows<'_>, out: &mut Encoder) {
         let nodes = self.nodes.len();
-        let wait = |row: &[u64]| -> u64 { row[nodes + WAIT..nodes + BUCKETS].iter().sum() };
+        let wait = |row: &[u64]| -> u64 { row[nodes + WAIT..nodes + PHANTOM].iter().sum() };
         let mut family = out.family(&STALL_SECONDS);
         for (labels, row) in &owners.rows {
             for cause in Cause::ALL {
@@ -294,6 +311,9 @@ impl Collector for CpuWait {
                 let count = row[nodes + PREEMPTED + daemon as usize];
                 family.sample(Some(labels), &[daemon.label()], Value::Count(count));
             }
+        }
+        if self.phantoms.is_some() {
+            Phantoms::encode(owners, nodes + PHANTOM, out);
         }
         self.encode_daemons(out);
         let hidden = (0..self.cpus())
@@ -356,10 +376,12 @@ impl Collector for CpuWait {
             .sum();
         let homeless = daemon_cells(self.highest) - 1;
         let homeless = self.daemons.first_word(homeless as usize).unwrap_or(0);
-        vec![
+        let mut lost = vec![
             ("task_table_collision", collisions),
             ("daemon_of_new_node", homeless),
-        ]
+        ];
+        lost.extend(self.phantoms.as_ref().map(Phantoms::lost));
+        lost
     }
 }
 

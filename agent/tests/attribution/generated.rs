@@ -3,9 +3,9 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use stallscope::attribution::{OwnerKind, attribute};
+use stallscope::attribution::{Owner, OwnerKind, attribute};
 use stallscope::cgroup::CgroupPath;
-use stallscope::pods::{PodIdentity, QosClass};
+use stallscope::pods::{PodIdentity, PodTrees, QosClass};
 
 /// How a kubelet makes a pod's cgroup.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +79,23 @@ impl Spec {
             }
         }
         (owning, path)
+    }
+
+    /// Where the kubelet's pods are looked for.
+    fn trees(&self) -> PodTrees {
+        let root = match self.driver {
+            Driver::Cgroupfs => format!("/{}", self.root.join("/")),
+            Driver::Systemd | Driver::Mixed => return PodTrees::Found,
+        };
+        PodTrees::Given(vec![root.parse().expect("a root")])
+    }
+
+    /// Whether the tree is one that needs not be given.
+    fn is_found_by_itself(&self) -> bool {
+        match self.driver {
+            Driver::Systemd | Driver::Mixed => true,
+            Driver::Cgroupfs => self.root.is_empty() || self.root == ["kubelet"],
+        }
     }
 
     fn pod(&self) -> String {
@@ -168,7 +185,11 @@ fn spec() -> impl Strategy<Value = Spec> {
         vec(nested, 0..3),
     )
         .prop_map(|(driver, runtime, leaf, qos, root, uid, id, nested)| Spec {
-            driver,
+            // The runtime has a cgroup of each container, and the pod's own is the kubelet's.
+            driver: match (driver, leaf) {
+                (Driver::Mixed, Leaf::Pod | Leaf::Conmon) => Driver::Systemd,
+                _ => driver,
+            },
             runtime,
             leaf,
             qos,
@@ -179,17 +200,25 @@ fn spec() -> impl Strategy<Value = Spec> {
         })
 }
 
-/// What a node's own cgroup is in front, where the node is itself a container, a unit or a pod of another cluster.
-fn front() -> impl Strategy<Value = String> {
+/// What somebody else's cgroup is in front, and how many names of it are root's.
+fn front() -> impl Strategy<Value = (String, usize)> {
+    let all = |front: String| {
+        let depth = front.matches('/').count();
+        (front, depth)
+    };
     prop_oneof![
-        4 => Just(String::new()),
-        1 => hex64().prop_map(|id| format!("/docker/{id}")),
-        1 => hex64().prop_map(|id| format!("/system.slice/docker-{id}.scope")),
-        1 => hex64().prop_map(|id| format!("/docker/{id}/k3s")),
-        1 => hex64().prop_map(|id| format!("/machine.slice/libpod-{id}.scope/container")),
-        1 => Just("/lxc.payload.node-1".to_owned()),
-        1 => Just("/user.slice/user-1000.slice/user@1000.service/k3s-rootless.scope".to_owned()),
-        2 => spec().prop_map(|outer| outer.paths().1),
+        1 => hex64().prop_map(move |id| all(format!("/docker/{id}"))),
+        1 => hex64().prop_map(move |id| all(format!("/system.slice/docker-{id}.scope"))),
+        1 => hex64().prop_map(move |id| all(format!("/docker/{id}/k3s"))),
+        1 => hex64().prop_map(move |id| all(format!("/machine.slice/libpod-{id}.scope/container"))),
+        1 => Just(all("/lxc.payload.node-1".to_owned())),
+        1 => Just((
+            "/user.slice/user-1000.slice/user@1000.service/k3s-rootless.scope".to_owned(),
+            3
+        )),
+        2 => spec().prop_filter("found by itself", Spec::is_found_by_itself).prop_map(
+            move |outer| all(outer.paths().1)
+        ),
     ]
 }
 
@@ -197,30 +226,53 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_was_put_in_comes_out(spec in spec(), front in front()) {
-        let (owning, path) = spec.paths();
-        let path = CgroupPath::new(format!("{front}{path}").as_bytes());
-        let identity = PodIdentity::parse(&path)
-            .ok_or_else(|| TestCaseError::fail(format!("no pod in {path}")))?;
+    fn what_was_put_in_comes_out(spec in spec()) {
+        let (owning, text) = spec.paths();
+        let path = CgroupPath::new(text.as_bytes());
+        let owner = attribute(&path, usize::MAX, &spec.trees());
+        let OwnerKind::Pod(identity) = &owner.kind else {
+            return Err(TestCaseError::fail(format!("no pod in {path}")));
+        };
         prop_assert_eq!(identity.uid.as_str(), &spec.uid, "{}", path);
         let id = matches!(spec.leaf, Leaf::Container).then_some(spec.id.as_str());
         prop_assert_eq!(identity.container_id.as_deref(), id, "{}", path);
         prop_assert_eq!(identity.qos, Some(spec.qos), "{}", path);
-        let owner = attribute(&path);
-        prop_assert_eq!(&owner.kind, &OwnerKind::Pod(identity));
-        prop_assert_eq!(&owner.cgroup, &format!("{front}{owning}"));
+        prop_assert_eq!(&owner.cgroup, &owning);
         prop_assert_eq!(owner.group_key(), format!("pod:{}", spec.uid));
+        let by_itself = attribute(&path, usize::MAX, &PodTrees::Found);
+        let is_pod = matches!(by_itself.kind, OwnerKind::Pod(_));
+        prop_assert_eq!(is_pod, spec.is_found_by_itself(), "{}", path);
+        prop_assert_eq!(PodIdentity::parse(&path).is_some(), is_pod, "{}", path);
+    }
+
+    /// The node being a container, a unit or a pod of another cluster.
+    #[test]
+    fn pods_elsewhere_are_whose_they_are_in(spec in spec(), front in front()) {
+        let (front, depth) = front;
+        let (_, inner) = spec.paths();
+        let path = CgroupPath::new(format!("{front}{inner}").as_bytes());
+        let outer = attribute(&path, depth, &PodTrees::Found);
+        let alone = attribute(&CgroupPath::new(front.as_bytes()), depth, &PodTrees::Found);
+        let is_pod = |owner: &Owner| match &owner.kind {
+            OwnerKind::Pod(identity) => Some(identity.uid.as_str().to_owned()),
+            _ => None,
+        };
+        prop_assert_eq!(is_pod(&outer), is_pod(&alone), "{}", path);
+        if matches!(alone.kind, OwnerKind::Container { .. } | OwnerKind::Pod(_)) {
+            prop_assert_eq!(outer.group_key(), alone.group_key(), "{}", path);
+        } else {
+            prop_assert!(outer.group_key().starts_with(&front), "{}", path);
+        }
     }
 
     #[test]
-    fn the_levels_above_a_pod_are_nobodys_pod(spec in spec(), front in front()) {
-        prop_assume!(!front.contains("pod"));
-        let path = format!("{front}{}", spec.pod());
+    fn the_levels_above_a_pod_are_nobodys_pod(spec in spec()) {
+        let path = spec.pod();
         for (slash, _) in path.match_indices('/').skip(1) {
             let above = CgroupPath::new(&path.as_bytes()[..slash]);
             prop_assert!(PodIdentity::parse(&above).is_none(), "{}", above);
-            let is_pod = matches!(attribute(&above).kind, OwnerKind::Pod(_));
-            prop_assert!(!is_pod, "{}", above);
+            let owner = attribute(&above, usize::MAX, &spec.trees());
+            prop_assert!(!matches!(owner.kind, OwnerKind::Pod(_)), "{}", above);
         }
     }
 }

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 
 use proptest::prelude::*;
-use stallscope::attribution::{OwnerKind, attribute};
+use stallscope::attribution::OwnerKind;
 use stallscope::cgroup::CgroupPath;
 use stallscope::pods::PodIdentity;
 
-use super::paths::{ID, UID};
+use super::paths::{ID, UID, attribute};
 
 #[test]
 fn labels() {

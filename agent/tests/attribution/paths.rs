@@ -1,9 +1,9 @@
 //! Paths as runtimes and the kubelet are known to make them.
 
 use proptest::prelude::*;
-use stallscope::attribution::{OwnerKind, Runtime, attribute};
+use stallscope::attribution::{self, Owner, OwnerKind, Rank, Runtime};
 use stallscope::cgroup::CgroupPath;
-use stallscope::pods::{PodIdentity, QosClass};
+use stallscope::pods::{PodIdentity, PodTrees, QosClass, TreeRoot};
 
 pub const UID: &str = "3d2f0a9c-11b7-4e6c-8a55-0f9be1c2d3a4";
 pub const ID: &str = "8f1c2d3e4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
@@ -11,6 +11,28 @@ const OTHER_ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef01234567
 
 fn path(text: &str) -> CgroupPath {
     CgroupPath::new(text.as_bytes())
+}
+
+/// The owner of a cgroup that only root could make.
+pub fn attribute(path: &CgroupPath) -> Owner {
+    attribution::attribute(path, usize::MAX, &PodTrees::Found)
+}
+
+/// The owner of a cgroup of which the first `trusted` names are root's.
+fn owner(text: &str, trusted: usize, trees: &PodTrees) -> Owner {
+    attribution::attribute(&path(text), trusted, trees)
+}
+
+fn given(root: &str) -> PodTrees {
+    PodTrees::Given(vec![root.parse().expect("a root")])
+}
+
+/// The UID and the container of the pod that owns a cgroup.
+fn pod_of(owner: &Owner) -> Option<(&str, Option<&str>)> {
+    match &owner.kind {
+        OwnerKind::Pod(pod) => Some((pod.uid.as_str(), pod.container_id.as_deref())),
+        _ => None,
+    }
 }
 
 fn kind(text: &str) -> OwnerKind {
@@ -66,7 +88,6 @@ fn pod_paths(uid: &str, id: &str, front: &str) -> Vec<(String, Option<QosClass>)
             paths.push((format!("{front}{text}"), Some(qos)));
         }
     }
-    paths.push((format!("{front}/elsewhere/pod{uid}/{id}|"), None));
     paths
 }
 
@@ -86,15 +107,132 @@ fn check_pod(text: &str, uid: &str, container: Option<&str>, qos: Option<QosClas
 
 #[test]
 fn containers_of_pods() {
-    for front in [
-        "",
-        &format!("/docker/{OTHER_ID}"),
-        &format!("/system.slice/docker-{OTHER_ID}.scope"),
-    ] {
-        for (text, qos) in pod_paths(UID, ID, front) {
-            check_pod(&text, UID, Some(ID), qos);
+    for (text, qos) in pod_paths(UID, ID, "") {
+        check_pod(&text, UID, Some(ID), qos);
+    }
+}
+
+/// Where a node is a container itself: its own name in front of the kubelet's tree.
+const NODES: [&str; 3] = [
+    "/docker/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+    "/system.slice/docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope",
+    "/lxc.payload.node-1",
+];
+
+#[test]
+fn pods_of_a_cluster_in_a_container_belong_to_the_container_unless_asked_for() {
+    for front in NODES {
+        for (text, _) in pod_paths(UID, ID, front) {
+            let text = text.replace('|', "");
+            let outer = owner(&text, usize::MAX, &PodTrees::Found);
+            assert!(matches!(outer.kind, OwnerKind::Container { .. }), "{text}");
+            assert_eq!((outer.cgroup.as_str(), outer.rank), (front, Rank::Host));
+            let inner = owner(&text, usize::MAX, &PodTrees::Nested);
+            assert_eq!(pod_of(&inner), Some((UID, Some(ID))), "{text}");
+            assert_eq!(inner.rank, Rank::Other, "root in the container made it");
         }
     }
+    // The same as seen from inside the node, whose cgroup is the root there: kind's and the plain forms.
+    for tree in [
+        "/kubelet.slice/kubelet-kubepods.slice",
+        "/kubelet/kubepods",
+        "/kubepods",
+    ] {
+        let text = format!("{tree}/pod{UID}/{ID}");
+        assert_eq!(
+            pod_of(&attribute(&path(&text))),
+            Some((UID, Some(ID))),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_delegated_cgroup_makes_no_pod_whatever_is_below_it() {
+    for (text, _) in pod_paths(UID, ID, "") {
+        let text = text.replace('|', "");
+        for front in [
+            "/user.slice/user-1000.slice/user@1000.service",
+            "/user.slice/user-1000.slice/user@1000.service/app.slice/x.scope",
+            "/batch",
+            "/kubepods-of-mine",
+            "/system.slice/worker.service",
+        ] {
+            // The last level of the front is the user's, all below it is of his making.
+            let depth = front.matches('/').count();
+            let claimed = format!("{front}{text}");
+            for trees in [PodTrees::Found, PodTrees::Nested, given("/kubelet")] {
+                let found = owner(&claimed, depth, &trees);
+                assert_eq!(pod_of(&found), None, "{claimed}");
+                assert!(found.cgroup.starts_with(front), "{claimed}");
+                assert!(found.group_key().starts_with(front), "{claimed}");
+                assert_eq!(found.rank, Rank::Delegated, "{claimed}");
+            }
+        }
+        // The kubelet's own path, were any level down to the pod's somebody else's.
+        let path = path(&text);
+        let mut levels = path.components();
+        let pod = levels.position(|name| name.windows(8).any(|part| part == b"3d2f0a9c"));
+        let pod = pod.expect("a pod's level");
+        assert_eq!(pod_of(&owner(&text, pod, &PodTrees::Found)), None, "{text}");
+        assert!(
+            pod_of(&owner(&text, pod + 1, &PodTrees::Found)).is_some(),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_root_that_is_given_is_taken_and_no_other() {
+    let inside = format!("/docker/{OTHER_ID}");
+    for (root, text) in [
+        (
+            "/tenants/a",
+            format!("/tenants/a/kubepods/burstable/pod{UID}/{ID}"),
+        ),
+        (
+            "/tenants/a/kubepods",
+            format!("/tenants/a/kubepods/burstable/pod{UID}/{ID}"),
+        ),
+        ("/tenants/a/", format!("/tenants/a/kubepods/pod{UID}/{ID}")),
+        (
+            &inside,
+            format!("{inside}/kubepods/besteffort/pod{UID}/{ID}"),
+        ),
+        ("/", format!("/kubepods/pod{UID}/{ID}")),
+        (
+            "/x.slice",
+            format!("/x.slice/x-kubepods.slice/x-kubepods-pod{UID}.slice/crio-{ID}.scope"),
+        ),
+    ] {
+        // Whoever gave it knows whom it belongs to.
+        assert_eq!(
+            pod_of(&owner(&text, 1, &given(root))),
+            Some((UID, Some(ID))),
+            "{text}"
+        );
+        assert_eq!(owner(&text, 1, &given(root)).rank, Rank::Pod);
+        assert_eq!(
+            pod_of(&owner(&text, 99, &given("/elsewhere"))),
+            None,
+            "{text}"
+        );
+    }
+    let text = format!("/tenants/ab/kubepods/pod{UID}/{ID}");
+    assert_eq!(pod_of(&owner(&text, 99, &given("/tenants/a"))), None);
+    let text = format!("/tenants/a/other/pod{UID}/{ID}");
+    assert_eq!(pod_of(&owner(&text, 99, &given("/tenants/a"))), None);
+    for bad in [
+        "",
+        "kubelet",
+        "/sys/fs/cgroup",
+        "/sys/fs/cgroup/kubelet.slice",
+        "/a/../b",
+    ] {
+        let error = bad.parse::<TreeRoot>().expect_err("refused");
+        assert!(error.contains("such as /kubelet.slice"), "{error}");
+    }
+    assert!("/sys/fs/cgroups".parse::<TreeRoot>().is_ok());
 }
 
 #[test]
@@ -147,11 +285,18 @@ fn pods_without_a_container() {
 }
 
 #[test]
-fn the_innermost_pod_counts() {
+fn what_a_pod_makes_in_its_own_cgroup_belongs_to_it() {
     let outer = "11111111-2222-3333-4444-555555555555";
     let text =
-        format!("/kubepods/burstable/pod{outer}/{OTHER_ID}/kubepods/besteffort/pod{UID}/{ID}|");
-    check_pod(&text, UID, Some(ID), Some(QosClass::BestEffort));
+        format!("/kubepods/burstable/pod{outer}/{OTHER_ID}|/kubepods/besteffort/pod{UID}/{ID}");
+    check_pod(&text, outer, Some(OTHER_ID), Some(QosClass::Burstable));
+    let beside = format!("/kubepods/burstable/pod{outer}|/pod{UID}/no-container");
+    check_pod(&beside, outer, None, Some(QosClass::Burstable));
+    let inner = owner(&text.replace('|', ""), usize::MAX, &PodTrees::Nested);
+    assert_eq!(pod_of(&inner), Some((UID, Some(ID))));
+    // A container that the user of a delegated cgroup has made up has no cluster in it.
+    let made_up = format!("/user.slice/{OTHER_ID}/kubepods/pod{UID}/{ID}");
+    assert_eq!(pod_of(&owner(&made_up, 1, &PodTrees::Nested)), None);
 }
 
 #[test]
@@ -168,6 +313,8 @@ fn what_only_looks_like_a_pod() {
         "/kubepods/pod0123456789abcdef0123456789abcdef0",
         "/my app",
         "/machine.slice",
+        "/elsewhere/pod3d2f0a9c-11b7-4e6c-8a55-0f9be1c2d3a4",
+        "/tenants/kubepods/pod3d2f0a9c-11b7-4e6c-8a55-0f9be1c2d3a4",
     ] {
         let owner = attribute(&path(text));
         assert_eq!(
@@ -334,10 +481,8 @@ proptest! {
     fn every_form_with_any_ids(
         uid in "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}",
         id in "[0-9a-f]{64}",
-        nested in any::<bool>(),
     ) {
-        let front = if nested { format!("/docker/{OTHER_ID}") } else { String::new() };
-        for (text, qos) in pod_paths(&uid, &id, &front) {
+        for (text, qos) in pod_paths(&uid, &id, "") {
             check_pod(&text, &uid, Some(&id), qos);
         }
     }

@@ -49,6 +49,10 @@ pub const SPOTS: [&str; 15] = [
 ];
 
 const PARKED: (&str, &str) = ("task_throttled", "tasks are parked one by one since 6.18");
+const ASLEEP: (&str, &str) = (
+    "task_sched_delayed",
+    "sleepers stay on their run queues since 6.12",
+);
 const USER_FAULT: (&str, &str) = (
     "task_in_user_fault",
     "since 6.11 only with CONFIG_MEMCG_V1, which Debian leaves out",
@@ -74,7 +78,7 @@ pub const KERNELS: [Expected; 7] = [
         release: "5.10.0-32-arm64",
         trampolines: false,
         page_node_shift: 60,
-        absent: &[PARKED, FOLIO],
+        absent: &[PARKED, ASLEEP, FOLIO],
         programs: Programs {
             throttles: KRETPROBE,
             first_touch: "kprobe_page_add_new_anon_rmap",
@@ -105,7 +109,7 @@ pub const KERNELS: [Expected; 7] = [
         release: "6.1.0-56-arm64",
         trampolines: false,
         page_node_shift: 60,
-        absent: &[PARKED],
+        absent: &[PARKED, ASLEEP],
         programs: Programs {
             throttles: KRETPROBE,
             first_touch: "kprobe_page_add_new_anon_rmap",
@@ -186,7 +190,7 @@ pub const KERNELS: [Expected; 7] = [
         release: "5.10.0-46-cloud-amd64",
         trampolines: true,
         page_node_shift: 54,
-        absent: &[PARKED, FOLIO],
+        absent: &[PARKED, ASLEEP, FOLIO],
         programs: Programs {
             throttles: FEXIT,
             first_touch: "page_add_new_anon_rmap_5_10",

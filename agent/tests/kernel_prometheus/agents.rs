@@ -82,7 +82,8 @@ impl Agent {
 
     /// One that measures this host, with names from a kubelet's directories.
     pub fn measuring(logs: &Path) -> Self {
-        Self::start(None, &["--kubelet-logs".as_ref(), logs])
+        let pods = format!("--kubelet-cgroup-root={}", super::node::root());
+        Self::start(None, &["--kubelet-logs".as_ref(), logs, pods.as_ref()])
     }
 
     /// One that audits the files of another node, attaches nothing that costs, knows no pod by name and has hardly any

@@ -49,6 +49,11 @@ pub const STALLS: [Stall; 5] = [
     },
 ];
 
+/// The cgroup that has the kubelet's tree in it.
+pub fn root() -> String {
+    format!("/stallscope-test-{}-pods", std::process::id())
+}
+
 /// The pods while they run.
 pub struct Pods {
     // Dropped in this order: a cgroup can be removed once nothing is in it.
@@ -62,6 +67,7 @@ impl Pods {
     /// Makes them, with their names from this kubelet, and starts what stalls.
     pub fn start(kubelet: &Kubelet) -> Self {
         let root = Group::new("pods");
+        assert_eq!(root.label, self::root());
         // As much as a few tasks of whatever else this machine does, so that every pod gets its turn.
         weigh(&root, 4);
         let kubepods = child(&root, "kubepods");

@@ -1,11 +1,15 @@
 //! Many cgroups come and go: none inherits what another counted, and nothing is lost with one.
 
-use std::{fs, io::Write as _};
+use std::{fs, io::Write as _, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result};
 
 use super::Truth;
-use crate::{Group, Report, Scrape, World, group, label, task};
+use crate::{
+    Group, Report, Scrape, Tasks as _, World, group, label,
+    split::{EXACT, Span},
+    task,
+};
 
 const TOTAL: &str = "stallscope_task_migrations_total";
 
@@ -13,12 +17,56 @@ const TOTAL: &str = "stallscope_task_migrations_total";
 const GROUPS: u64 = 2003;
 const LOOK: u64 = 53;
 
-pub(super) const TRUTHS: &[Truth] = &[Truth {
-    name: "cgroups_come_and_go",
-    about: "2,003 cgroups with a known number of migrations each, made and removed while counting",
-    both_hierarchies: false,
-    run,
-}];
+pub(super) const TRUTHS: &[Truth] = &[
+    Truth {
+        name: "cgroups_come_and_go",
+        about: "2,003 cgroups with a known number of migrations each, made and removed while counting",
+        both_hierarchies: false,
+        run,
+    },
+    Truth {
+        name: "controller_switched_off_and_on",
+        about: "live cgroups whose cpu controller goes and comes again go on counting",
+        both_hierarchies: false,
+        run: switched,
+    },
+];
+
+/// The kernel makes the css of each cgroup anew when its controller comes again: its cells start afresh, in slots that
+/// may be another's.
+fn switched(world: &mut World, report: &mut Report) -> Result<()> {
+    let parent = Group::new("switched")?;
+    if !parent.unified() {
+        report.leave_out("on v1 no controller goes while there are cgroups");
+        return Ok(());
+    }
+    parent.delegate("+cpu")?;
+    let groups = [
+        parent.child("one")?,
+        parent.child("two")?,
+        parent.child("three")?,
+    ];
+    let mut tasks = Vec::new();
+    for group in &groups {
+        tasks.extend(group.spin(world.cpus().len() / 2 + 1)?);
+    }
+    let all = groups.each_ref();
+    let before = Span::of(world, &all, &tasks)?.during(|| sleep(Duration::from_secs(10)))?;
+    before.judge(report, "before: ", EXACT);
+    for turn in ["once", "twice"] {
+        parent.write("cgroup.subtree_control", "-cpu")?;
+        parent.write("cgroup.subtree_control", "+cpu")?;
+        // What a cgroup counts between two readings, while cells of it start afresh, is nobody's: each CPU has to have
+        // run each of them, and all that has to have been read.
+        tasks.resume_all();
+        sleep(Duration::from_secs(5));
+        let span = Span::of(world, &all, &tasks)?;
+        let after = span.during(|| sleep(Duration::from_secs(5)))?;
+        after.judge(report, &format!("switched {turn}: "), EXACT);
+    }
+    drop(tasks);
+    Ok(())
+}
 
 fn run(world: &mut World, report: &mut Report) -> Result<()> {
     let cpus = world.cpus();

@@ -36,10 +36,18 @@ pub(super) const TRUTHS: &[Truth] = &[
     },
 ];
 
+/// Why memory is not made short.
+pub(super) const NO_PRESSURE: &str =
+    "not held because an emulated machine locks up under memory pressure with PREEMPT_RT";
+
 /// The node whose daemons are made to work, and another; `None`, with the reason, where that cannot be.
 fn two_nodes<'a>(world: &'a World, report: &mut Report) -> Option<(&'a Node, &'a Node)> {
     if !world.guest {
         report.leave_out("memory pressure would fall on the whole machine");
+        return None;
+    }
+    if world.real_time() {
+        report.leave_out(NO_PRESSURE);
         return None;
     }
     if world.nodes.len() < 2 {
@@ -132,7 +140,9 @@ fn khugepaged(world: &mut World, report: &mut Report) -> Result<()> {
     sleeps.set("60000")?;
     enabled.set("always")?;
     scans.set("65536")?;
-    let size = memory::huge_size().context("the size of a huge page should be a number")?;
+    let Some(size) = memory::huge_size_for(report) else {
+        return Ok(());
+    };
     let Some(daemon) = Kthread::find("khugepaged") else {
         report.leave_out("khugepaged does not run here");
         return Ok(());

@@ -1,8 +1,13 @@
 //! By which means each hook is attached, kernel by kernel.
 
+use std::path::Path;
+
 use anyhow::Result;
 
-use super::Truth;
+use super::{
+    Truth,
+    page_faults::{BALANCING, NOT_BALANCED},
+};
 use crate::{Report, World};
 
 pub(super) const TRUTHS: &[Truth] = &[Truth {
@@ -13,7 +18,7 @@ pub(super) const TRUTHS: &[Truth] = &[Truth {
 }];
 
 /// Probe, hook, and the kernel functions it may sit on; none for tracepoints, which are the same everywhere.
-const HOOKS: [(&str, &str, &[&str]); 10] = [
+const HOOKS: [(&str, &str, &[&str]); 11] = [
     ("cpu_wait", "switches", &[]),
     ("cpu_wait", "waits moved to another CPU", &[]),
     ("task_migrations", "migrations", &[]),
@@ -32,6 +37,7 @@ const HOOKS: [(&str, &str, &[&str]); 10] = [
     ("page_faults", "hinting", &["task_numa_fault"]),
     ("reclaim", "direct reclaim", &[]),
     ("reclaim", "memory cgroup reclaim", &[]),
+    ("reclaim", "compaction", &[]),
 ];
 
 fn run(world: &mut World, report: &mut Report) -> Result<()> {
@@ -39,10 +45,27 @@ fn run(world: &mut World, report: &mut Report) -> Result<()> {
         report.leave_out("by what a hook attaches is known of the lab's kernels only");
         return Ok(());
     }
+    let listed = HOOKS.map(|(probe, hook, _)| format!("{probe}: {hook}"));
+    let unlisted = world.hooks()?;
+    let unlisted: Vec<_> = unlisted
+        .iter()
+        .filter(|hook| !listed.contains(hook))
+        .cloned()
+        .collect();
+    report.equal(
+        "hooks that are not held",
+        String::new(),
+        unlisted.join(", "),
+    );
     // Trampolines on arm64 came with 6.4; before, fentry programs load and do not attach.
     let trampolines = cfg!(target_arch = "x86_64") || world.version() >= (6, 4);
     for (probe, hook, functions) in HOOKS {
         let (state, by) = world.hook(probe, hook)?;
+        if hook == "hinting" && !Path::new(BALANCING).exists() {
+            report.equal(format!("{probe}: {hook}"), "unsupported", state.as_str());
+            report.leave_out(NOT_BALANCED);
+            continue;
+        }
         report.check(
             format!("{probe}: {hook}"),
             "attached",

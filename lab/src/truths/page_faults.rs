@@ -15,7 +15,7 @@ use anyhow::Result;
 
 use super::Truth;
 use crate::{Report, Setting, World};
-use sampled::BALANCING;
+pub(super) use sampled::{BALANCING, NOT_BALANCED};
 
 pub(super) const TRUTHS: &[Truth] = &[
     Truth {

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::Truth;
+use super::{Truth, daemons::NO_PRESSURE};
 use crate::{
     Group, Report, Worker, World,
     limit::{self, Limit, Source},
@@ -118,6 +118,10 @@ fn timed(work: impl FnOnce() -> Result<()>) -> Result<u64> {
 fn direct(world: &mut World, report: &mut Report) -> Result<()> {
     if !world.guest || world.nodes.len() < 2 {
         report.leave_out("memory pressure would fall on the whole machine");
+        return Ok(());
+    }
+    if world.real_time() {
+        report.leave_out(NO_PRESSURE);
         return Ok(());
     }
     let (node, other) = (world.nodes[1].clone(), world.nodes[0].clone());

@@ -1,6 +1,8 @@
-//! The kernels of the lab: Debian's own, fetched once, unpacked and kept; none is ever installed.
+//! The kernels of the lab: Debian's own, fetched once, unpacked and kept, and one that is built from Debian's
+//! source; none is ever installed.
 
 mod btf;
+mod built;
 mod image;
 mod modules;
 mod packed;
@@ -19,6 +21,7 @@ use crate::setup::foreign::{self, Download, Foreign, Package};
 use crate::setup::{Missing, Setup};
 
 pub use btf::update as update_btf;
+use built::Recipe;
 pub use modules::Module;
 use modules::Tree;
 
@@ -27,6 +30,8 @@ use modules::Tree;
 pub struct Kernel {
     /// Its series, such as `6.12`; the newest release of it is taken.
     pub series: &'static str,
+    /// What sets it apart from the series' usual kernel: `64k` for its pages, `rt` for `PREEMPT_RT`; else empty.
+    variant: &'static str,
     /// The architecture it runs on.
     pub arch: Arch,
     /// Bytes in a page.
@@ -35,6 +40,8 @@ pub struct Kernel {
     suites: &'static [&'static str],
     /// Debian's name of how it is configured: the end of its release's name.
     flavour: &'static str,
+    /// What it is built from, where Debian has no package of it.
+    recipe: Option<&'static Recipe>,
 }
 
 const BULLSEYE: &[&str] = &["bullseye", "bullseye-security"];
@@ -50,25 +57,38 @@ const fn arm64(
 ) -> Kernel {
     Kernel {
         series,
+        variant: "",
         arch: Arch::Aarch64,
         page_size,
         suites,
         flavour,
+        recipe: None,
     }
 }
 
 const fn amd64(series: &'static str, suites: &'static [&'static str]) -> Kernel {
     Kernel {
         series,
+        variant: "",
         arch: Arch::X86_64,
         page_size: 4096,
         suites,
         flavour: "cloud-amd64",
+        recipe: None,
     }
 }
 
-/// What every measurement is proven on.
-static MATRIX: [Kernel; 7] = [
+/// A kernel that is only booted when it is asked for by its name.
+const fn variant(variant: &'static str, flavour: &'static str, of: &Kernel) -> Kernel {
+    Kernel {
+        variant,
+        flavour,
+        ..*of
+    }
+}
+
+/// What every measurement is proven on, and then kernels that are there when they are asked for.
+static KERNELS: [Kernel; 10] = [
     arm64("5.10", 4096, BULLSEYE, "arm64"),
     arm64("6.1", 4096, BOOKWORM, "arm64"),
     arm64("6.12", 16384, TRIXIE, "arm64-16k"),
@@ -76,36 +96,48 @@ static MATRIX: [Kernel; 7] = [
     amd64("5.10", BULLSEYE),
     amd64("6.12", TRIXIE),
     amd64("7.2", SID),
+    Kernel {
+        recipe: Some(&built::ARM64_64K),
+        ..variant("64k", "64k", &arm64("6.12", 65536, TRIXIE, ""))
+    },
+    variant("rt", "rt-arm64", &arm64("6.12", 4096, TRIXIE, "")),
+    variant("rt", "rt-amd64", &amd64("6.12", TRIXIE)),
 ];
 
-/// All kernels of the lab, arm64 first, old before new.
+/// The kernels that a run of everything boots, arm64 first, old before new.
 pub fn matrix() -> &'static [Kernel] {
-    &MATRIX
+    let usual = KERNELS.partition_point(|kernel| kernel.variant.is_empty());
+    &KERNELS[..usual]
 }
 
-/// The kernels of this architecture and series; either may be left open.
+/// The kernels of this architecture and series; either may be left open. Variants of a series are left out
+/// unless they are named, as `6.12-rt`.
 ///
 /// # Errors
 /// When there is none, naming those there are.
 pub fn select(arch: Option<Arch>, series: &[String]) -> Result<Vec<&'static Kernel>> {
     let fits = |kernel: &&Kernel| {
         arch.is_none_or(|arch| arch == kernel.arch)
-            && (series.is_empty() || series.iter().any(|s| s == kernel.series))
+            && if series.is_empty() {
+                kernel.variant.is_empty()
+            } else {
+                series.contains(&kernel.label())
+            }
     };
     let unknown = series.iter().find(|series| {
-        !matrix()
+        !KERNELS
             .iter()
-            .any(|kernel| kernel.series == **series && arch.is_none_or(|arch| arch == kernel.arch))
+            .any(|kernel| kernel.label() == **series && arch.is_none_or(|arch| arch == kernel.arch))
     });
     if let Some(series) = unknown {
         let of_arch = arch.map_or_else(String::new, |arch| format!(" for {}", debian(arch)));
-        let all: Vec<String> = matrix().iter().map(Kernel::to_string).collect();
+        let all: Vec<String> = KERNELS.iter().map(Kernel::to_string).collect();
         bail!(
             "the lab has no kernel {series}{of_arch}; it has {}",
             all.join(", ")
         );
     }
-    Ok(matrix().iter().filter(fits).collect())
+    Ok(KERNELS.iter().filter(fits).collect())
 }
 
 /// Debian's name of an architecture.
@@ -118,14 +150,23 @@ fn debian(arch: Arch) -> &'static str {
 
 impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} for {}", self.series, debian(self.arch))
+        write!(f, "{} for {}", self.label(), debian(self.arch))
     }
 }
 
 impl Kernel {
     /// A name for files: `arm64-6.12`.
     pub fn name(&self) -> String {
-        format!("{}-{}", debian(self.arch), self.series)
+        format!("{}-{}", debian(self.arch), self.label())
+    }
+
+    /// By what it is asked for: its series, and what sets it apart, as `6.12-64k`.
+    pub fn label(&self) -> String {
+        if self.variant.is_empty() {
+            self.series.to_owned()
+        } else {
+            format!("{}-{}", self.series, self.variant)
+        }
     }
 }
 
@@ -161,7 +202,9 @@ impl Fetched {
         let release = fs::read_to_string(folder.join("release")).ok()?;
         let found = Self::at(&folder, release.trim());
         let parts = [&found.image, &found.modules, &found.config, &found.btf];
-        parts.iter().all(|part| part.exists()).then_some(found)
+        let whole = parts.iter().all(|part| part.exists());
+        let current = kernel.recipe.is_none_or(|recipe| recipe.made(&folder));
+        (whole && current).then_some(found)
     }
 
     /// Modules with what they depend on, in the order in which they must be inserted; those that are
@@ -205,14 +248,27 @@ pub fn fetch(setup: &mut Setup, kernel: &Kernel, cache: &Path) -> Result<Option<
     if let Some(found) = Fetched::find(kernel, cache) {
         return Ok(Some(found));
     }
+    let place = cache.join(kernel.name());
+    let (why, takes, how) = match kernel.recipe {
+        None => (
+            "the lab boots Debian's own kernels",
+            "a minute or two",
+            "fetched from Debian and unpacked to",
+        ),
+        Some(_) => (
+            "no package of Debian's has a kernel like this",
+            "eleven minutes of one CPU",
+            "built from Debian's source into",
+        ),
+    };
+    if kernel.recipe.is_some() && !built::tools(setup)? {
+        return Ok(None);
+    }
     let missing = Missing {
         what: format!("Linux {kernel}"),
-        why: "the lab boots Debian's own kernels",
-        takes: "a minute or two",
-        command: format!(
-            "fetched from Debian and unpacked to {}, not installed",
-            cache.join(kernel.name()).display()
-        ),
+        why,
+        takes,
+        command: format!("{how} {}, not installed", place.display()),
     };
     if !setup.need(missing, || install(kernel, cache))? {
         return Ok(None);
@@ -234,15 +290,19 @@ fn install(kernel: &Kernel, cache: &Path) -> Result<()> {
     }
     let apt = Foreign::open(&partial.join("apt"), debian(kernel.arch), kernel.suites)?;
     apt.update()?;
-    let (release, packages) = download_newest(kernel, &apt)?;
-    let root = partial.join("root");
-    remove(&root)?;
-    for package in &packages {
-        foreign::unpack(package, &root)?;
-    }
     let folder = partial.join("kernel");
     remove(&folder)?;
-    assemble(kernel, &release, &root, &folder)?;
+    if let Some(recipe) = kernel.recipe {
+        built::build(kernel, recipe, &apt, &partial, &folder)?;
+    } else {
+        let (release, packages) = download_newest(kernel, &apt)?;
+        let root = partial.join("root");
+        remove(&root)?;
+        for package in &packages {
+            foreign::unpack(package, &root)?;
+        }
+        assemble(kernel, &release, &root, &folder)?;
+    }
     let place = cache.join(kernel.name());
     remove(&place)?;
     fs::rename(&folder, &place)
@@ -395,11 +455,19 @@ mod tests {
             "amd64-5.10 amd64-7.2"
         );
         assert_eq!(select(None, &[]).unwrap().len(), matrix().len());
+        // Variants are booted when they are asked for, and then alone.
+        assert_eq!(matrix().len(), 7);
+        assert_eq!(names(None, &["6.12-64k"]).unwrap(), "arm64-6.12-64k");
+        assert_eq!(
+            names(None, &["6.12-rt"]).unwrap(),
+            "arm64-6.12-rt amd64-6.12-rt"
+        );
         let error = names(Some(Arch::X86_64), &["6.12", "6.1"])
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("6.1 for amd64; it has 5.10 for arm64"),
+            error.contains("6.1 for amd64; it has 5.10 for arm64")
+                && error.contains("6.12-64k for arm64"),
             "{error}"
         );
     }

@@ -269,7 +269,7 @@ impl Machine {
         format!(
             "{} {} {}| ",
             self.kernel.arch.debian(),
-            self.kernel.series,
+            self.kernel.label(),
             self.hierarchy.name()
         )
     }

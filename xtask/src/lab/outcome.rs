@@ -54,10 +54,14 @@ impl Outcome {
         serde_json::from_str(line.strip_prefix("{\"kernel\"").map(|_| line)?).ok()
     }
 
-    /// The kernel's series, such as 6.12.
+    /// The kernel's series with what sets it apart, as the lab is asked for it: 6.12, 6.12-64k, 6.12-rt.
     pub fn series(&self) -> String {
-        let numbers: Vec<&str> = self.kernel.split(['.', '-', '+']).take(2).collect();
-        numbers.join(".")
+        let words: Vec<&str> = self.kernel.split(['.', '-', '+']).collect();
+        let series = words[..words.len().min(2)].join(".");
+        match words.iter().find(|word| ["64k", "rt"].contains(word)) {
+            Some(variant) => format!("{series}-{variant}"),
+            None => series,
+        }
     }
 
     /// Whether it is a newer result of the same: the same truth, or a boot that was lost, of the same machine.
@@ -75,7 +79,7 @@ impl Outcome {
     pub fn lost(kernel: &Kernel, machine: (&str, u32), test: &str, why: &str) -> Self {
         let (cgroup, cpus) = machine;
         Self {
-            kernel: kernel.series.to_owned(),
+            kernel: kernel.label(),
             arch: kernel.arch.debian().to_owned(),
             cgroup: cgroup.to_owned(),
             cpus,
@@ -120,6 +124,18 @@ mod tests {
             "t on arm64 6.12.1, cgroup v2: wrong: c"
         );
         assert_eq!(Outcome::parse("    ok: moves"), None);
+        for (release, series) in [
+            ("6.12.118+deb13-arm64-16k", "6.12"),
+            ("6.12.118-64k", "6.12-64k"),
+            ("6.12.118+deb13-rt-amd64", "6.12-rt"),
+            ("6.12-rt", "6.12-rt"),
+        ] {
+            let of = Outcome {
+                kernel: release.to_owned(),
+                ..outcome.clone()
+            };
+            assert_eq!(of.series(), series);
+        }
         let mut lost = outcome.clone();
         "(boot)".clone_into(&mut lost.test);
         "6.12".clone_into(&mut lost.kernel);

@@ -14,6 +14,8 @@
 #![allow(missing_docs, reason = "aya's macros make public functions")]
 
 mod daemons;
+mod moved;
+mod phantom;
 mod throttle;
 
 use core::mem::offset_of;
@@ -24,17 +26,16 @@ use aya_ebpf::{
     maps::Array,
     programs::BtfTracePointContext,
 };
-use aya_log_ebpf::debug;
 use stallscope_ebpf::{
-    Cause, Daemon, DaemonCell, GROUP_UNKNOWN, Occupant, RING_LENGTH, Ring, Segment, SlotOwner,
-    THROTTLE_UNKNOWN, TaskEntry, WaitCell,
-    kernel::{self, MAX_RT_PRIO, PF_KTHREAD, TASK_DEAD, Task, Typed},
+    Cause, Daemon, DaemonCell, GROUP_UNKNOWN, Occupant, RING_LENGTH, Ring, STAMPED_ASLEEP, Segment,
+    SlotOwner, THROTTLE_UNKNOWN, TaskEntry, WaitCell,
+    kernel::{self, PF_KTHREAD, TASK_DEAD, Task, Typed},
     slot::{self, Seat},
     wait_bucket,
 };
 
-use daemons::{count_preemption, daemon, daemon_came, daemon_left, daemon_moved};
-use throttle::{Arrival, arrive_throttled, remember_throttle, split_around, throttled};
+use daemons::{count_preemption, daemon, daemon_came, daemon_left};
+use throttle::{Arrival, arrive_throttled, remember_throttle};
 
 stallscope_ebpf::cells!(WaitCell);
 /// By slot: whose it is, as the programs saw it and as the agent answered.
@@ -42,7 +43,7 @@ stallscope_ebpf::cells!(WaitCell);
 static OWNERS: Array<SlotOwner> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// By CPU: its last occupants. Written under that CPU's run-queue lock.
 #[map]
-static RINGS: Array<Ring> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub(crate) static RINGS: Array<Ring> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// By the low bits of a pid.
 #[map]
 static TASKS: Array<TaskEntry> = Array::with_max_entries(1, 0);
@@ -51,14 +52,18 @@ static TASKS: Array<TaskEntry> = Array::with_max_entries(1, 0);
 pub(crate) static DAEMONS: Array<DaemonCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Bits of a [`TaskEntry`] that hold `run_delay`.
-const DELAY_MASK: u64 = (1 << 56) - 1;
+const DELAY_MASK: u64 = STAMPED_ASLEEP - 1;
 
 /// Who a task is to those who wait while it runs. (The idle task is told apart by its pid, 0.)
 ///
 /// # Safety
 /// `cell` is this CPU's of `seat`.
 #[inline(always)]
-unsafe fn occupant(task: Task<Typed>, seat: Seat<Typed>, cell: *mut WaitCell) -> Occupant {
+pub(crate) unsafe fn occupant(
+    task: Task<Typed>,
+    seat: Seat<Typed>,
+    cell: *mut WaitCell,
+) -> Occupant {
     if task.flags() & PF_KTHREAD != 0 {
         return Occupant::other(match daemon(task) {
             Some((Daemon::Kswapd, _)) => Cause::Kswapd,
@@ -159,7 +164,7 @@ fn forget(pid: u32) {
 /// # Safety
 /// `cell` is this CPU's.
 #[inline(always)]
-unsafe fn count_stay(cell: *mut WaitCell, ns: u64) {
+pub(crate) unsafe fn count_stay(cell: *mut WaitCell, ns: u64) {
     // SAFETY: the caller's; the bucket is in range by construction.
     unsafe {
         let bucket = &mut (*cell).wait_buckets[wait_bucket(ns)];
@@ -173,7 +178,7 @@ pub(crate) fn task_entry(pid: u32) -> Option<(*mut TaskEntry, u64, bool)> {
     let tag = (u64::from(pid >> kernel::task_bits()) + 1) << 56;
     let entry = TASKS.get_ptr_mut(pid & kernel::task_mask())?;
     // SAFETY: a pointer into the map's value.
-    let mine = unsafe { (*entry).tagged_delay } & !DELAY_MASK == tag;
+    let mine = unsafe { (*entry).tagged_delay } & !(STAMPED_ASLEEP | DELAY_MASK) == tag;
     Some((entry, tag, mine))
 }
 
@@ -212,6 +217,7 @@ fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, c
                 (*ring).current = Occupant::other(Cause::Unattributed);
                 hand_over(ring, Occupant::other(Cause::Idle), now);
             }
+            (*ring).idle_until_ns = now;
             return;
         }
         if prev.last_arrival() > (*ring).switched_ns {
@@ -289,9 +295,13 @@ unsafe fn came_unseen(prev: Task<Typed>, ring: *mut Ring, cpu: u32) {
         let Some((entry, tag, true)) = task_entry(prev.pid()) else {
             return;
         };
-        let delay = prev.run_delay();
-        let unseen = delay.wrapping_sub((*entry).tagged_delay) & DELAY_MASK;
+        let (delay, known) = (prev.run_delay(), (*entry).tagged_delay);
+        let mut unseen = delay.wrapping_sub(known) & DELAY_MASK;
         (*entry).tagged_delay = tag | (delay & DELAY_MASK);
+        if known & STAMPED_ASLEEP != 0 && unseen < arrival {
+            let until = (*ring).idle_until_ns;
+            unseen -= phantom::refused(prev, cell, until, arrival - unseen, arrival);
+        }
         if unseen != 0 && unseen < arrival && !first {
             split(cpu, place, who.0, arrival - unseen, arrival);
             count_stay(cell, unseen);
@@ -315,8 +325,8 @@ fn arrive(next: Task<Typed>, idle: bool, ring: *mut Ring, cpu: u32, now: u64) {
         let who = occupant(next, seat, cell);
         (*ring).current_place = place;
         (*ring).current_serial = seat.serial;
-        let queued = next.last_queued();
-        let wait = if queued != 0 && queued < now {
+        let mut queued = next.last_queued();
+        let mut wait = if queued != 0 && queued < now {
             now - queued
         } else {
             0
@@ -325,6 +335,12 @@ fn arrive(next: Task<Typed>, idle: bool, ring: *mut Ring, cpu: u32, now: u64) {
         let known = (*entry).tagged_delay;
         (*entry).tagged_delay = tag | (delay.wrapping_add(wait) & DELAY_MASK);
         if known ^ tag != delay & DELAY_MASK {
+            if mine && known & STAMPED_ASLEEP != 0 {
+                let until = (*ring).idle_until_ns;
+                let refused = phantom::refused(next, cell, until, queued, now);
+                queued += refused;
+                wait -= refused;
+            }
             not_as_left(ring, cell, entry, known, if mine { delay } else { known });
         }
         let cfs_rq = next.cfs_rq();
@@ -383,7 +399,10 @@ unsafe fn not_as_left(
             return;
         }
         let unseen = delay.wrapping_sub(known) & DELAY_MASK;
-        if unseen != 0 {
+        if unseen != 0 && known & STAMPED_ASLEEP != 0 {
+            // Taken off its queue for good while it slept: what changes its class does that.
+            phantom::count((*cell).cgroup, unseen);
+        } else if unseen != 0 {
             add(cell, Cause::Unattributed as u32, unseen);
             count_stay(cell, unseen);
         }
@@ -449,56 +468,12 @@ pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
         };
         if left != 0 {
             (*entry).tagged_delay = tag | (delay & DELAY_MASK);
-            attribute_left(&ctx, task, entry, left);
+            moved::attribute_left(&ctx, task, entry, left, mine && known & STAMPED_ASLEEP != 0);
         }
+        phantom::remember_sleep(task, entry, tag | (delay & DELAY_MASK));
         (*entry).throttled_ns = THROTTLE_UNKNOWN;
     }
     0
-}
-
-/// Cuts the last `left` nanoseconds on the source CPU's run queue.
-///
-/// # Safety
-/// The source CPU's run-queue lock is held.
-#[inline(always)]
-unsafe fn attribute_left(
-    ctx: &BtfTracePointContext,
-    task: Task<Typed>,
-    entry: *const TaskEntry,
-    left: u64,
-) {
-    let cfs_rq = task.cfs_rq();
-    let rq = cfs_rq.rq();
-    let (now, source) = (rq.clock(), rq.cpu());
-    let seat = Seat::of_task(task);
-    let cpu = slot::this_cpu();
-    let place = seat.place(cpu);
-    let Some(cell) = seat.cell(cells(), cpu) else {
-        return;
-    };
-    let Some(there) = CELLS.get_ptr_mut(seat.place(source)) else {
-        return;
-    };
-    let from = now - left;
-    // SAFETY: the caller's; `cell` is this CPU's.
-    unsafe {
-        let waiting = occupant(task, seat, cell);
-        count_stay(cell, left);
-        if waiting.is_daemon() {
-            daemon_moved(task, left);
-        }
-        let total = cfs_rq.throttled_time();
-        if (total != 0 || cfs_rq.throttle_count() != 0)
-            && task.prio() >= MAX_RT_PRIO
-            && (*there).serial == seat.serial
-        {
-            let hole = throttled(task, there, entry, total, from, now, false);
-            split_around(source, cell, place, waiting, from, now, hole);
-        } else {
-            split(source, place, waiting.0, from, now);
-        }
-    }
-    debug!(ctx, "a wait of {} ns moved away from CPU {}", left, source);
 }
 
 #[panic_handler]

@@ -7,6 +7,7 @@ use crate::doctor::{
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
     groups::Groups,
 };
+use crate::pods::PodTrees;
 
 /// The trees below which the kubelet has pods: `/kubepods.slice`, `/kubepods`, or the same below `--cgroup-root`.
 pub fn pod_trees(groups: &Groups) -> Vec<String> {
@@ -80,7 +81,12 @@ fn cgroup_controllers(node: &Node) -> Result<Vec<Finding>, Unmade> {
     let containers = groups.all.iter().filter(|group| {
         group.pod.is_none()
             && matches!(
-                attribute(&CgroupPath::new(group.path.as_bytes())).kind,
+                attribute(
+                    &CgroupPath::new(group.path.as_bytes()),
+                    usize::MAX,
+                    &PodTrees::Found
+                )
+                .kind,
                 OwnerKind::Container { .. }
             )
     });

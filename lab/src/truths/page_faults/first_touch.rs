@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Group, Report, World,
-    memory::{Region, allocate_on, huge_size, map_file, memory_file},
+    memory::{Region, allocate_on, huge_size_for, map_file, memory_file},
     primes,
     world::Node,
 };
@@ -71,8 +71,7 @@ pub(super) fn huge_pages(world: &mut World, report: &mut Report) -> Result<()> {
     if !counts_here(world, report, HOOK)? {
         return Ok(());
     }
-    let Some(size) = huge_size() else {
-        report.leave_out("this kernel has no transparent huge pages, or they are off");
+    let Some(size) = huge_size_for(report) else {
         return Ok(());
     };
     say_what_is_missing(world, report);

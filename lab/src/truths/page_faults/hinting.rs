@@ -1,13 +1,16 @@
 //! What NUMA balancing samples: by where the page was when it was touched, not where it went.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 
-use super::sampled::{Moment, Sampled, fast};
+use super::sampled::{BALANCING, Moment, NOT_BALANCED, Sampled, fast};
 use crate::{
     Group, Report, Worker, World,
-    memory::{Region, allocate_on, huge_size, page_size},
+    memory::{Region, allocate_on, huge_size_for, page_size},
     task,
     worker::minor_faults,
     world::Node,
@@ -27,6 +30,10 @@ fn nodes<'a>(world: &'a World, report: &mut Report) -> Result<Option<[&'a Node; 
         report.leave_out(format!(
             "the settings of NUMA balancing are not the lab's here (hinting is {state}: {detail})"
         ));
+        return Ok(None);
+    }
+    if !Path::new(BALANCING).exists() {
+        report.leave_out(NOT_BALANCED);
         return Ok(None);
     }
     let [_, here, .., there] = &world.nodes[..] else {
@@ -113,8 +120,7 @@ pub(super) fn huge_pages(world: &mut World, report: &mut Report) -> Result<()> {
     let Some(ends) = nodes(world, report)? else {
         return Ok(());
     };
-    let Some(size) = huge_size() else {
-        report.leave_out("this kernel has no transparent huge pages, or they are off");
+    let Some(size) = huge_size_for(report) else {
         return Ok(());
     };
     let count = 5;

@@ -8,7 +8,10 @@ use super::counts::Both;
 use crate::{Group, Report, Setting, World, label};
 
 /// 0 while the kernel samples nothing.
-pub(super) const BALANCING: &str = "/proc/sys/kernel/numa_balancing";
+pub(in crate::truths) const BALANCING: &str = "/proc/sys/kernel/numa_balancing";
+/// Why nothing is sampled where that file is not.
+pub(in crate::truths) const NOT_BALANCED: &str =
+    "not held because this kernel is built without NUMA balancing, as every PREEMPT_RT is";
 
 const FAMILY: &str = "stallscope_numa_hinting_faults_total";
 

@@ -69,7 +69,7 @@ pub fn newest_first<'a>(kernel: &Kernel, packages: &'a [Package]) -> Vec<Image<'
 }
 
 /// The numbers in a patch level, which rise with it.
-fn numbers(patch: &str) -> Vec<u64> {
+pub fn numbers(patch: &str) -> Vec<u64> {
     patch
         .split(|c: char| !c.is_ascii_digit())
         .filter_map(|number| number.parse().ok())
@@ -78,12 +78,12 @@ fn numbers(patch: &str) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Kernel, matrix};
+    use super::super::{KERNELS, Kernel};
     use super::newest_first;
     use crate::setup::foreign::Package;
 
     fn kernel(name: &str) -> &'static Kernel {
-        matrix().iter().find(|k| k.name() == name).unwrap()
+        KERNELS.iter().find(|k| k.name() == name).unwrap()
     }
 
     fn package(name: &str) -> Package {
@@ -133,6 +133,18 @@ mod tests {
             "7.2.13+deb14-arm64",
         ];
         assert!(order(kernel("arm64-7.2"), &others).is_empty());
+    }
+
+    #[test]
+    fn a_real_time_kernel_is_a_flavour_of_its_own() {
+        let names = [
+            "6.12.118+deb13-rt-arm64",
+            "6.12.118+deb13-arm64",
+            "6.12.118+deb13-rt-amd64",
+        ];
+        assert_eq!(order(kernel("arm64-6.12-rt"), &names), [names[0]]);
+        assert_eq!(order(kernel("amd64-6.12-rt"), &names), [names[2]]);
+        assert!(order(kernel("amd64-6.12"), &names).is_empty());
     }
 
     #[test]

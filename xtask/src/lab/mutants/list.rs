@@ -12,6 +12,20 @@ pub const MUTANTS: &[Mutant] = &[
         truth: "adds_up_free",
     },
     Mutant {
+        wrong: "sleep that the kernel takes for a wait is one",
+        file: "agent-ebpf/src/bin/cpu_wait/phantom.rs",
+        old: "    if task.sleeps_on_queue() {\n",
+        new: "    if task.sleeps_on_queue() && task.pid() == 0 {\n",
+        truth: "adds_up_moved_asleep",
+    },
+    Mutant {
+        wrong: "a hook goes by a name that nobody holds",
+        file: "agent/src/probes/reclaim.rs",
+        old: "const COMPACTION: &str = \"compaction\";\n",
+        new: "const COMPACTION: &str = \"compacting\";\n",
+        truth: "hooks_attach_by_the_best_means",
+    },
+    Mutant {
         wrong: "a task's own group counts as a neighbour",
         file: "agent-ebpf/src/lib.rs",
         old: "        if self.0 == waiting.0 {\n            return Cause::Own as u32;\n",

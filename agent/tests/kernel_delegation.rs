@@ -1,0 +1,294 @@
+//! What the user of a delegated cgroup can do: take the names of pods, and make cgroups by the thousand.
+
+mod kernel;
+mod serving;
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::fs::{MetadataExt as _, chown, symlink},
+    path::Path,
+    process::{Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use kernel::{Group, Scrape, Task, agent, label};
+use serving::Serving;
+use stallscope::{
+    agent::Config,
+    pods::names::{Chosen, Source},
+};
+use tempfile::TempDir;
+
+/// A user and group of nobody else's.
+const USER: u32 = 54_321;
+const CPU: &str = "stallscope_cpu_seconds_total";
+const SPIN: &str = "while :; do :; done";
+
+fn uid(number: u32) -> String {
+    format!("3d2f0a9c-11b7-4e6c-8a55-0f9be1c2{number:04x}")
+}
+
+fn id(number: u32) -> String {
+    format!("{number:064x}")
+}
+
+/// A cgroup that belongs to [`USER`], with all below it.
+struct Delegated(Group);
+
+impl Delegated {
+    fn new(name: &str) -> Self {
+        let group = Group::new(name);
+        for path in [
+            "",
+            "cgroup.procs",
+            "tasks",
+            "cgroup.threads",
+            "cgroup.subtree_control",
+        ] {
+            let path = group.dir.join(path);
+            if path.exists() {
+                chown(&path, Some(USER), Some(USER)).expect("it can be delegated");
+            }
+        }
+        Self(group)
+    }
+
+    /// A script of the user's, in the group.
+    fn script(&self, script: &str) -> String {
+        format!(
+            "cd '{}' && exec setpriv --reuid {USER} --regid {USER} --clear-groups sh -c '{script}'",
+            self.0.dir.display()
+        )
+    }
+
+    /// Runs a script of the user's until it ends.
+    fn run(&self, script: &str) {
+        let status = Command::new("sh")
+            .args(["-c", &self.script(script)])
+            .stdin(Stdio::null())
+            .status()
+            .expect("sh starts");
+        assert!(status.success(), "{script}");
+    }
+
+    fn spawn(&self, script: &str) -> Task {
+        self.0.spawn(&self.script(script))
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        remove_below(&self.0.dir);
+    }
+}
+
+/// Removes the cgroups below one, whose tasks have ended.
+fn remove_below(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_below(&entry.path());
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while fs::remove_dir(entry.path()).is_err() && Instant::now() < deadline {
+                sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+/// A kubelet's directories of logs, with these pods.
+struct Logs(TempDir);
+
+impl Logs {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        for name in ["pods", "containers"] {
+            fs::create_dir(dir.path().join(name)).expect("a folder");
+        }
+        Self(dir)
+    }
+
+    fn add(&self, number: u32) {
+        let pod = format!("pods/shop_cart-{number}_{}", uid(number));
+        let target = self.0.path().join(&pod).join("server/0.log");
+        fs::create_dir(self.0.path().join(pod)).expect("a pod's logs");
+        let link = format!("containers/cart-{number}_shop_server-{}.log", id(number));
+        symlink(target, self.0.path().join(link)).expect("a link");
+    }
+}
+
+#[test]
+#[ignore = "needs root and BPF: attaches the probes and makes cgroups"]
+fn a_users_time_is_not_exported_as_a_pods_whose_name_he_took() {
+    let logs = Logs::new();
+    logs.add(1);
+    let mut agent = agent(Config {
+        names: Chosen {
+            source: Source::Files(logs.0.path().to_owned()),
+            reason: "asked for".to_owned(),
+        },
+        ..Config::default()
+    });
+    agent.start_names().expect("the source starts");
+    let user = Delegated::new("impostor");
+    let forged = format!("kubepods/burstable/pod{}/{}", uid(1), id(1));
+    let task = user.spawn(&format!(
+        "mkdir -p {forged} && echo $$ > {forged}/cgroup.procs && {SPIN}"
+    ));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let pod = [label("pod", "cart-1")];
+    let cgroup = [label("cgroup", &format!("{}/{forged}", user.0.label))];
+    loop {
+        let scrape = Scrape::of(&mut agent);
+        let pods: Vec<_> = scrape.series(CPU, &pod).collect();
+        assert!(pods.is_empty(), "the user's time is the pod's: {pods:?}");
+        if scrape.exact(CPU, &cgroup).is_some_and(|ran| ran > 0) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{}", scrape.0);
+        sleep(Duration::from_millis(100));
+    }
+    assert_eq!(
+        fs::metadata(user.0.dir.join("kubepods"))
+            .expect("he made it")
+            .uid(),
+        USER
+    );
+    let trees = agent.status().trees;
+    assert!(trees.contains("elsewhere are named after pods"), "{trees}");
+    drop(task);
+}
+
+/// Pods of root's in a tree of their own.
+struct Pods(Group);
+
+impl Pods {
+    fn new() -> Self {
+        let group = Group::new("pods");
+        fs::create_dir(group.dir.join("kubepods")).expect("a tree");
+        Self(group)
+    }
+
+    fn container(&self, number: u32) -> Group {
+        let path = format!("kubepods/pod{}/{}", uid(number), id(number));
+        let dir = self.0.dir.join(&path);
+        fs::create_dir_all(&dir).expect("a container");
+        Group {
+            dir,
+            label: format!("{}/{path}", self.0.label),
+        }
+    }
+}
+
+impl Drop for Pods {
+    fn drop(&mut self) {
+        remove_below(&self.0.dir);
+    }
+}
+
+/// One value of the agent's own.
+fn value(scrape: &Scrape, family: &str, labels: &[String]) -> u64 {
+    let found = scrape.series(family, labels).next();
+    let (_, value) = found.unwrap_or_else(|| panic!("no {family}:\n{}", scrape.0));
+    value.parse().expect("a count")
+}
+
+fn scrape(agent: &Serving) -> Scrape {
+    let (status, text) = agent.get("/metrics");
+    assert_eq!(status, 200, "{text}");
+    Scrape(text)
+}
+
+/// Waits until something of a scrape holds.
+fn until(agent: &Serving, what: &str, mut holds: impl FnMut(&Scrape) -> bool) -> Scrape {
+    let deadline = Instant::now() + Duration::from_secs(90);
+    loop {
+        let scrape = scrape(agent);
+        if holds(&scrape) {
+            return scrape;
+        }
+        assert!(Instant::now() < deadline, "never {what}");
+        sleep(Duration::from_millis(200));
+    }
+}
+
+/// Cgroups that the flood makes.
+const FLOOD: u64 = 20_000;
+
+#[test]
+#[ignore = "needs root and BPF: attaches the probes and makes cgroups"]
+fn pods_have_their_series_in_a_flood_of_cgroups_of_another_user() {
+    let logs = Logs::new();
+    let (tree, user) = (Pods::new(), Delegated::new("flood"));
+    let root = format!("--kubelet-cgroup-root={}", tree.0.label);
+    let arguments: [&OsStr; 5] = [
+        root.as_ref(),
+        "--pod-source=files".as_ref(),
+        "--kubelet-logs".as_ref(),
+        logs.0.path().as_ref(),
+        "--doctor=off".as_ref(),
+    ];
+    let agent = Serving::start(arguments);
+    let rss = |scrape: &Scrape| value(scrape, "process_resident_memory_bytes", &[]) >> 20;
+    let before = scrape(&agent);
+    let owners = |scrape: &Scrape| value(scrape, "stallscope_owners", &[]);
+    let cgroups = |scrape: &Scrape| value(scrape, "stallscope_slots", &[label("state", "used")]);
+    let at_rest = cgroups(&before);
+    println!(
+        "{} owners, {at_rest} cgroups, {} MiB resident",
+        owners(&before),
+        rss(&before)
+    );
+    user.run(&format!("seq -f x%g {FLOOD} | xargs mkdir"));
+    let full = until(&agent, "all cgroups were seen", |scrape| {
+        cgroups(scrape) >= at_rest + FLOOD
+    });
+    println!(
+        "flood: {} owners, {} cgroups, {} MiB resident",
+        owners(&full),
+        cgroups(&full),
+        rss(&full)
+    );
+
+    let containers: Vec<Group> = (0..20)
+        .map(|number| {
+            logs.add(number);
+            tree.container(number)
+        })
+        .collect();
+    let tasks: Vec<Task> = containers.iter().map(|group| group.spawn(SPIN)).collect();
+    let named = |scrape: &Scrape| {
+        (0..20)
+            .filter(|number| {
+                let labels = [
+                    label("pod", &format!("cart-{number}")),
+                    label("container", "server"),
+                ];
+                scrape.exact(CPU, &labels).is_some_and(|ran| ran > 0)
+            })
+            .count()
+    };
+    let pods_there = until(&agent, "all pods had series", |scrape| named(scrape) == 20);
+    println!(
+        "pods: {} owners, {} MiB resident",
+        owners(&pods_there),
+        rss(&pods_there)
+    );
+    assert!(owners(&pods_there) <= 4096);
+    assert!(rss(&pods_there) < 100, "{} MiB resident", rss(&pods_there));
+    drop(tasks);
+
+    // All of it goes, and so do the seats, long before five minutes are over.
+    user.run("find . -mindepth 1 -type d | xargs rmdir");
+    let after = until(&agent, "the flood was over", |scrape| {
+        cgroups(scrape) < at_rest + 200
+    });
+    println!(
+        "after: {} owners, {} cgroups, {} MiB resident",
+        owners(&after),
+        cgroups(&after),
+        rss(&after)
+    );
+    drop(containers);
+}
