@@ -171,8 +171,8 @@ impl Ledger {
     /// held it are no longer read.
     pub fn retire(&mut self, rows: &Rows) {
         for (id, row) in rows.iter() {
-            if let Some(last) = self.cgroups.get_mut(&id) {
-                for (last, part) in last.iter_mut().zip(row) {
+            if let Some(base) = self.cgroups.get_mut(&id) {
+                for (last, part) in base.row.iter_mut().zip(row) {
                     *last = last.wrapping_sub(*part);
                 }
             }
