@@ -12,7 +12,7 @@ use crate::{cgroup::CgroupId, collector::Rows, mapped::Mapped};
 /// The tables `CELLS` and `RETIRED` of a probe. How a cell passes from one cgroup to another, and why a
 /// copy of it is all of one: [`stallscope_ebpf::cells`].
 pub struct Cells<T> {
-    cells: Mapped<T>,
+    counted: Mapped<T>,
     retired: Mapped<T>,
     cpus: usize,
     /// Cells of one set of slots; a probe may have several sets, one after the other.
@@ -49,7 +49,7 @@ impl<T: Cell + Pod> Cells<T> {
     pub fn open(ebpf: &Ebpf, host: &Host) -> anyhow::Result<Self> {
         let cpus = host.cpus as usize;
         Ok(Self {
-            cells: Mapped::open(ebpf, "CELLS")?,
+            counted: Mapped::open(ebpf, "CELLS")?,
             retired: Mapped::open(ebpf, "RETIRED")?,
             cpus,
             set: cpus * host.slots as usize,
@@ -75,8 +75,8 @@ impl<T: Cell + Pod> Cells<T> {
 
     /// [`Cells::read`] without what is retired.
     pub fn read_slots(&self, rows: &mut Rows, add: impl Fn(&mut [u64], &T, usize)) {
-        for place in 0..self.cells.len() {
-            if let Some(cell) = self.counted(place) {
+        for place in 0..self.counted.len() {
+            if let Some(cell) = self.of_somebody(place) {
                 let row = rows.row(CgroupId(cell.cgroup()));
                 add(row, &cell, cpu_of_cell(place, self.cpus));
             }
@@ -84,13 +84,13 @@ impl<T: Cell + Pod> Cells<T> {
     }
 
     /// The cell at `place`, if it counted anything for anybody.
-    fn counted(&self, place: usize) -> Option<T> {
+    fn of_somebody(&self, place: usize) -> Option<T> {
         if is_beyond_slots(place % self.set, self.cpus) {
             // Slot 0 never changes hands.
-            return self.cells.get(place).filter(|cell| !cell.is_empty());
+            return self.counted.get(place).filter(|cell| !cell.is_empty());
         }
         copy(&At {
-            cells: &self.cells,
+            cells: &self.counted,
             place,
         })?
     }

@@ -454,7 +454,9 @@ impl Collector for PageFaults {
 
     fn forget(&mut self, gone: &[CgroupId], _rows: &mut Rows) {
         if let Some(hinted) = &mut self.hinted {
-            gone.iter().for_each(|id| hinted.retire(*id));
+            for id in gone {
+                hinted.retire(*id);
+            }
         }
     }
 
