@@ -3,6 +3,7 @@
 use std::{
     os::fd::OwnedFd,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,8 +13,9 @@ use stallscope_ebpf::Host;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
-    cgroup::{Controller, Hierarchy, Watch},
+    cgroup::{self, Controller, Hierarchy, Watch},
     collector::Rows,
+    deadline::{Reads, at},
     doctor,
     history::{self, History},
     ledger::Ledger,
@@ -28,15 +30,18 @@ use crate::{
     topology::Topology,
 };
 
+pub mod actor;
 mod ask;
 mod bound;
 mod families;
 mod host;
+mod looks;
 mod record;
 mod scrape;
 mod seal;
 mod series;
 
+pub use ask::{Explaining, Ranking, Unread};
 pub use bound::map_bound;
 pub use families::METRICS;
 pub use host::tables;
@@ -128,7 +133,7 @@ impl Instance {
 /// See the module.
 pub struct Agent {
     config: Config,
-    topology: Topology,
+    topology: Arc<Topology>,
     owners: Owners,
     instances: Vec<Instance>,
     overhead: Overhead,
@@ -146,7 +151,11 @@ pub struct Agent {
     refused_to_grow: bool,
     buffer: BytesMut,
     registry: prometheus::Registry,
+    reads: Reads,
 }
+
+/// How long a look waits for what another thread reads, which is usually there at once.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// What `stallscope status` shows.
 #[derive(Clone, Debug, Serialize)]
@@ -178,7 +187,7 @@ impl Agent {
     /// When something is missing without which no probe can work. Probes that fail are a matter of
     /// [`Agent::status`].
     pub fn start(config: Config, registry: prometheus::Registry) -> anyhow::Result<Self> {
-        let topology = Topology::read(&config.sys)?;
+        let topology = Arc::new(Topology::read(&config.sys)?);
         check_cpus(&topology, aya::util::nr_cpus().map_err(|(_, error)| error)?)?;
         let hierarchy = match &config.cgroup_root {
             Some(root) => Hierarchy::at(root, config.controller),
@@ -190,6 +199,14 @@ impl Agent {
             reason = hierarchy.reason(),
             "following cgroups",
         );
+        let writable = cgroup::writable(std::path::Path::new("/proc"));
+        if !writable.is_empty() {
+            tracing::warn!(
+                mounts = ?writable,
+                "these cgroup mounts of the host are writable in here, which the agent has no use for and whoever gets \
+                 into it has: mount each controller by itself, read-only (docs/privileges.md)",
+            );
+        }
         let watch = Watch::new(hierarchy)?;
         let names = Names::new(config.names.clone());
         let mut owners = Owners::new(
@@ -208,8 +225,6 @@ impl Agent {
         });
         let host = host(&topology, wanted, config.slots.is_some());
         let now = Instant::now();
-        let keeps = !config.history.length.is_zero();
-        let history = keeps.then(|| History::new(config.history, now));
         let mut agent = Self {
             config,
             topology,
@@ -217,7 +232,7 @@ impl Agent {
             instances: Vec::new(),
             overhead: Overhead::new(),
             doctor: doctor::Repeated::default(),
-            history,
+            history: None,
             recorder: record::Recorder::default(),
             host,
             started: now,
@@ -226,14 +241,20 @@ impl Agent {
             sealed: false,
             refused_to_grow: false,
             buffer: BytesMut::new(),
+            reads: Reads::register(&registry)?,
             registry,
         };
         agent.load()?;
+        let limits = agent.config.history;
+        let keeps = !limits.length.is_zero();
+        // Not before the programs count: the first second would hold all that loading took.
+        agent.history = keeps.then(|| History::new(limits, Instant::now()));
         Ok(agent)
     }
 
     /// Puts all probes into the kernel.
     fn load(&mut self) -> anyhow::Result<()> {
+        at(|| "loading programs and tables into the kernel");
         let kernel = self.kernel(self.host)?;
         for probe in PROBES {
             let (status, running) = probe.start(&kernel);
@@ -265,7 +286,7 @@ impl Agent {
     /// # Errors
     /// When it could never work as it is set up. What can get better is a matter of its metrics.
     pub fn start_names(&mut self) -> anyhow::Result<()> {
-        self.owners.start_names()
+        self.owners.start_names(&self.reads, MOMENT)
     }
 
     /// The host's shape.
@@ -282,18 +303,28 @@ impl Agent {
         let mut live = doctor::Live::default();
         live.learn_types();
         live.learn_status(&serde_json::to_value(self.status())?);
-        self.doctor.start(self.config.root.clone(), every, live)
+        let root = self.config.root.clone();
+        self.doctor.start(root, every, live, &self.reads)
+    }
+
+    /// The threads that read files for the agent.
+    #[must_use]
+    pub fn reads(&self) -> &Reads {
+        &self.reads
     }
 
     /// Names new cgroups for the programs and lets go of old ones; to be called about once a second.
     pub fn tick(&mut self) {
         let now = Instant::now();
+        self.reads.check(now);
+        at(|| "following cgroups");
         match self.follow(now) {
             // The next cgroup that is made may get the slot, and what was counted there would be without a name.
             Ok(true) => self.read(),
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "cannot follow cgroups"),
         }
+        at(|| "reading CPU limits");
         for instance in &mut self.instances {
             if let Some(running) = &mut instance.running {
                 running.collector.answer(&|id| self.owners.group_of(id));
@@ -349,6 +380,7 @@ impl Agent {
 
     /// Takes in what all probes have counted.
     fn read(&mut self) {
+        at(|| "reading the kernel's tables");
         for instance in &mut self.instances {
             instance.read(&mut self.owners, None);
         }
@@ -377,8 +409,11 @@ impl Agent {
     /// # Errors
     /// When the kernel refuses; the probes that it refuses go on with the tables they have.
     pub fn grow(&mut self) -> anyhow::Result<()> {
-        let beyond = |instance: &Instance| instance.rows.has(crate::cgroup::CgroupId(0));
-        let larger = host(&self.topology, self.host.slots * 2, false);
+        let beyond = |instance: &Instance| instance.rows.has(cgroup::CgroupId(0));
+        // A slot's number is about that of the cgroups there are: as many at once as all of them need.
+        let cgroups = u32::try_from(self.owners.cgroups().count()).unwrap_or(MAX_SLOTS);
+        let wanted = (self.host.slots * 2).max(cgroups.saturating_add(cgroups / 4));
+        let larger = host(&self.topology, wanted, false);
         if larger.slots <= self.host.slots || !self.instances.iter().any(beyond) {
             return Ok(());
         }
@@ -395,6 +430,7 @@ impl Agent {
             generation: self.host.generation + 1,
             ..larger
         };
+        at(|| "loading larger tables into the kernel");
         let kernel = self.kernel(host)?;
         self.host = host;
         self.grown += 1;

@@ -9,6 +9,7 @@ pub mod cells;
 pub mod cgroup;
 pub mod collector;
 pub mod commands;
+pub mod deadline;
 pub mod doctor;
 pub mod explain;
 pub mod exposition;

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::Path, process::ExitCode};
 
 use serde_json::Value;
 
-use super::{DEFAULT_LISTEN, ProbeArgs, client, start_logging};
+use super::{DEFAULT_LISTEN, ProbeArgs, client, logging, show};
 use crate::{agent::Agent, preflight};
 
 /// Show what each probe does on this host, and why not.
@@ -32,7 +32,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    start_logging("error");
+    logging::start("error");
     let report = match &args.agent {
         Some(address) => ask(address)?,
         None if args.r#try => attach(args.probes)?,
@@ -42,9 +42,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         },
     };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        show(&(serde_json::to_string_pretty(&report)? + "\n"))?;
     } else {
-        print!("{}", text(&report));
+        show(&text(&report))?;
     }
     Ok(if healthy(&report) {
         ExitCode::SUCCESS

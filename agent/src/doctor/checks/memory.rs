@@ -188,7 +188,7 @@ fn watermark_scale_factor(node: &Node) -> Result<Vec<Finding>, Unmade> {
         .iter()
         .filter_map(|numa| numa.memory_bytes);
     let largest = sizes.max().unwrap_or(0);
-    let gap = largest / 10_000 * value;
+    let gap = (largest / 10_000).saturating_mul(value);
     let (title, why) = if value < 10 {
         (
             "kswapd has less room than by default",

@@ -97,7 +97,7 @@ fn distances(node: &Node) -> Result<Vec<Finding>, Unmade> {
                 .mend(MendKind::Advice, "update the firmware, or have the hypervisor pass real distances (QEMU: -numa dist)"),
         );
     }
-    if *most >= 2 * *least || *most > 30 {
+    if *most / 2 >= *least || *most > 30 {
         let (far, _) = remote
             .iter()
             .max_by_key(|(_, distance)| **distance)
@@ -188,7 +188,7 @@ fn uneven_memory(node: &Node) -> Result<Vec<Finding>, Unmade> {
         return Err(Unmade::unknown("no node says how much memory it has"));
     };
     // Firmware and the kernel take some from the first node.
-    if most < least / 10 * 13 {
+    if most < (least / 10).saturating_mul(13) {
         return Ok(Vec::new());
     }
     Ok(vec![

@@ -215,7 +215,8 @@ fn by_node(
     let mut nodes: BTreeMap<u32, u64> = BTreeMap::new();
     for (cpu, count) in by_cpu {
         if let Some(id) = topology.node_of(*cpu) {
-            *nodes.entry(id).or_default() += count;
+            let sum = nodes.entry(id).or_default();
+            *sum = sum.saturating_add(*count);
         }
     }
     let (id, count) = nodes.into_iter().max_by_key(|(_, count)| *count)?;
