@@ -5,6 +5,7 @@ pub mod api;
 pub mod attribution;
 pub mod btf;
 pub mod capabilities;
+pub mod cells;
 pub mod cgroup;
 pub mod collector;
 pub mod commands;
