@@ -68,6 +68,10 @@ mod kind {
     pub const ENUM64: u32 = 19;
 }
 
+/// Anonymous members that are looked into for one name: a kernel's structures have a few dozen each, and what holds itself
+/// has no end.
+const MOST_ANONYMOUS: u32 = 1000;
+
 /// A kernel's type information.
 pub struct Btf {
     blob: Vec<u8>,
@@ -158,6 +162,9 @@ impl Btf {
                 .ok_or("it holds an unknown type")?;
             at += 12 + extra;
         }
+        if at > end {
+            return Err("its last type is cut short");
+        }
         Ok(btf)
     }
 
@@ -236,7 +243,17 @@ impl Btf {
     }
 
     /// A member's place in bits and its type id, looking through anonymous members.
-    fn member(&self, structure: Type, name: &str, depth: u32) -> Option<(u32, u32)> {
+    fn member(&self, structure: Type, name: &str) -> Option<(u32, u32)> {
+        self.member_within(structure, name, 0, &mut { MOST_ANONYMOUS })
+    }
+
+    fn member_within(
+        &self,
+        structure: Type,
+        name: &str,
+        depth: u32,
+        budget: &mut u32,
+    ) -> Option<(u32, u32)> {
         for i in 0..structure.vlen {
             let at = structure.at + 12 + i * 12;
             let (member_name, id, offset) =
@@ -254,9 +271,11 @@ impl Btf {
                 && depth < 8
                 && let Some(inner) = self.resolve(id)
                 && matches!(inner.kind, kind::STRUCT | kind::UNION)
-                && let Some((inner_bits, id)) = self.member(inner, name, depth + 1)
             {
-                return Some((bits + inner_bits, id));
+                *budget = budget.checked_sub(1)?;
+                if let Some((inner_bits, id)) = self.member_within(inner, name, depth + 1, budget) {
+                    return Some((bits.checked_add(inner_bits)?, id));
+                }
             }
         }
         None
@@ -280,8 +299,8 @@ impl Btf {
             if !matches!(t.kind, kind::STRUCT | kind::UNION) {
                 return None;
             }
-            let (bits, id) = self.member(t, name, 0)?;
-            total += bits;
+            let (bits, id) = self.member(t, name)?;
+            total = bits.checked_add(total)?;
             last = id;
         }
         Some((total, last))
@@ -347,7 +366,7 @@ impl Btf {
         let mut layout = Layout::NONE;
         let controller = self
             .enumerator(Enumerator::of(controller))
-            .map(|id| id as u32 * 8);
+            .and_then(|id| u32::try_from(id).ok()?.checked_mul(8));
         let mut found = HashMap::new();
         for (field, structure, paths) in Layout::FIELDS {
             let Some(t) = *found
@@ -360,9 +379,11 @@ impl Btf {
                 continue;
             };
             let offset = match *field {
-                "css_set_subsys" | "cgroup_subsys" => controller.map(|place| bits / 8 + place),
+                "css_set_subsys" | "cgroup_subsys" => {
+                    controller.and_then(|place| place.checked_add(bits / 8))
+                }
                 "task_in_user_fault" => Some(bits / 32 * 4),
-                "page_compound_nr" => Some(t.size_or_id + bits / 8),
+                "page_compound_nr" => t.size_or_id.checked_add(bits / 8),
                 "cfs_rq_throttled" => Some(bits),
                 _ => Some(bits / 8),
             };
@@ -447,6 +468,50 @@ mod tests {
                 .unwrap_or_default()
                 .contains("beyond its end")
         );
+    }
+
+    /// Type information of one structure, `task_struct`, with these members: name, type id, place in bits. Names are
+    /// `flags` or none.
+    fn structure(members: &[(bool, u32, u32)]) -> Btf {
+        let strings = b"\0task_struct\0flags\0";
+        let members = members.iter().flat_map(|&(named, id, bits)| {
+            let name = if named { 13 } else { 0 };
+            [name, id, bits]
+        });
+        let members: Vec<u32> = members.collect();
+        let info = kind::STRUCT << 24 | members.len() as u32 / 3;
+        let types = [&[1, info, 64], members.as_slice()].concat();
+        let length = types.len() as u32 * 4;
+        let mut blob = MAGIC.to_ne_bytes().to_vec();
+        blob.extend([1, 0]);
+        for word in [24, 0, length, length, strings.len() as u32] {
+            blob.extend(word.to_ne_bytes());
+        }
+        blob.extend(types.iter().flat_map(|word| word.to_ne_bytes()));
+        blob.extend(strings);
+        Btf::parse(blob).expect("BTF")
+    }
+
+    #[test]
+    fn a_structure_that_holds_itself_many_times_is_looked_through_in_no_time() {
+        let found = structure(&[(true, 0, 256)]);
+        assert_eq!(found.bit_offset("task_struct", "flags"), Some(256));
+        let within_itself = structure(&[(false, 1, 0); 100]);
+        assert_eq!(within_itself.bit_offset("task_struct", "flags"), None);
+    }
+
+    #[test]
+    fn a_type_that_goes_on_beyond_the_types_is_refused() {
+        let mut blob = structure(&[(true, 0, 256)]).as_bytes().to_vec();
+        // Two members, where there is one.
+        blob[28] += 1;
+        assert_eq!(Btf::parse(blob).err(), Some("its last type is cut short"));
+    }
+
+    #[test]
+    fn a_place_beyond_all_memory_is_none_and_the_next_of_that_name_is_taken() {
+        let beyond = structure(&[(false, 1, u32::MAX), (true, 0, 8)]);
+        assert_eq!(beyond.bit_offset("task_struct", "flags"), Some(8));
     }
 
     #[test]

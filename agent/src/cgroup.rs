@@ -12,6 +12,7 @@ mod mountinfo;
 mod path;
 mod walk;
 mod watch;
+mod writable;
 
 pub use self::controller::Controller;
 pub use self::cpu::{CpuLimit, CpuStat, CpuStats};
@@ -20,6 +21,7 @@ pub use self::hierarchy::{Hierarchy, Mode};
 pub use self::path::CgroupPath;
 pub(crate) use self::path::label;
 pub use self::watch::{Changes, Watch};
+pub use self::writable::writable;
 
 /// Reads bytes as each of the files that say where cgroups are and what their quotas cost: the door for `fuzz/`.
 #[doc(hidden)]

@@ -109,3 +109,37 @@ fn promtool_takes_every_configuration() {
         promtool(&["check", "config", &copy.to_string_lossy()]);
     }
 }
+
+#[test]
+fn instances_are_nodes_and_not_addresses() {
+    let of_nodes = [
+        "- source_labels: [__meta_kubernetes_pod_node_name] target_label: instance",
+        "- {source_labels: [__meta_kubernetes_pod_node_name], target_label: instance}",
+        "- sourceLabels: [__meta_kubernetes_pod_node_name] targetLabel: instance",
+    ];
+    let mut files: Vec<PathBuf> = fs::read_dir(root().join("deploy/prometheus"))
+        .expect("the folder is there")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    files.extend(
+        ["docs/kubernetes.md", "deploy/helm/stallscope/values.yaml"].map(|f| root().join(f)),
+    );
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a file");
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let by_node: usize = of_nodes
+            .iter()
+            .map(|rule| words.matches(rule).count())
+            .sum();
+        let given = words
+            .matches("labels: node: node-1 instance: node-1")
+            .count()
+            + words.matches("labels: instance: this-host").count();
+        let places = words.matches("job_name: stallscope").count()
+            + words
+                .matches("targetLabel: job replacement: stallscope")
+                .count();
+        assert!(places > 0, "{}", file.display());
+        assert_eq!(by_node + given, places, "{}", file.display());
+    }
+}

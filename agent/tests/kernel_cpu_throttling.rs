@@ -59,6 +59,7 @@ fn totals_are_those_of_cpu_stat_and_the_wait_of_one_thread_is_the_throttled_time
     let limited = Group::new("quota");
     let free = Group::new("no-quota");
     limited.limit(Some(QUOTA_NS / 1000));
+    limited.prefer();
     let mut agent = agent(Config::default());
     let labels = [label("cgroup", &limited.label)];
     // The quota's timer runs for a few periods when it is set.
@@ -70,7 +71,10 @@ fn totals_are_those_of_cpu_stat_and_the_wait_of_one_thread_is_the_throttled_time
     let spinner = limited.spin(1);
     let busy = free.spin(1);
     let started = Instant::now();
-    sleep(Duration::from_millis(2500));
+    let deadline = started + Duration::from_secs(60);
+    while cpu_stat(&limited)[1] < 20 && Instant::now() < deadline {
+        sleep(Duration::from_millis(100));
+    }
     spinner[0].stop();
     busy[0].stop();
     let truth = settle(&limited);
@@ -134,6 +138,7 @@ fn a_quota_may_come_and_go_and_so_may_its_cgroup() {
     assert_eq!(Scrape::of(&mut agent).exact(PERIODS, &labels), None);
 
     group.limit(Some(10_000));
+    group.prefer();
     let spinner = group.spin(1);
     sleep(Duration::from_millis(10_100));
     spinner[0].stop();

@@ -41,6 +41,8 @@ mod page;
 mod prometheus;
 #[path = "kernel_prometheus/proof.rs"]
 mod proof;
+#[path = "kernel_prometheus/rollout.rs"]
+mod rollout;
 mod serving;
 mod shipped;
 #[path = "topology/fixture.rs"]

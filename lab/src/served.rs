@@ -118,7 +118,7 @@ impl Served {
         stream.set_read_timeout(Some(timeout))?;
         write!(
             stream,
-            "GET {path} HTTP/1.0\r\nHost: lab\r\nAccept: text/plain\r\n\r\n"
+            "GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: text/plain\r\n\r\n"
         )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

@@ -2,6 +2,7 @@
 
 mod copies;
 mod engine;
+mod made;
 mod manifests;
 mod refused;
 mod rules;
@@ -31,6 +32,7 @@ const VERSIONS: [&str; 13] = [
 /// The steps that take Helm's engine.
 const CHART_STEP: &str = "chart";
 const REFUSED_STEP: &str = "values the chart refuses";
+const MADE_STEP: &str = "what the chart makes of values";
 const RULES_STEP: &str = "rules of the chart";
 
 /// The tools of these checks, or why there are none.
@@ -64,7 +66,13 @@ pub fn check(
     let engine = match &tools.python {
         Ok(python) => Engine::new(python, workspace.root.join(CHART)),
         Err(why) => {
-            for name in [CHART_STEP, REFUSED_STEP, manifests::FOLDER, RULES_STEP] {
+            for name in [
+                CHART_STEP,
+                REFUSED_STEP,
+                MADE_STEP,
+                manifests::FOLDER,
+                RULES_STEP,
+            ] {
                 steps.step(name, || Ok(Outcome::Skipped(why.clone())));
             }
             return;
@@ -77,6 +85,7 @@ pub fn check(
         judge(&rendered)
     });
     steps.step(REFUSED_STEP, || refused::check(&engine));
+    steps.step(MADE_STEP, || made::check(&engine));
     steps.step(manifests::FOLDER, || {
         manifests::check(workspace, &engine, fix)
     });

@@ -13,6 +13,8 @@ pub(super) struct Mount {
     pub(super) point: PathBuf,
     /// Its controllers for v1; none for v2.
     pub(super) v1_controllers: Option<Vec<Vec<u8>>>,
+    /// Whether this mount lets its files be written to; what a file's mode says is another matter.
+    pub(super) writable: bool,
 }
 
 impl Mount {
@@ -38,10 +40,20 @@ pub(super) fn parse(text: &[u8]) -> (Vec<Mount>, Option<usize>) {
     (mounts, malformed)
 }
 
+/// Whether the root directory is mounted read-only, by the last line about it: later mounts hide earlier ones.
+pub(super) fn root_is_read_only(text: &[u8]) -> bool {
+    let lines = text.split(|&byte| byte == b'\n').rev();
+    let root = lines
+        .filter_map(Line::parse)
+        .find(|line| line.point == b"/");
+    root.is_some_and(|line| !line.is_writable())
+}
+
 /// The fields of use in a line.
 struct Line<'a> {
     root: &'a [u8],
     point: &'a [u8],
+    options: &'a [u8],
     file_system: &'a [u8],
     super_options: &'a [u8],
 }
@@ -56,7 +68,7 @@ impl<'a> Line<'a> {
         let _device = fields.next()?;
         let root = fields.next()?;
         let point = fields.next()?;
-        let _options = fields.next()?;
+        let options = fields.next()?;
         fields.find(|&field| field == b"-")?;
         let file_system = fields.next()?;
         let _source = fields.next()?;
@@ -64,9 +76,16 @@ impl<'a> Line<'a> {
         Some(Self {
             root,
             point,
+            options,
             file_system,
             super_options,
         })
+    }
+
+    fn is_writable(&self) -> bool {
+        self.options
+            .split(|&byte| byte == b',')
+            .any(|option| option == b"rw")
     }
 
     fn cgroup_mount(&self) -> Option<Mount> {
@@ -85,6 +104,7 @@ impl<'a> Line<'a> {
             root: unescape(self.root),
             point,
             v1_controllers,
+            writable: self.is_writable(),
         })
     }
 }
@@ -134,6 +154,22 @@ mod tests {
             (mounts[1].root.as_slice(), &mounts[1].v1_controllers),
             (&b"/../.."[..], &None)
         );
+    }
+
+    #[test]
+    fn what_may_be_written_to_is_the_mounts_own() {
+        let text = b"1 2 0:3 / / rw - overlay o rw\n\
+            5 2 0:3 / / ro,relatime - overlay o rw\n\
+            3 2 0:4 / /a ro,nosuid - cgroup cgroup rw,cpu\n\
+            4 2 0:5 / /b nosuid,rw - cgroup2 none ro\n";
+        let (mounts, _) = parse(text);
+        assert_eq!(
+            mounts.iter().map(|m| m.writable).collect::<Vec<_>>(),
+            [false, true]
+        );
+        assert!(root_is_read_only(text));
+        assert!(!root_is_read_only(&text[..30]));
+        assert!(!root_is_read_only(b"") && !root_is_read_only(b"hello\n"));
     }
 
     #[test]

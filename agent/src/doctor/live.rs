@@ -119,8 +119,8 @@ impl Live {
                 faults.len() - 1
             });
             match locality {
-                "local" => faults[index].local += count,
-                "remote" => faults[index].remote += count,
+                "local" => faults[index].local = faults[index].local.saturating_add(count),
+                "remote" => faults[index].remote = faults[index].remote.saturating_add(count),
                 _ => {}
             }
         }
@@ -153,5 +153,12 @@ mod tests {
             remote: 9,
         };
         assert_eq!(live.faults, [expected]);
+        // Whatever answers there.
+        let most = format!(
+            "stallscope_first_touch_faults_total{{cgroup=\"/a\",locality=\"local\"}} {}\n",
+            u64::MAX
+        );
+        live.learn_metrics(&most.repeat(2));
+        assert_eq!(live.faults[0].local, u64::MAX);
     }
 }

@@ -198,7 +198,14 @@ fn page_bytes(root: &Root, options: &Options) -> Option<u64> {
     if let Ok(kib) = root.field_line(SMAPS, "KernelPageSize:") {
         // The addresses of our own process are nobody's business.
         root.keep_only(SMAPS, &format!("KernelPageSize: {kib} kB\n"));
-        return kib.checked_mul(1024);
+        // The largest of any architecture has 256 KiB.
+        if (1..=1024).contains(&kib) {
+            return Some(kib * 1024);
+        }
+        root.reject(
+            SMAPS,
+            &format!("a page of at most 1024 kB was expected, and it reads `{kib}`"),
+        );
     }
     // A huge page is as many pages as a page holds entries of eight bytes.
     let huge = root.number::<u64>(&format!("{}/hpage_pmd_size", super::facts::THP));

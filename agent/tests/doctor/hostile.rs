@@ -136,6 +136,11 @@ fn what_is_wrong_with_a_file_is_said() {
             b"10",
             "distances, one for each",
         ),
+        (
+            "/proc/self/smaps",
+            b"KernelPageSize: 18014398509481983 kB",
+            "a page of at most 1024 kB was expected",
+        ),
         ("/live.json", b"7", "not what --report writes"),
     ] {
         let dir = node("altra");

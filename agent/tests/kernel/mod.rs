@@ -52,6 +52,15 @@ impl Group {
             .unwrap_or_else(|error| panic!("cannot write {text} to {file}: {error}"));
     }
 
+    /// Lets it have nearly all of a busy machine, as far as its quota goes.
+    pub fn prefer(&self) {
+        if self.dir.join("cpu.weight").exists() {
+            self.write("cpu.weight", "10000");
+        } else {
+            self.write("cpu.shares", "262144");
+        }
+    }
+
     /// Sets a CPU quota of so many microseconds each 100 ms, or none.
     pub fn limit(&self, quota_us: Option<u64>) {
         if self.dir.join("cpu.max").exists() {

@@ -104,9 +104,10 @@ pub const QUIET: [Quiet; 9] = [
     },
     Quiet {
         place: "alerts.yaml: StallscopeMemoryDaemonBusy",
-        part: "instance_daemon:stallscope_daemon_cpu:rate5m
+        part:
+            "instance_daemon:stallscope_daemon_cpu:rate5m
             * on (cluster, instance) group_left (node)
-            (bottomk by (cluster, instance) (1, stallscope_uptime_seconds) ^ 0)",
+            (bottomk by (cluster, instance) (1, last_over_time(stallscope_uptime_seconds[5m])) ^ 0)",
         when: "when a memory daemon uses a fifth of a CPU",
         never: false,
     },

@@ -70,10 +70,15 @@ pub fn now() -> u64 {
 impl Prometheus {
     /// Starts one that scrapes these each second; none where there is no such program.
     pub fn start(targets: &[Target]) -> Option<Self> {
+        // JSON is YAML as well.
+        Self::with(&configuration(targets).to_string())
+    }
+
+    /// Starts one with this configuration; none where there is no such program.
+    pub fn with(configuration: &str) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("prometheus.yaml");
-        // JSON is YAML as well.
-        fs::write(&file, configuration(targets).to_string()).expect("a configuration");
+        fs::write(&file, configuration).expect("a configuration");
         let address = free_address();
         let mut command = Command::new("prometheus");
         command
@@ -138,6 +143,25 @@ impl Prometheus {
         let data = self.ask(&path)?;
         let values = list(&data).iter().filter_map(Value::as_str);
         Ok(values.map(str::to_owned).collect())
+    }
+
+    /// Alerts of that name, as its API gives them.
+    pub fn alerts(&self, name: &str) -> Vec<Value> {
+        let data = self.ask("/api/v1/alerts").expect("it has alerts");
+        let alerts = list(&data["alerts"]).iter();
+        alerts
+            .filter(|alert| alert["labels"]["alertname"] == name)
+            .cloned()
+            .collect()
+    }
+
+    /// Whether it has scraped that address, and scrapes no other of the job.
+    pub fn scrapes_only(&self, address: &str) -> bool {
+        let data = self.ask("/api/v1/targets").expect("it has targets");
+        let [target] = list(&data["activeTargets"]) else {
+            return false;
+        };
+        target["health"] == "up" && target["scrapeUrl"] == format!("http://{address}/metrics")
     }
 
     /// All rules that it has loaded, as its API gives them.

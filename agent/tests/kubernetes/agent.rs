@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     cri::{Capabilities, ContainerConfig, Image, LinuxContainer, Mount, Number, Profile, Security},
+    daemon::SHELL,
     kubelet::{Container, Node, Pod, Qos, default_security},
 };
 use crate::{kernel::Scrape, serving::http};
@@ -52,6 +53,13 @@ impl Options {
         }
     }
 
+    /// A container of these privileges and mounts with another image, which runs `script`.
+    pub fn shell(&self, script: &str) -> Container {
+        let mut container = self.container(SHELL, "");
+        container.config.args = vec![script.to_owned()];
+        container
+    }
+
     fn container(&self, image: &str, address: &str) -> Container {
         let security = Security {
             capabilities: Some(Capabilities {
@@ -88,11 +96,13 @@ impl Options {
     }
 }
 
-fn mount(host_path: &str, container_path: &str) -> Mount {
+/// A folder of the host, read-only.
+pub fn mount(host_path: &str, container_path: &str) -> Mount {
     Mount {
         container_path: container_path.to_owned(),
         host_path: host_path.to_owned(),
         readonly: true,
+        propagation: 0,
     }
 }
 

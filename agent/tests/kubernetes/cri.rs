@@ -221,6 +221,9 @@ pub struct Mount {
     pub host_path: String,
     #[prost(bool, tag = "3")]
     pub readonly: bool,
+    /// 0 for none, 1 for what the host mounts and unmounts later.
+    #[prost(int32, tag = "5")]
+    pub propagation: i32,
 }
 
 /// `LinuxContainerConfig`.

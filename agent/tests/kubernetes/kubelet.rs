@@ -203,7 +203,8 @@ impl Pod {
             .unwrap_or_else(|error| panic!("pod {name}: {error}\n{}", last(&node.containerd.log())))
     }
 
-    fn try_start(
+    /// The same, where the runtime may refuse.
+    pub fn try_start(
         node: &Node,
         name: &str,
         qos: Qos,

@@ -26,6 +26,7 @@ pub struct Case {
     values: String,
     release: &'static str,
     namespace: String,
+    kube_version: String,
 }
 
 impl Case {
@@ -35,7 +36,14 @@ impl Case {
             values: values.to_owned(),
             release: "stallscope",
             namespace: namespace.to_owned(),
+            kube_version: String::new(),
         }
+    }
+
+    /// The same for a cluster of that version, instead of the one that the engine takes for granted.
+    pub fn on(mut self, kube_version: &str) -> Self {
+        kube_version.clone_into(&mut self.kube_version);
+        self
     }
 }
 
@@ -84,7 +92,7 @@ impl Engine {
         }
     }
 
-    /// Renders all cases, and holds their objects against the schemas of these versions of Kubernetes.
+    /// Renders all cases, and for each of these versions of Kubernetes once more, to hold that against its schemas.
     ///
     /// # Errors
     /// When the engine cannot be asked; what it says against the chart is in the answers.

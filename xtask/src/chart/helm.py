@@ -16,30 +16,44 @@ utils.schema_contents = functools.lru_cache(maxsize=None)(utils.schema_contents)
 FOREIGN = "monitoring.coreos.com/"
 
 
-def faults(objects, versions):
-    """What is wrong with objects by the schemas of these versions of Kubernetes, unknown fields included."""
+def faults(objects, version):
+    """What is wrong with objects by the schemas of that version of Kubernetes, unknown fields included."""
     found = []
     for thing in objects:
         if thing["apiVersion"].startswith(FOREIGN):
             continue
-        for version in versions:
-            name = f"{thing['kind']} by Kubernetes {version}"
-            try:
-                utils.validate(thing, version, strict=True)
-            except utils.ValidationError as error:
-                path = ".".join(str(part) for part in error.path)
-                found.append(f"{name}: {path}: {error.message}")
-            except utils.SchemaNotFoundError as error:
-                found.append(f"{name}: {error.message}")
+        name = f"{thing['kind']} by Kubernetes {version}"
+        try:
+            utils.validate(thing, version, strict=True)
+        except utils.ValidationError as error:
+            path = ".".join(str(part) for part in error.path)
+            found.append(f"{name}: {path}: {error.message}")
+        except utils.SchemaNotFoundError as error:
+            found.append(f"{name}: {error.message}")
     return found
+
+
+def objects_of(rendered):
+    """All objects in what the templates became."""
+    texts = [text for name, text in sorted(rendered.items()) if name.endswith(".yaml")]
+    return [thing for text in texts for thing in yaml.safe_load_all(text) if thing]
+
+
+def for_version(values, version):
+    """The values on a cluster of that version, which the engine itself is not told."""
+    return {"kubeVersionOverride": version, **values} if version else values
 
 
 def answer(chart, path, versions, case):
     """One case: the chart with these values."""
     values = helm_python.values_from_yaml(case["values"]) if case["values"] else {}
+    values = for_version(values, case["kube_version"])
     result = {"error": "", "lint": [], "rendered": {}, "objects": [], "faults": []}
+    render = functools.partial(chart.render, name=case["release"], namespace=case["namespace"])
     try:
-        rendered = chart.render(values, name=case["release"], namespace=case["namespace"])
+        rendered = render(values)
+        for version in versions:
+            result["faults"] += faults(objects_of(render(for_version(values, version))), version)
     except helm_python.HelmError as error:
         result["error"] = str(error)
         return result
@@ -48,10 +62,7 @@ def answer(chart, path, versions, case):
         f"{message['path']}: {message['error']}" for message in report["messages"] if message["severity"] > 1
     ] + report["errors"]
     result["rendered"] = {name: text for name, text in rendered.items() if text.strip()}
-    for name, text in sorted(result["rendered"].items()):
-        if name.endswith(".yaml"):
-            result["objects"] += [thing for thing in yaml.safe_load_all(text) if thing]
-    result["faults"] = faults(result["objects"], versions)
+    result["objects"] = objects_of(rendered)
     return result
 
 

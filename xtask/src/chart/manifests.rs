@@ -21,6 +21,9 @@ pub const FOLDER: &str = "deploy/kubernetes";
 /// The namespace they are for, and the one they bring along.
 const NAMESPACE: &str = "stallscope";
 
+/// The oldest Kubernetes that they are for: its API server knows every field.
+pub const OLDEST: &str = "1.20";
+
 /// The variants: folder and values.
 pub const VARIANTS: [(&str, &str); 2] = [("files", "podSource: files"), ("api", "podSource: api")];
 
@@ -42,7 +45,7 @@ metadata:
 pub fn check(workspace: &Workspace, engine: &Engine, fix: bool) -> Result<Outcome> {
     let cases: Vec<Case> = VARIANTS
         .iter()
-        .map(|(_, values)| Case::new(values, NAMESPACE))
+        .map(|(_, values)| Case::new(values, NAMESPACE).on(OLDEST))
         .collect();
     let answers = engine.ask(&VERSIONS, &cases)?;
     let mut wanted = BTreeMap::new();

@@ -7,7 +7,7 @@ use super::engine::{Case, Engine};
 use crate::steps::Outcome;
 
 /// Values, and what the refusal has to say.
-const BAD: [(&str, &str); 33] = [
+const BAD: [(&str, &str); 45] = [
     ("bogus: 1", "additional properties 'bogus' not allowed"),
     (
         "image: {regsitry: x}",
@@ -34,6 +34,42 @@ const BAD: [(&str, &str); 33] = [
     ("criSocket: containerd.sock", "at '/criSocket'"),
     ("hostPaths: {cgroup: /}", "at '/hostPaths/cgroup'"),
     ("hostPaths: {podLogs: var/log}", "at '/hostPaths/podLogs'"),
+    ("hostPaths: {cgroup: []}", "at '/hostPaths/cgroup'"),
+    ("hostPaths: {cgroup: [cpu]}", "at '/hostPaths/cgroup'"),
+    (
+        "hostPaths: {cgroup: [/sys/fs/cgroup/memory, /sys/fs/cgroup/cpu]}",
+        "must begin with the mount of the cpu controller, such as /sys/fs/cgroup/cpu, and begins with /sys/fs/cgroup/memory",
+    ),
+    (
+        "recursiveReadOnly: true",
+        "at '/recursiveReadOnly': value must be one of '', 'auto'",
+    ),
+    ("kubeVersionOverride: latest", "at '/kubeVersionOverride'"),
+    (
+        "doctorRootPropagation: Bidirectional",
+        "at '/doctorRootPropagation': value must be one of 'HostToContainer', 'None'",
+    ),
+    (
+        "priorityQuota: -1",
+        "at '/priorityQuota': minimum: got -1, want 0",
+    ),
+    ("allowedHosts: ['example.com:9750']", "at '/allowedHosts/0'"),
+    (
+        "kubeletCgroupRoots: [kubelet]",
+        "at '/kubeletCgroupRoots/0'",
+    ),
+    (
+        "{nestedPods: true, kubeletCgroupRoots: [/kubelet]}",
+        "nestedPods and kubeletCgroupRoots contradict each other",
+    ),
+    (
+        "networkPolicy: {enabled: auto}",
+        "at '/networkPolicy/enabled'",
+    ),
+    (
+        "networkPolicy: {scraper: {namespaces: [Monitoring]}}",
+        "at '/networkPolicy/scraper/namespaces/0'",
+    ),
     ("seriesLabels: []", "minItems: got 0, want 1"),
     (
         "seriesLabels: [node]",

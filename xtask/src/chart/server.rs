@@ -24,10 +24,11 @@ pub fn check(workspace: &Workspace, engine: &Engine, kubeconfig: &Path) -> Resul
     let names = values.iter().map(|(name, _)| name.as_str());
     let texts = values.iter().map(|(_, values)| values.as_str());
     let (more_names, more_texts): (Vec<_>, Vec<_>) = manifests::VARIANTS.into_iter().unzip();
-    let cases: Vec<Case> = texts
-        .chain(more_texts)
-        .map(|values| Case::new(values, NAMESPACE))
-        .collect();
+    let version = version(kubeconfig)?;
+    let ours = texts.map(|values| Case::new(values, NAMESPACE).on(&version));
+    let manifests = more_texts.into_iter();
+    let manifests = manifests.map(|values| Case::new(values, NAMESPACE).on(manifests::OLDEST));
+    let cases: Vec<Case> = ours.chain(manifests).collect();
     let answers = engine.ask(&[], &cases)?;
     let known = known(kubeconfig)?;
     dry_run(kubeconfig, manifests::namespace().as_bytes()).context(manifests::FOLDER)?;
@@ -43,7 +44,7 @@ pub fn check(workspace: &Workspace, engine: &Engine, kubeconfig: &Path) -> Resul
         dry_run(kubeconfig, list.to_string().as_bytes()).with_context(|| name.to_owned())?;
     }
     Ok(Outcome::Passed(format!(
-        "{taken} objects taken, {unknown} of kinds that the server does not have"
+        "{taken} objects taken by Kubernetes {version}, {unknown} of kinds that it does not have"
     )))
 }
 
@@ -62,6 +63,17 @@ fn kubectl(kubeconfig: &Path) -> Command {
         .arg(kubeconfig)
         .arg("--request-timeout=20s");
     kubectl
+}
+
+/// The server's version: v1.34.1
+fn version(kubeconfig: &Path) -> Result<String> {
+    let text = shell::stdout(kubectl(kubeconfig).args(["version", "--output=json"]))?;
+    let answer: Value = serde_json::from_str(&text).context("kubectl's answer is no JSON")?;
+    let version = answer.pointer("/serverVersion/gitVersion");
+    let version = version.and_then(Value::as_str);
+    Ok(version
+        .context("kubectl should tell the server's version, and did not")?
+        .to_owned())
 }
 
 /// The API versions that the server has.

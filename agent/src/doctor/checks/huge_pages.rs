@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
@@ -125,7 +126,7 @@ fn khugepaged_pace(node: &Node) -> Result<Vec<Finding>, Unmade> {
             .read(pages_file.clone())
             .read(sleep_file.clone())
             .why(format!("{} and {}, the daemon takes CPU time beside the workload and locks address spaces while it copies: page faults of those processes wait.", node.here(), node.pages()))
-            .command(format!("echo {default} > {pages_file} && echo 10000 > {sleep_file}")),
+            .command(ShellCommand::write(default, &pages_file).and(&ShellCommand::write(10_000, &sleep_file))),
     ])
 }
 
@@ -183,7 +184,7 @@ fn hugepages_nodes(node: &Node) -> Result<Vec<Finding>, Unmade> {
         let count = |id: &u32| by_node.get(id).map_or(0, |(all, _)| *all);
         let most = with_cpus.iter().map(count).max()?;
         let poorest = with_cpus.iter().min_by_key(|id| count(id))?;
-        if count(poorest) * 2 > most {
+        if count(poorest) > most / 2 {
             return None;
         }
         let file = format!("{}/hugepages-{size}kB/nr_hugepages", folder(*poorest));
@@ -211,9 +212,12 @@ pub static HUGEPAGES_UNUSED: Check = Check {
 fn hugepages_unused(node: &Node) -> Result<Vec<Finding>, Unmade> {
     let total = node.root.field("/proc/meminfo", "MemTotal")?;
     let found = reserved(node)?.into_iter().filter_map(|(size, by_node)| {
-        let all: u64 = by_node.values().map(|(all, _)| all).sum();
-        let free: u64 = by_node.values().map(|(_, free)| free).sum();
-        let share = (free * size) as f64 / total.max(1) as f64;
+        let sum = |of: fn(&(u64, u64)) -> u64| {
+            let numbers = by_node.values().map(of);
+            numbers.fold(0, u64::saturating_add)
+        };
+        let (all, free) = (sum(|(all, _)| *all), sum(|(_, free)| *free));
+        let share = free as f64 * size as f64 / total.max(1) as f64;
         if free < all || share < 0.05 {
             return None;
         }
@@ -224,7 +228,7 @@ fn hugepages_unused(node: &Node) -> Result<Vec<Finding>, Unmade> {
                 .value(format!("{all} pages, {:.0} % of memory", share * 100.0))
                 .read(format!("{}/hugepages-{size}kB/free_hugepages", folder(*first)))
                 .why(format!("{}, that memory is lost to everything else: the page cache is smaller, and reclaim begins earlier.", node.here()))
-                .command(format!("echo 0 > {file}"))
+                .command(ShellCommand::write(0, &file))
                 .mend(MendKind::Pod, format!("resources.limits: {{hugepages-{}Mi: ...}}, if they were meant for a pod", size / 1024)),
         )
     });

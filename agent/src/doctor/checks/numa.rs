@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
@@ -97,7 +98,7 @@ fn distances(node: &Node) -> Result<Vec<Finding>, Unmade> {
                 .mend(MendKind::Advice, "update the firmware, or have the hypervisor pass real distances (QEMU: -numa dist)"),
         );
     }
-    if *most >= 2 * *least || *most > 30 {
+    if *most / 2 >= *least || *most > 30 {
         let (far, _) = remote
             .iter()
             .max_by_key(|(_, distance)| **distance)
@@ -137,7 +138,7 @@ fn memory_only(node: &Node) -> Result<Vec<Finding>, Unmade> {
                 .value(format!("{:.1} GiB", each.memory_bytes.unwrap_or(0) as f64 / GIB))
                 .read(format!("{NODES}/node{}/cpulist", each.id))
                 .why(format!("{}, memory there is remote to every thread, and slower where it is behind CXL: it is used as soon as the near nodes are full, which no limit of a pod prevents.", node.here()))
-                .mend(MendKind::Command, "echo 1 > /sys/kernel/mm/numa/demotion_enabled")
+                .command(ShellCommand::write(1, "/sys/kernel/mm/numa/demotion_enabled"))
                 .mend(MendKind::Advice, "keep it from pods by their cpuset.mems, or use it as a slower tier (numa_balancing 2)")
         });
     Ok(found.collect())
@@ -188,7 +189,7 @@ fn uneven_memory(node: &Node) -> Result<Vec<Finding>, Unmade> {
         return Err(Unmade::unknown("no node says how much memory it has"));
     };
     // Firmware and the kernel take some from the first node.
-    if most < least / 10 * 13 {
+    if most < (least / 10).saturating_mul(13) {
         return Ok(Vec::new());
     }
     Ok(vec![

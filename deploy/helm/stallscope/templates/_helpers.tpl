@@ -75,6 +75,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- fail (printf "seriesLabels: %s needs podSource: api, and it is %s: only the API knows workloads" $label $.Values.podSource) }}
 {{- end }}
 {{- end }}
+{{- if and .Values.nestedPods .Values.kubeletCgroupRoots }}
+{{- fail "nestedPods and kubeletCgroupRoots contradict each other: pods anywhere, or in these cgroups only" }}
+{{- end }}
 {{- if and .Values.kubeApi.url (ne .Values.podSource "api") }}
 {{- fail (printf "kubeApi.url is used with podSource: api only, and it is %s" .Values.podSource) }}
 {{- end }}
@@ -87,14 +90,65 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if and .Values.podMonitor.enabled .Values.serviceMonitor.enabled }}
 {{- fail "podMonitor and serviceMonitor are both enabled: every series would be scraped twice; choose one" }}
 {{- end }}
+{{- if kindIs "slice" .Values.hostPaths.cgroup }}
+{{- $first := first .Values.hostPaths.cgroup }}
+{{- if not (has (base $first) (list "cpu" "cpu,cpuacct" "cpuacct,cpu")) }}
+{{- fail (printf "hostPaths.cgroup must begin with the mount of the cpu controller, such as /sys/fs/cgroup/cpu, and begins with %s" $first) }}
+{{- end }}
+{{- end }}
 {{- if and .Values.serviceMonitor.enabled (not .Values.service.enabled) }}
 {{- fail "serviceMonitor needs service.enabled: true" }}
 {{- end }}
 {{- end }}
 
+{{/* What the cluster is: as Helm knows it, or as the values say. */}}
+{{- define "stallscope.kubeVersion" -}}
+{{- default .Capabilities.KubeVersion.Version .Values.kubeVersionOverride }}
+{{- end }}
+
+{{/* Older API servers do not know the field: kubectl refuses it for them. */}}
+{{- define "stallscope.recursiveReadOnly" -}}
+{{- if ne .Values.recursiveReadOnly "auto" }}
+{{- .Values.recursiveReadOnly }}
+{{- else if semverCompare ">=1.31.0-0" (include "stallscope.kubeVersion" .) }}
+{{- "IfPossible" }}
+{{- end }}
+{{- end }}
+
+{{/* Where the node's cgroups are mounted: one folder with all, or controllers of version 1 each by itself, below it. */}}
+{{- define "stallscope.cgroupMounts" -}}
+{{- $root := "/host/sys/fs/cgroup" }}
+{{- $paths := .Values.hostPaths.cgroup }}
+{{- if and (kindIs "string" $paths) (has (base $paths) (list "cpu" "cpu,cpuacct" "cpuacct,cpu")) }}
+{{- $paths = list $paths }}
+{{- end }}
+{{- $mounts := list }}
+{{- if kindIs "string" $paths }}
+{{- $mounts = list (dict "name" "cgroup" "path" $paths "mountPath" $root) }}
+{{- else }}
+{{- range $paths }}
+{{- $name := printf "cgroup-%s" (base . | replace "," "-" | replace "_" "-") }}
+{{- $mounts = append $mounts (dict "name" $name "path" . "mountPath" (printf "%s/%s" $root (base .))) }}
+{{- end }}
+{{- end }}
+{{- toYaml $mounts }}
+{{- end }}
+
+{{/* Whether there is a NetworkPolicy: "true" or nothing. */}}
+{{- define "stallscope.networkPolicy" -}}
+{{- $policy := .Values.networkPolicy }}
+{{- if kindIs "invalid" $policy.enabled }}
+{{- $named := or $policy.ingressFrom $policy.scraper.namespaces .Values.podMonitor.enabled .Values.serviceMonitor.enabled }}
+{{- if and $named (not .Values.hostNetwork) }}true{{ end }}
+{{- else if $policy.enabled }}true{{ end }}
+{{- end }}
+
 {{- define "stallscope.args" -}}
 - run
 - --listen={{ .Values.listen.address }}:{{ .Values.listen.port }}
+{{- range .Values.allowedHosts }}
+- {{ printf "--allowed-host=%s" . | quote }}
+{{- end }}
 - --cgroup-root=/host/sys/fs/cgroup
 - --pod-source={{ .Values.podSource }}
 {{- if has .Values.podSource (list "auto" "files") }}
@@ -108,6 +162,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- if eq .Values.podSource "cri" }}
 - --cri-socket={{ .Values.criSocket }}
+{{- end }}
+{{- range .Values.kubeletCgroupRoots }}
+- {{ printf "--kubelet-cgroup-root=%s" . | quote }}
+{{- end }}
+{{- if .Values.nestedPods }}
+- --nested-pods
 {{- end }}
 {{- $labels := .Values.seriesLabels }}
 {{- range .Values.seriesPodLabels }}
