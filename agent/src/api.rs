@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
+use crate::history::{Quantity, Stretch};
 pub use window::{Now, Window, moment};
 
 /// What is asked of the history.
@@ -70,6 +71,10 @@ pub enum Kind {
     Bad,
     /// There is no such container, or no record of that time: status 404.
     Missing,
+    /// Something that is needed does not answer in time, and may later: status 503.
+    Late,
+    /// The agent failed where it should not: status 500.
+    Failed,
 }
 
 impl Refusal {
@@ -87,6 +92,24 @@ impl Refusal {
     pub fn missing(error: impl Into<String>) -> Self {
         Self {
             kind: Kind::Missing,
+            error: error.into(),
+        }
+    }
+
+    /// Something that does not answer in time.
+    #[must_use]
+    pub fn late(error: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Late,
+            error: error.into(),
+        }
+    }
+
+    /// A failure of the agent itself.
+    #[must_use]
+    pub fn failed(error: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Failed,
             error: error.into(),
         }
     }
@@ -229,6 +252,44 @@ pub struct Timeline {
     pub causes: BTreeMap<String, Vec<Option<f64>>>,
     /// Time on CPUs in each step; none where nothing is recorded.
     pub cpu_seconds: Vec<Option<f64>>,
+    /// Steps that the agent did not see one by one, each none above: of them only the sum is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
+}
+
+/// Some seconds while which the agent did not look, because it was stopped or got no CPU.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Gap {
+    /// Where they begin, in Unix seconds.
+    pub start: f64,
+    /// How many they are.
+    pub seconds: u32,
+    /// Seconds lost in them, by cause.
+    pub causes: BTreeMap<String, f64>,
+    /// Time on CPUs in them.
+    pub cpu_seconds: f64,
+}
+
+impl Gap {
+    /// One in which nothing happened.
+    #[must_use]
+    pub fn new(start: f64, stretch: Stretch) -> Self {
+        Self {
+            start,
+            seconds: stretch.last - stretch.first + 1,
+            causes: BTreeMap::new(),
+            cpu_seconds: 0.0,
+        }
+    }
+
+    /// Adds so many seconds of something; what is neither time lost nor time on CPUs is left out.
+    pub fn add(&mut self, quantity: Quantity, seconds: f64) {
+        match (quantity, quantity.cause()) {
+            (Quantity::Cpu(_), _) => self.cpu_seconds += seconds,
+            (_, Some(cause)) => *self.causes.entry(cause.to_owned()).or_default() += seconds,
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,21 @@
 //! The commands of `stallscope`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use crate::{agent::Config, cgroup::Controller};
+use crate::{agent::Config, cgroup::Controller, printable::lines};
 
 mod bench;
 mod client;
 mod doctor;
 mod explain;
+mod logging;
 mod names;
 mod reference;
 mod run;
@@ -120,25 +126,31 @@ impl Cli {
             Command::Status(args) => status::run(args),
             Command::Topology(args) => topology::run(&args),
             Command::Doctor(args) => Ok(doctor::run(&args)),
-            Command::Reference(args) => Ok(reference::run(&args)),
+            Command::Reference(args) => reference::run(&args),
             Command::Bench(args) => bench::run(&args),
         };
         result.unwrap_or_else(|error| {
-            eprintln!("stallscope: {error:#}");
+            complain(&format!("stallscope: {}", lines(&format!("{error:#}"))));
             ExitCode::FAILURE
         })
     }
 }
 
-/// Sends log lines to standard error, at the level that `RUST_LOG` or else `level` asks for.
-fn start_logging(level: &str) {
-    use std::io::IsTerminal as _;
-    use tracing_subscriber::EnvFilter;
+/// Prints to standard output. Whoever closes it has read enough.
+///
+/// # Errors
+/// When it cannot be written to for another reason.
+fn show(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
 
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+/// Prints a line to standard error; nothing is left to say where that is closed.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -1,8 +1,9 @@
 //! The last hour of each container, second by second, in a bounded number of bytes.
 //!
 //! Made from the same totals as the exposition, once a second. A second in which a container did next to nothing is
-//! added to its next one, so that idle containers take no memory and nothing is dropped. What is oldest leaves first:
-//! by age, by the bytes of one container, and by the bytes of all.
+//! added to its next one, so that idle containers take no memory and nothing is dropped. Of seconds at whose end nobody
+//! looked only the sum is known ([`Stretch`]). What is oldest leaves first: by age, by the bytes of one container, and by
+//! the bytes of all.
 
 mod block;
 mod quantity;
@@ -53,6 +54,38 @@ pub enum Subject {
     Owner(OwnerIndex),
 }
 
+/// Seconds of which something is known: one that was seen, or several of which only the sum is known, because the agent
+/// did not look while they passed (it was stopped, or got no CPU). What grew in these is recorded in the last, and taken
+/// to be spread evenly, so that windows that share them sum to what was counted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Stretch {
+    /// The first second.
+    pub first: u32,
+    /// The last.
+    pub last: u32,
+    /// Whether it is a second at whose end the agent looked.
+    pub seen: bool,
+}
+
+impl Stretch {
+    /// The part of it in `from..to`.
+    fn within(self, from: u32, to: u32) -> Option<Self> {
+        let (first, last) = (self.first.max(from), self.last.min(to.checked_sub(1)?));
+        (first <= last).then_some(Self {
+            first,
+            last,
+            ..self
+        })
+    }
+
+    /// What of `value` belongs to a part of it: parts side by side have all of it.
+    fn share(self, value: u64, part: Self) -> u64 {
+        let length = u128::from(self.last - self.first) + 1;
+        let before = |second: u32| u128::from(value) * u128::from(second - self.first) / length;
+        (before(part.last + 1) - before(part.first)) as u64
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct History {
@@ -60,6 +93,8 @@ pub struct History {
     start: Instant,
     /// The first second that was recorded, and the one after the last.
     recorded: Option<(u32, u32)>,
+    /// Seconds of which only the sum is known, oldest first.
+    gaps: VecDeque<Stretch>,
     /// What stands at each place of a record; only ever grows.
     plan: Vec<Quantity>,
     records: HashMap<Subject, Record>,
@@ -91,6 +126,7 @@ impl History {
             limits,
             start: now,
             recorded: None,
+            gaps: VecDeque::new(),
             plan: Vec::new(),
             records: HashMap::new(),
             bytes: 0,
@@ -150,11 +186,23 @@ impl History {
         self.bytes
     }
 
-    /// Begins to record a second; what is too old leaves.
+    /// Begins to record a second, and with it those before that were not recorded; what is too old leaves.
     pub fn begin_second(&mut self, second: u32) {
+        if let Some((_, end)) = self.recorded
+            && end < second
+        {
+            self.gaps.push_back(Stretch {
+                first: end,
+                last: second,
+                seen: false,
+            });
+        }
         self.recorded = Some((self.recorded.map_or(second, |(first, _)| first), second + 1));
         let length = u32::try_from(self.limits.length.as_secs()).unwrap_or(u32::MAX);
         let oldest = (second + 1).saturating_sub(length);
+        while self.gaps.front().is_some_and(|gap| gap.last < oldest) {
+            self.gaps.pop_front();
+        }
         let bytes = &mut self.bytes;
         self.records.retain(|_, record| {
             while record
@@ -257,21 +305,42 @@ impl History {
             .map_or(0, |record| record.incomplete_before)
     }
 
-    /// Calls `each` with the second, quantity and value of all that a subject did in `from..to`.
+    /// The parts in `from..to` of stretches of which only the sum is known.
+    pub fn gaps(&self, from: u32, to: u32) -> impl Iterator<Item = Stretch> {
+        self.gaps.iter().filter_map(move |gap| gap.within(from, to))
+    }
+
+    /// The stretch that a second belongs to.
+    fn stretch(&self, second: u32) -> Stretch {
+        let at = self.gaps.partition_point(|gap| gap.last < second);
+        let gap = self.gaps.get(at).filter(|gap| gap.first <= second);
+        gap.copied().unwrap_or(Stretch {
+            first: second,
+            last: second,
+            seen: true,
+        })
+    }
+
+    /// Calls `each` with the seconds, quantity and value of all that a subject did in `from..to`: of a stretch that was
+    /// not seen second by second, with the part of it that lies there.
     pub fn visit(
         &self,
         subject: Subject,
         from: u32,
         to: u32,
-        mut each: impl FnMut(u32, Quantity, u64),
+        mut each: impl FnMut(Stretch, Quantity, u64),
     ) {
-        let Some(record) = self.records.get(&subject) else {
+        let (Some(record), Some(last)) = (self.records.get(&subject), to.checked_sub(1)) else {
             return;
         };
+        let end = self.stretch(last).last.saturating_add(1);
         for block in &record.blocks {
-            block.visit(from, to, &mut |second, place, value| {
-                if let Some(quantity) = self.plan.get(place) {
-                    each(second, *quantity, value);
+            block.visit(from, end, &mut |second, place, value| {
+                let stretch = self.stretch(second);
+                if let (Some(quantity), Some(part)) =
+                    (self.plan.get(place), stretch.within(from, to))
+                {
+                    each(part, *quantity, stretch.share(value, part));
                 }
             });
         }

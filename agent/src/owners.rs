@@ -16,6 +16,7 @@ use std::{
 use crate::{
     attribution::{self, Owner, OwnerKind, Rank},
     cgroup::{self, Cgroup, CgroupId, CgroupPath, Watch},
+    deadline::Reads,
     exposition::OwnerLabels,
     ledger::Account,
     pods::{PodTrees, names::Names},
@@ -174,8 +175,8 @@ impl Owners {
     ///
     /// # Errors
     /// See [`Names::start`].
-    pub fn start_names(&mut self) -> anyhow::Result<()> {
-        self.names.start()
+    pub fn start_names(&mut self, reads: &Reads, moment: Duration) -> anyhow::Result<()> {
+        self.names.start(reads, moment)
     }
 
     /// Takes in the cgroups that came and went, and names that became known. True when some went. Where there are more

@@ -48,6 +48,8 @@ pub type Answer = Arc<dyn Fn(&Request) -> Result<serde_json::Value, Refusal> + S
 pub struct Handlers {
     /// One scrape in the given format. Runs on a thread where it may block, one at a time.
     pub collect: Arc<dyn Fn(Format) -> anyhow::Result<Bytes> + Send + Sync>,
+    /// Whether the agent is well, or why not. Must not block.
+    pub health: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// Whether the agent measures, or why not yet. Must not block.
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// What `/api/v1/status` answers. Must not block.
@@ -114,8 +116,10 @@ pub struct Limits {
     pub room_time: Duration,
     /// How long a client may take for the whole of its answer when others wait for room.
     pub slow_time: Duration,
-    /// How long a client waits for a scrape.
+    /// How long a client waits for a scrape: less than Prometheus does by default, so that the reason reaches its log.
     pub scrape_time: Duration,
+    /// How long a client waits for its turn to ask about the history.
+    pub question_time: Duration,
     /// How long open connections may hold up a shutdown.
     pub shutdown_time: Duration,
 }
@@ -133,8 +137,9 @@ impl Default for Limits {
             unread_bytes: 32 << 20,
             room_time: Duration::from_secs(3),
             slow_time: Duration::from_secs(1),
-            scrape_time: Duration::from_secs(30),
-            shutdown_time: Duration::from_millis(1500),
+            scrape_time: Duration::from_secs(8),
+            question_time: Duration::from_secs(8),
+            shutdown_time: Duration::from_millis(500),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use stallscope::{
     exposition::OwnerLabels,
-    history::{CONTAINER_BYTES, History, Limits, Quantity, Subject},
+    history::{CONTAINER_BYTES, History, Limits, Quantity, Stretch, Subject},
     owners::OwnerIndex,
 };
 use stallscope_ebpf::Cause;
@@ -60,8 +60,9 @@ fn what_is_too_little_for_a_second_is_added_to_the_next() {
         record(&mut history, 1, [total, 0, u64::from(second) + 1]);
     }
     let mut seen = Vec::new();
-    history.visit(subject(1), 0, 10, |second, quantity, value| {
-        seen.push((second, quantity, value));
+    history.visit(subject(1), 0, 10, |stretch, quantity, value| {
+        assert!(stretch.seen && stretch.first == stretch.last);
+        seen.push((stretch.last, quantity, value));
     });
     let expected = [(3, 1200), (7, 1200)];
     let expected: Vec<_> = expected
@@ -106,8 +107,8 @@ fn no_container_takes_more_than_its_bytes_and_all_no_more_than_theirs() {
     // The one with the longest record lost its oldest part, and says so.
     let from = history.incomplete_before(subject(1));
     let mut first = None;
-    history.visit(subject(1), 0, u32::MAX, |second, _, _| {
-        first = first.or(Some(second));
+    history.visit(subject(1), 0, u32::MAX, |stretch, _, _| {
+        first = first.or(Some(stretch.first));
     });
     assert_eq!(first, Some(from));
     let kept = history.sums(subject(1), from, 30_000);
@@ -137,6 +138,45 @@ fn what_an_owner_counted_is_not_counted_again_for_the_one_it_is_folded_into() {
     assert_eq!(sums.get(&THROTTLED), None);
     // Its own record stays.
     assert_eq!(history.sums(subject(7), 0, 3)[&CPU], 500_000);
+}
+
+#[test]
+fn of_seconds_that_were_not_seen_only_the_sum_is_known_and_windows_share_it() {
+    let mut history = history(3600, 1 << 20);
+    for second in 0..10 {
+        history.begin_second(second);
+        record(&mut history, 1, [u64::from(second + 1) * 100 * MS, 0, 1]);
+    }
+    // It stops for 40 seconds, in which the container is on a CPU all the time.
+    history.begin_second(50);
+    record(&mut history, 1, [1000 * MS + 41_000 * MS, 7 * MS, 1]);
+    history.begin_second(51);
+    record(&mut history, 1, [42_100 * MS, 7 * MS, 1]);
+    let gap = Stretch {
+        first: 10,
+        last: 50,
+        seen: false,
+    };
+    assert_eq!(history.gaps(0, 100).collect::<Vec<_>>(), [gap]);
+    let mut seconds = Vec::new();
+    history.visit(subject(1), 0, 52, |stretch, quantity, us| {
+        if quantity == CPU {
+            seconds.push((stretch, us));
+        }
+    });
+    assert_eq!(seconds.len(), 12);
+    assert_eq!(seconds[10], (gap, 41_000_000));
+    // Neither in a second of its own nor lost: whatever windows cut the stretch into sums to the counter.
+    for cut in 0..=52 {
+        let parts = [(0, cut), (cut, 52)].map(|(from, to)| history.sums(subject(1), from, to));
+        let sum = |quantity| -> u64 { parts.iter().filter_map(|sums| sums.get(&quantity)).sum() };
+        assert_eq!((sum(CPU), sum(THROTTLED)), (42_100_000, 7000), "{cut}");
+    }
+    let sums = history.sums(subject(1), 20, 30);
+    assert_eq!(sums[&CPU], 10_000_000);
+    // It leaves when it is too old.
+    history.begin_second(5000);
+    assert_eq!(history.gaps(0, 52).next(), None);
 }
 
 proptest! {

@@ -15,7 +15,7 @@ use serde_json::Value;
 use serving::{Serving, http};
 use stallscope::{
     agent::{Agent, Config},
-    api::{Kind, Request},
+    api::{Gap, Kind, Request},
 };
 
 /// Runs for 10 ms out of 50.
@@ -86,9 +86,13 @@ fn seconds_of_the_history_sum_to_the_counters() {
         .timeline(&request("1h", &[("cgroup", &victim.label)]))
         .expect("a timeline");
     let sum = |series: &Vec<Option<f64>>| series.iter().flatten().sum::<f64>();
+    // On a busy machine some seconds may not have been seen one by one.
+    let gaps = |of: fn(&Gap) -> f64| line.gaps.iter().map(of).sum::<f64>();
     let lost: f64 = line.causes.values().map(sum).sum();
-    assert!((lost - container.lost_seconds).abs() < 1e-6);
-    assert!((sum(&line.cpu_seconds) - container.cpu_seconds).abs() < 1e-6);
+    let lost = lost + gaps(|gap| gap.causes.values().sum());
+    assert!((lost - container.lost_seconds).abs() < 1e-4);
+    let cpu = sum(&line.cpu_seconds) + gaps(|gap| gap.cpu_seconds);
+    assert!((cpu - container.cpu_seconds).abs() < 1e-4);
     // Before the agent began nothing is known, which is not zero.
     assert_eq!(line.cpu_seconds.first(), Some(&None));
     assert!(line.cpu_seconds.last().is_some_and(Option::is_some));
@@ -130,7 +134,7 @@ fn a_throttled_cgroup_is_explained_by_its_quota() {
     // The command that is printed mends it.
     let command = cause.remedy[0].command.as_ref().expect("a command");
     let status = Command::new("sh")
-        .args(["-c", command])
+        .args(["-c", command.as_str()])
         .status()
         .expect("sh runs");
     assert!(status.success(), "{command}");

@@ -15,6 +15,7 @@ use kubernetes::{
 };
 use stallscope::{
     cgroup::CgroupPath,
+    deadline::Reads,
     pods::{
         Directory, Found, PodIdentity, cri,
         feed::{Inbox, Message, feed},
@@ -108,8 +109,12 @@ fn a_real_runtime_and_the_files_beside_it_name_all_pods() {
     let node = Node::start();
     let socket = node.containerd.socket();
     let logs = node.logs.clone();
+    let reads = Reads::register(&prometheus::Registry::new()).expect("an empty registry");
     let mut sources = [
-        Known::new(|feed| cri::spawn(socket, feed).map(|()| None).expect("a thread")),
+        Known::new(|feed| {
+            let started = cri::spawn(socket, feed, &reads);
+            started.map(|()| None).expect("a thread")
+        }),
         Known::new(|feed| Some(Files::new(logs, feed))),
     ];
     let containers = [

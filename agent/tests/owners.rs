@@ -10,6 +10,7 @@ use std::{
 
 use stallscope::{
     cgroup::{CgroupId, Hierarchy, Watch},
+    deadline::Reads,
     ledger::Account,
     owners::{GRACE, LabelSet, OwnerIndex, Owners, PATIENCE, PodCgroups},
     pods::{
@@ -66,7 +67,11 @@ impl Node {
         let watch = Watch::new(hierarchy).expect("a watch");
         let labels: LabelSet = labels.parse().expect("labels");
         let mut owners = Owners::new(watch, names, labels, trees, budget);
-        owners.start_names().expect("the source starts");
+        let reads = Reads::register(&prometheus::Registry::new()).expect("an empty registry");
+        // A poll waits for the files however busy the machine is.
+        let moment = Duration::from_secs(60);
+        let started = owners.start_names(&reads, moment);
+        started.expect("the source starts");
         let now = Instant::now();
         let (activity, evicted) = (HashMap::new(), Vec::new());
         let mut node = Self {

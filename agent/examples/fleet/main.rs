@@ -128,6 +128,7 @@ async fn listen(
     let address = listener.local_addr()?.to_string();
     let handlers = Handlers {
         collect: Arc::new(collect),
+        health: Arc::new(|| Ok(())),
         ready: Arc::new(|| Ok(())),
         status: Arc::new(|| json!({})),
         topology: json!({}),

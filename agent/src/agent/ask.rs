@@ -1,6 +1,8 @@
 //! Answers of the JSON API, from the history and from what the host says at this moment.
 
 mod choose;
+mod files;
+mod pod;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -10,20 +12,16 @@ use std::{
 use super::Agent;
 use crate::{
     api::{
-        self, Container, Cost, DaemonTime, Labels, NotMeasured, Now, Refusal, Request, Timeline,
-        Top, Window,
+        self, Container, Cost, DaemonTime, Gap, Labels, NotMeasured, Now, Refusal, Request,
+        Timeline, Top, Window,
     },
-    cgroup::Mode,
-    doctor::{Root, groups::Groups},
-    explain::{
-        Case, Facts, NodeFacts, Other, Report, Subject as Explained, cpu_seconds, lost_by_cause,
-        total,
-    },
+    explain::{Case, Other, Report, Subject as Explained, cpu_seconds, lost_by_cause, total},
     history::{History, Quantity, Subject, Sums},
     owners::OwnerIndex,
     probe::State,
 };
 use choose::{has_labels, whose};
+pub use files::{Explaining, Ranking, Unread};
 use stallscope_ebpf::Daemon;
 
 /// For how many containers the memory by node, threads and limits are read.
@@ -62,6 +60,16 @@ impl Agent {
     /// # Errors
     /// When the window makes no sense, or nothing of it is recorded.
     pub fn top(&self, request: &Request) -> Result<Top, Refusal> {
+        let ranking = self.rank(request)?;
+        let facts = ranking.unread.read();
+        Ok(ranking.with(facts))
+    }
+
+    /// The same without what files say.
+    ///
+    /// # Errors
+    /// See [`Agent::top`].
+    pub fn rank(&self, request: &Request) -> Result<Ranking, Refusal> {
         let now = Now::read();
         let history = self.history()?;
         let window = Window::find(history, request, now)?;
@@ -73,32 +81,33 @@ impl Agent {
                 .then(b.cpu.total_cmp(&a.cpu))
                 .then(a.labels.cmp(&b.labels))
         });
-        let paths = self.paths();
-        let cgroups = self.cgroup_files();
+        let mut paths = self.paths();
+        let mut unread = Vec::new();
         let containers = found.into_iter().enumerate().map(|(rank, each)| {
-            let paths = paths.get(&each.owner);
-            let mut container = self.container(each, paths.is_some());
-            if let (Some((root, groups)), Some(paths)) =
-                (&cgroups, paths.filter(|_| rank < READ_FOR))
-            {
-                let facts = Facts::of_many(root, groups, &outermost(paths), paths);
-                container.memory_by_node = facts.memory_by_node;
-                container.threads = facts.threads;
-                container.cpu_limit = facts.quotas.first().map(crate::explain::Quota::cpus);
+            let paths = paths.remove(&each.owner);
+            let live = paths.is_some();
+            if rank < READ_FOR {
+                unread.push(paths);
             }
-            container
+            self.container(each, live)
         });
+        let containers = containers.collect();
         let (first, end) = history.recorded().unwrap_or_default();
-        Ok(Top {
+        let top = Top {
             time: now.unix(history.begin(window.to)),
             window_seconds: window.seconds(),
             recorded_seconds: window.recorded_seconds(),
             history_seconds: f64::from(end - first),
-            containers: containers.collect(),
+            containers,
             daemons: daemons(&history.sums(Subject::Host, window.from, window.to)),
             not_measured: self.not_measured(),
             agent: self.cost(history, window),
-        })
+        };
+        let unread = Unread {
+            place: self.place(),
+            paths: unread,
+        };
+        Ok(Ranking { top, unread })
     }
 
     /// A window second by second, summed over the containers that have the labels asked for.
@@ -116,17 +125,31 @@ impl Agent {
             .map(|owner| history.incomplete_before(Subject::Owner(*owner)));
         let known_from = complete.max().unwrap_or(0).max(window.recorded_from);
         let unknown = (known_from.min(window.to) - window.from) as usize;
-        let empty: Vec<_> = (0..steps)
+        let place = |second: u32| (second - window.from) as usize;
+        let mut empty: Vec<_> = (0..steps)
             .map(|step| (step >= unknown).then_some(0.0))
+            .collect();
+        let mut gaps: Vec<_> = history
+            .gaps(known_from.max(window.from), window.to)
+            .map(|gap| {
+                empty[place(gap.first)..=place(gap.last)].fill(None);
+                (gap, Gap::new(now.unix(history.begin(gap.first)), gap))
+            })
             .collect();
         let mut causes: BTreeMap<String, Vec<Option<f64>>> = BTreeMap::new();
         let mut cpu = empty.clone();
         for owner in &chosen {
             history.visit(
                 Subject::Owner(*owner),
-                window.from,
+                known_from.max(window.from),
                 window.to,
-                |second, quantity, us| {
+                |stretch, quantity, us| {
+                    let seconds = us as f64 / 1e6;
+                    let gap = gaps.iter_mut().find(|(gap, _)| *gap == stretch);
+                    if let Some((_, gap)) = gap {
+                        gap.add(quantity, seconds);
+                        return;
+                    }
                     let series = match (quantity, quantity.cause()) {
                         (Quantity::Cpu(_), _) => &mut cpu,
                         (_, Some(cause)) => causes
@@ -134,8 +157,8 @@ impl Agent {
                             .or_insert_with(|| empty.clone()),
                         _ => return,
                     };
-                    if let Some(Some(sum)) = series.get_mut((second - window.from) as usize) {
-                        *sum += us as f64 / 1e6;
+                    if let Some(Some(sum)) = series.get_mut(place(stretch.first)) {
+                        *sum += seconds;
                     }
                 },
             );
@@ -148,6 +171,7 @@ impl Agent {
             steps,
             causes,
             cpu_seconds: cpu,
+            gaps: gaps.into_iter().map(|(_, gap)| gap).collect(),
         })
     }
 
@@ -156,6 +180,14 @@ impl Agent {
     /// # Errors
     /// When the window or the labels make no sense, or nothing is recorded of them.
     pub fn explain(&self, request: &Request) -> Result<Report, Refusal> {
+        Ok(self.recorded(request)?.read())
+    }
+
+    /// What of an explanation is recorded, without what files say.
+    ///
+    /// # Errors
+    /// See [`Agent::explain`].
+    pub fn recorded(&self, request: &Request) -> Result<Explaining, Refusal> {
         let now = Now::read();
         let history = self.history()?;
         let window = Window::find(history, request, now)?;
@@ -174,8 +206,6 @@ impl Agent {
             .cloned()
             .collect();
         let cgroups = outermost(&paths);
-        let files = self.cgroup_files();
-        let facts = files.map(|(root, groups)| Facts::read(&root, &groups, &cgroups, &paths));
         let case = Case {
             subject: Explained {
                 labels,
@@ -189,11 +219,15 @@ impl Agent {
             before: before(history, &chosen, window),
             others: self.others(&active, &chosen),
             daemons: daemons(&history.sums(Subject::Host, window.from, window.to)),
-            facts: facts.unwrap_or_default(),
-            node: self.node_facts(),
+            pod: self.pod_facts(history, &chosen),
             not_measured: self.not_measured(),
+            ..Case::default()
         };
-        Ok(case.explain())
+        Ok(Explaining {
+            place: self.place(),
+            case,
+            paths,
+        })
     }
 
     fn history(&self) -> Result<&History, Refusal> {
@@ -234,22 +268,6 @@ impl Agent {
             paths.sort_unstable();
         }
         paths
-    }
-
-    /// The files of cgroups: where the hierarchy is that is followed, which may not be where the rest of the host is.
-    fn cgroup_files(&self) -> Option<(Root, Groups)> {
-        let mount = self.owners.hierarchy().mount();
-        let root = Root::open(root_of(mount).unwrap_or(&self.config.root)).ok()?;
-        let groups = Groups::find(&root).ok()?;
-        Some((root, groups))
-    }
-
-    fn node_facts(&self) -> NodeFacts {
-        let root = Root::open(&self.config.root).ok();
-        root.map_or_else(NodeFacts::default, |root| {
-            let unified = self.owners.hierarchy().mode() == Mode::V2;
-            NodeFacts::read(&root, unified, &self.topology)
-        })
     }
 
     fn container(&self, found: Found, live: bool) -> Container {

@@ -9,6 +9,7 @@ use super::{Agent, Instance};
 use crate::{
     cgroup,
     collector::OwnerRows,
+    deadline::at,
     exposition::{Encoder, Format},
     owners::{OwnerIndex, Owners},
 };
@@ -23,11 +24,13 @@ impl Agent {
     /// # Errors
     /// When the cgroup file system cannot be read.
     pub fn collect(&mut self, format: Format) -> anyhow::Result<Bytes> {
+        at(|| "following cgroups");
         self.follow(Instant::now())
             .context("cannot follow cgroups")?;
         self.read();
         let mut attempt = 1;
         loop {
+            at(|| "writing a scrape");
             let mut buffer = std::mem::take(&mut self.buffer);
             buffer.clear();
             let (mut buffer, series) = self.encode(format, buffer);

@@ -18,7 +18,7 @@ use aya::{
 use serde_json::{Value, json};
 use stallscope_ebpf::MAX_CPUS;
 
-use super::start_logging;
+use super::{logging, show};
 use crate::{
     agent::{self, Agent, Config},
     preflight, probe,
@@ -44,14 +44,15 @@ enum What {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    start_logging("error");
+    logging::start("error");
     preflight::check(Path::new("/proc"), Path::new("/sys"))?;
     preflight::raise_memlock_limit();
     match args.what {
         What::Control => Control::new()?.serve()?,
         What::MapBound { cpus } => {
             let bound = agent::map_bound(cpus)?;
-            println!("{}", json!({"bytes": bound.bytes, "slots": bound.slots}));
+            let bound = json!({"bytes": bound.bytes, "slots": bound.slots});
+            show(&format!("{bound}\n"))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -14,7 +14,8 @@ use serde_json::Value;
 /// # Errors
 /// When none answers there, what answers is no agent, or the agent refuses, for the reason that it gives.
 pub(super) fn get(address: &str, path: &str) -> anyhow::Result<Value> {
-    const PATIENCE: Duration = Duration::from_secs(5);
+    /// More than an agent takes to say why it has no answer.
+    const PATIENCE: Duration = Duration::from_secs(10);
     let socket = address
         .to_socket_addrs()
         .with_context(|| format!("bad address {address}: expected ADDR:PORT"))?

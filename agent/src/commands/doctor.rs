@@ -10,11 +10,12 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{DEFAULT_LISTEN, status::ask};
+use super::{DEFAULT_LISTEN, complain, show, status::ask};
 use crate::{
     agent::{Agent, Config},
     doctor::{self, Live, Node, Report, Root},
     preflight,
+    printable::lines,
 };
 
 /// Exit code when no audit could be made: 1 and 2 say what one found.
@@ -59,7 +60,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("stallscope: {error:#}");
+            complain(&format!("stallscope: {}", lines(&format!("{error:#}"))));
             ExitCode::from(FAILED)
         }
     }
@@ -81,10 +82,10 @@ fn audit(args: &Args) -> anyhow::Result<u8> {
     let report = doctor::audit(&node);
     if let Some(dir) = &args.report {
         let files = doctor::write_evidence(&node, &report, dir)?;
-        eprintln!(
+        complain(&format!(
             "wrote report.json, report.txt and {files} files of evidence to {}",
             dir.display()
-        );
+        ));
     }
     print(&report, args.json)?;
     Ok(report.exit_code())
@@ -98,16 +99,6 @@ fn print(report: &Report, json: bool) -> anyhow::Result<()> {
         report.to_text(colours)
     };
     show(&text)
-}
-
-/// Whoever reads only the first lines has seen enough.
-fn show(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(()),
-    }
 }
 
 fn diff(files: &[PathBuf], json: bool) -> anyhow::Result<u8> {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use super::{DEFAULT_LISTEN, client};
+use super::{DEFAULT_LISTEN, client, show};
 use crate::explain::Report;
 
 /// Say why a pod, service or cgroup lost time, and what to change.
@@ -66,13 +66,11 @@ fn pod(text: &str) -> Result<(String, String), String> {
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let answer = client::get(&args.agent, &client::path("/api/v1/explain", &args.query()))?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&answer)?);
+        show(&(serde_json::to_string_pretty(&answer)? + "\n"))?;
     } else {
         let report: Report = serde_json::from_value(answer)
             .with_context(|| format!("the agent at {} is of another version", args.agent))?;
-        // Nothing that a name may hold is for the terminal to obey.
-        let control = |c: char| c.is_control() && c != '\n';
-        print!("{}", report.to_text().replace(control, " "));
+        show(&report.to_text())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,12 @@
 //! Options on the names and labels of pods.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 
 use crate::{
+    capabilities, deadline,
     owners::LabelSet,
     pods::{
         PodTrees, TreeRoot, api, cri, files,
@@ -66,6 +67,9 @@ enum PodSource {
     None,
 }
 
+/// How long a file may take when the agent starts.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 impl NameArgs {
     /// Which cgroups are taken for pods.
     pub(super) fn trees(&self) -> PodTrees {
@@ -76,8 +80,8 @@ impl NameArgs {
         }
     }
 
-    /// The source that was asked for, or the best there is.
-    pub(super) fn choose(&self) -> anyhow::Result<Chosen> {
+    /// The source that was asked for, or the best there is for an agent that gives up its capabilities, or does not.
+    pub(super) fn choose(&self, sealed: bool) -> anyhow::Result<Chosen> {
         let of_the_api = self.labels.of_the_api();
         ensure!(
             of_the_api.is_empty() || self.pod_source == PodSource::Api,
@@ -89,7 +93,7 @@ impl NameArgs {
             reason: "asked for".to_owned(),
         };
         Ok(match self.pod_source {
-            PodSource::Auto => self.best(),
+            PodSource::Auto => self.best(sealed),
             PodSource::Files => asked(Source::Files(self.kubelet_logs.clone())),
             PodSource::Api => asked(Source::Api(self.api()?)),
             PodSource::Cri => asked(Source::Cri(self.socket()?)),
@@ -97,16 +101,26 @@ impl NameArgs {
         })
     }
 
-    fn best(&self) -> Chosen {
-        match files::readable(&self.kubelet_logs) {
-            Ok(()) => Chosen {
-                source: Source::Files(self.kubelet_logs.clone()),
-                reason: format!("{} is readable", self.kubelet_logs.display()),
-            },
-            Err(reason) => Chosen {
+    fn best(&self, sealed: bool) -> Chosen {
+        let files = |reason| Chosen {
+            source: Source::Files(self.kubelet_logs.clone()),
+            reason,
+        };
+        let (logs, shown) = (self.kubelet_logs.clone(), self.kubelet_logs.display());
+        let look = move || {
+            // As the source will look; and the thread may outlive the moment in which the agent gives up its own.
+            if sealed {
+                let _ = capabilities::drop_all(|| Ok(()));
+            }
+            files::readable(&logs)
+        };
+        match deadline::once(shown.to_string(), PATIENCE, look) {
+            Ok(Ok(())) => files(format!("{shown} is readable")),
+            Ok(Err(reason)) => Chosen {
                 source: Source::None,
                 reason,
             },
+            Err(late) => files(format!("{late}: there may be names once it does")),
         }
     }
 
@@ -123,7 +137,11 @@ impl NameArgs {
     }
 
     fn socket(&self) -> anyhow::Result<PathBuf> {
-        self.cri_socket.clone().or_else(cri::default_socket).context(
+        if let Some(socket) = &self.cri_socket {
+            return Ok(socket.clone());
+        }
+        let found = deadline::once("/run".to_owned(), PATIENCE, cri::default_socket)?;
+        found.context(
             "--pod-source cri: none of the container runtimes' usual sockets is here; give its path with --cri-socket",
         )
     }

@@ -4,9 +4,10 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use clap::CommandFactory as _;
 
-use super::Cli;
+use super::{Cli, logging, show};
 use crate::{
-    agent, doctor, exposition, metric::Metric, overhead, pods, probes::PROBES, server, topology,
+    agent, deadline, doctor, exposition, metric::Metric, overhead, pods, probes::PROBES, server,
+    topology,
 };
 
 /// Print a page of the reference.
@@ -22,13 +23,13 @@ enum Page {
     Doctor,
 }
 
-pub(super) fn run(args: &Args) -> ExitCode {
-    match args.page {
-        Page::Metrics => print!("{}", exposition::reference(&all_metrics())),
-        Page::Cli => print!("{}", cli()),
-        Page::Doctor => print!("{}", doctor::reference()),
-    }
-    ExitCode::SUCCESS
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    show(&match args.page {
+        Page::Metrics => exposition::reference(&all_metrics()),
+        Page::Cli => cli(),
+        Page::Doctor => doctor::reference(),
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Every metric the agent can export.
@@ -44,6 +45,8 @@ fn all_metrics() -> Vec<&'static Metric> {
     metrics.extend(topology::METRICS);
     metrics.extend(doctor::METRICS);
     metrics.extend(server::METRICS);
+    metrics.extend(deadline::METRICS);
+    metrics.extend(logging::METRICS);
     metrics
 }
 

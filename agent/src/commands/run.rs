@@ -1,22 +1,24 @@
 //! `stallscope run`: the agent.
 
+mod ending;
+mod handlers;
+
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::{Context as _, anyhow};
+use tokio::sync::oneshot;
 
-use super::{DEFAULT_LISTEN, ProbeArgs, names::NameArgs, start_logging};
+use super::{DEFAULT_LISTEN, ProbeArgs, logging, names::NameArgs};
 use crate::{
-    agent::{Agent, Config},
-    api::{Refusal, Request},
+    agent::{Agent, Config, actor},
     history::Limits,
     preflight,
-    server::{self, AllowedHost, Handlers, Hosts},
+    server::{self, AllowedHost, Hosts},
 };
 
 /// Measure this host and serve what is found over HTTP.
@@ -99,19 +101,30 @@ fn interval(text: &str) -> Result<Interval, String> {
     }
 }
 
+/// Runs until a signal comes or a part of the agent ends; the process is then to end at once, whatever threads hang.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    start_logging("info");
+    let log = logging::start_queued("info").context("cannot start the thread of the log")?;
+    ending::log_panics();
+    let asked = ending::watch()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the async runtime")?;
-    let result = runtime.block_on(serve(args));
-    // A scrape that hangs in the kernel must not hold the exit.
+    let served = catch_unwind(AssertUnwindSafe(|| runtime.block_on(serve(args, asked))))
+        .unwrap_or_else(|_| Err(anyhow!("the server panicked: see the log")));
+    // What hangs must not hold the exit.
     runtime.shutdown_background();
-    result.map(|()| ExitCode::SUCCESS)
+    log.flush(match &served {
+        Ok(()) => ending::LAST_WORDS,
+        Err(error) => {
+            log.say(&format!("stallscope: {error:#}"));
+            ending::REASON
+        }
+    });
+    Ok(served.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
 }
 
-async fn serve(args: Args) -> anyhow::Result<()> {
+async fn serve(args: Args, asked: oneshot::Receiver<()>) -> anyhow::Result<()> {
     // The port first: a second agent says so before it costs anything.
     let listener = server::bind(&args.listen)?;
     preflight::check(Path::new("/proc"), Path::new("/sys"))?;
@@ -121,8 +134,9 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     registry
         .register(Box::new(process))
         .context("cannot watch the agent's own process")?;
+    logging::register(&registry).context("cannot count lost log lines")?;
     let config = Config {
-        names: args.names.choose()?,
+        names: args.names.choose(args.drop_capabilities)?,
         trees: args.names.trees(),
         labels: args.names.labels.clone(),
         sealed: args.drop_capabilities,
@@ -135,7 +149,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     };
     let mut agent = Agent::start(config, registry.clone())?;
     if args.drop_capabilities {
-        // Before there are other threads, each of which would have capabilities of its own.
+        // Before there are other threads, each of which would have capabilities of its own; those that there are by now
+        // have given up theirs.
         match agent.seal() {
             Ok(()) => tracing::info!("gave up all capabilities"),
             Err(error) => tracing::warn!(
@@ -150,89 +165,26 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     }
     agent.tick();
     agent.ready().map_err(anyhow::Error::msg)?;
-    let agent = Arc::new(Mutex::new(agent));
-    tokio::spawn(keep_time(Arc::clone(&agent)));
+    let (topology, reads) = (agent.topology().clone(), agent.reads().clone());
+    let (agent, ended) = actor::start(agent)?;
+    let handlers = handlers::handlers(&agent, &topology, &reads);
+    let shutdown = async {
+        if asked.await.is_err() {
+            std::future::pending().await
+        }
+    };
     tracing::info!(address = %args.listen, "serving /metrics");
     let server = server::Config {
         hosts: Hosts::new(args.allowed_host),
         ..server::Config::default()
     };
-    server::serve(server, listener, handlers(&agent), &registry, shutdown()?).await
-}
-
-/// Looks after the agent when it is time, and soon after a cgroup came or went: one that lives shorter than the time
-/// between two looks would stay without a name.
-async fn keep_time(agent: Arc<Mutex<Agent>>) {
-    /// The least time between two looks, however much comes and goes.
-    const PAUSE: Duration = Duration::from_millis(50);
-    let mut changes = lock(&agent).changes();
-    loop {
-        let next = {
-            let mut agent = lock(&agent);
-            agent.tick();
-            agent.next_tick()
-        };
-        tokio::time::sleep(PAUSE).await;
-        let wait = tokio::time::sleep(next.saturating_sub(PAUSE));
-        match &changes {
-            None => wait.await,
-            Some(fd) => tokio::select! {
-                () = wait => {}
-                ready = fd.readable() => match ready {
-                    Ok(mut ready) => ready.clear_ready(),
-                    Err(_) => changes = None,
-                },
-            },
-        }
-        // In fallback nothing is ever readable, and a duplicate would hold on to the watches.
-        changes = changes.filter(|_| lock(&agent).follows_changes());
+    tokio::select! {
+        served = server::serve(server, listener, handlers, &registry, shutdown) => served,
+        why = ended => Err(anyhow!(
+            "the agent's thread has ended: {}",
+            why.unwrap_or_else(|_| "for no reason that is known".to_owned())
+        )),
     }
-}
-
-fn handlers(agent: &Arc<Mutex<Agent>>) -> Handlers {
-    let (collect, ready, status) = (Arc::clone(agent), Arc::clone(agent), Arc::clone(agent));
-    let topology = serde_json::to_value(lock(agent).topology()).unwrap_or_default();
-    let ask =
-        |answer: fn(&Agent, &Request) -> Result<serde_json::Value, Refusal>| -> server::Answer {
-            let agent = Arc::clone(agent);
-            Arc::new(move |request| answer(&lock(&agent), request))
-        };
-    Handlers {
-        topology,
-        answers: server::Answers {
-            top: ask(|agent, request| Ok(json(agent.top(request)?))),
-            timeline: ask(|agent, request| Ok(json(agent.timeline(request)?))),
-            explain: ask(|agent, request| Ok(json(agent.explain(request)?))),
-        },
-        collect: Arc::new(move |format| lock(&collect).collect(format)),
-        ready: Arc::new(move || lock(&ready).ready()),
-        status: Arc::new(move || {
-            let report = lock(&status).status();
-            serde_json::to_value(report).unwrap_or_default()
-        }),
-    }
-}
-
-fn json(answer: impl serde::Serialize) -> serde_json::Value {
-    serde_json::to_value(answer).unwrap_or_default()
-}
-
-/// A scrape that panicked leaves counters that are still right.
-fn lock(agent: &Mutex<Agent>) -> MutexGuard<'_, Agent> {
-    agent.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Ends with SIGINT or SIGTERM.
-fn shutdown() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        tracing::info!("shutting down");
-    })
 }
 
 #[cfg(test)]

@@ -12,19 +12,17 @@ mod sort;
 mod text;
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     process::ExitCode,
     time::{Duration, Instant},
 };
-
-use anyhow::Context as _;
 
 use self::{
     app::{App, Choice},
     feed::Answer,
     sort::Sort,
 };
-use super::DEFAULT_LISTEN;
+use super::{DEFAULT_LISTEN, complain, show};
 use crate::api::{self, Container, Top};
 
 /// Show who loses how much time, and to what, in a ranking that follows the agent.
@@ -115,23 +113,16 @@ fn print(mut top: Top, args: &Args) -> anyhow::Result<()> {
     args.sort.sort(&mut top.containers);
     top.containers = filtered(&top.containers, &args.filter).cloned().collect();
     if top.recorded_seconds < top.window_seconds {
-        eprintln!(
+        complain(&format!(
             "stallscope: of these {} s only {} are recorded",
             top.window_seconds, top.recorded_seconds
-        );
+        ));
     }
-    let text = if args.json {
+    show(&if args.json {
         serde_json::to_string_pretty(&top)? + "\n"
     } else {
         plain::table(&top.containers)
-    };
-    match io::stdout().write_all(text.as_bytes()) {
-        // Whoever has read enough closes the pipe.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write the table")
-        }
-        _ => Ok(()),
-    }
+    })
 }
 
 /// Those whose names contain a text, in whichever case.

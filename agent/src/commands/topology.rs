@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use super::show;
 use crate::topology::Topology;
 
 /// Show packages, dies, NUMA nodes, caches and distances, each with its source.
@@ -21,9 +22,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let topology = Topology::read(&args.sys)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&topology)?);
+        show(&(serde_json::to_string_pretty(&topology)? + "\n"))?;
     } else {
-        print!("{}", topology.to_text());
+        show(&topology.to_text())?;
     }
     Ok(ExitCode::SUCCESS)
 }

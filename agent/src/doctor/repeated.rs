@@ -2,19 +2,26 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, mpsc::sync_channel},
     thread,
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::{Live, METRICS, Node, Root, audit, samples};
 use crate::{
     agent::trim_heap,
+    deadline::{Reads, Seconds},
     exposition::Encoder,
     metric::{Metric, Value},
 };
+
+/// How long a file of the node may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the start of the agent waits to learn that there is no such directory.
+const START: Duration = Duration::from_secs(3);
 
 type Samples = Vec<(&'static Metric, Vec<String>, Value)>;
 
@@ -23,21 +30,37 @@ type Samples = Vec<(&'static Metric, Vec<String>, Value)>;
 pub struct Repeated(Arc<Mutex<Samples>>);
 
 impl Repeated {
-    /// Audits the node below `root` now and every so often from now on.
+    /// Audits the node below `root` now and every so often from now on. A file that does not answer keeps the next audit
+    /// from being made, and what the last one found stays.
     ///
     /// # Errors
     /// When that is no directory.
-    pub fn start(&self, root: PathBuf, every: Duration, live: Live) -> anyhow::Result<()> {
-        Root::open(&root).with_context(|| {
-            format!(
-                "cannot list {}: expected the host's root directory after --doctor-root",
-                root.display()
-            )
-        })?;
+    pub fn start(
+        &self,
+        root: PathBuf,
+        every: Duration,
+        live: Live,
+        reads: &Reads,
+    ) -> anyhow::Result<()> {
+        let watched = reads.watch("audit", PATIENCE);
         let kept = Arc::clone(&self.0);
+        let (tell, opened) = sync_channel(1);
+        let first = root.display().to_string();
+        let dir = first.clone();
         let work = move || {
-            loop {
-                keep(&kept, &root, &live);
+            let opened = watched.work(first.clone(), || Root::open(&root).map(drop));
+            let is_open = matches!(opened, Some(Ok(())));
+            let _ = tell.send(opened);
+            while is_open {
+                if watched
+                    .work(first.clone(), || keep(&kept, &root, &live))
+                    .is_none()
+                {
+                    tracing::error!(
+                        root = first,
+                        "the audit failed unexpectedly; what the last one found is kept"
+                    );
+                }
                 thread::sleep(every);
             }
         };
@@ -45,7 +68,19 @@ impl Repeated {
             .name("doctor".to_owned())
             .spawn(work)
             .context("cannot start the thread of the audit")?;
-        Ok(())
+        match opened.recv_timeout(START) {
+            Ok(Some(opened)) => opened.with_context(|| {
+                format!("cannot list {dir}: expected the host's root directory after --doctor-root")
+            }),
+            Ok(None) => bail!("cannot list {dir}: see the log"),
+            Err(_) => {
+                tracing::warn!(
+                    "{dir} has not answered for {}: the node is audited once it does",
+                    Seconds(START)
+                );
+                Ok(())
+            }
+        }
     }
 
     /// Writes the families that have samples.

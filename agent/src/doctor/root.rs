@@ -16,7 +16,10 @@ use rustix::{
     io::Errno,
 };
 
-use crate::topology::{CpuList, excerpt};
+use crate::{
+    deadline::at,
+    topology::{CpuList, excerpt},
+};
 
 /// Bytes of a file at most: what a node says of itself is far shorter.
 const LIMIT: usize = 1 << 20;
@@ -77,6 +80,7 @@ impl Root {
     /// # Errors
     /// When that is no directory, or may not be read.
     pub fn open(dir: &Path) -> io::Result<Self> {
+        at(|| dir.display().to_string());
         std::fs::read_dir(dir)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
@@ -359,6 +363,12 @@ impl Root {
 
     /// Opens below the root, which no link in a tree leads out of.
     fn fd(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        at(|| {
+            self.dir
+                .join(path.trim_start_matches('/'))
+                .display()
+                .to_string()
+        });
         let flags = flags | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT;
         let opened = openat2(&self.top, path, flags, Mode::empty(), resolve);

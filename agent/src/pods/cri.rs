@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use self::ask::{Failure, Listed};
 use self::join::Join;
 use super::feed::{Closed, Feed, Message};
+use crate::deadline::{Reader, Reads};
 
 /// How long the runtime has to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,14 +52,15 @@ pub fn default_socket() -> Option<PathBuf> {
 ///
 /// # Errors
 /// When the thread cannot be started. A socket that does not answer is none: the feed says so, and it is tried for ever.
-pub fn spawn(socket: PathBuf, feed: Feed) -> anyhow::Result<()> {
+pub fn spawn(socket: PathBuf, feed: Feed, reads: &Reads) -> anyhow::Result<()> {
+    let reader = reads.reader("cri_socket", PATIENCE);
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot ask the container runtime: no event loop")?;
     std::thread::Builder::new()
         .name("pods-cri".to_owned())
-        .spawn(move || tokio.block_on(run(&socket, &feed)))
+        .spawn(move || tokio.block_on(run(&socket, &feed, &reader)))
         .context("cannot ask the container runtime: no thread")?;
     Ok(())
 }
@@ -78,12 +80,12 @@ pub fn fuzz(answer: &[u8]) {
     }
 }
 
-async fn run(socket: &Path, feed: &Feed) -> Closed {
+async fn run(socket: &Path, feed: &Feed, reader: &Reader) -> Closed {
     let mut join = Join::default();
     let mut retry = FIRST_RETRY;
     loop {
         let start = Instant::now();
-        let answer = timeout(PATIENCE, ask::list(socket)).await;
+        let answer = timeout(PATIENCE, ask::list(socket, reader)).await;
         let answer = answer.unwrap_or_else(|_| Err(Failure::timeout(socket, PATIENCE)));
         let pause = match say(feed, &mut join, answer) {
             Ok(true) => {

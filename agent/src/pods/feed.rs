@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    mpsc::{Receiver, Sender, channel},
+    mpsc::{Receiver, Sender, TryRecvError, channel},
 };
 
 use tokio::sync::Notify;
@@ -49,9 +49,9 @@ pub struct Inbox {
     wanted: Arc<Notify>,
 }
 
-/// The agent is gone, and so may be the source.
+/// The other end is gone: to a source, the agent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the agent has ended")]
+#[error("the other end has ended")]
 pub struct Closed;
 
 /// Both ends.
@@ -109,6 +109,18 @@ impl Inbox {
     /// What was said since the last time.
     pub fn drain(&self) -> impl Iterator<Item = Message> {
         self.messages.try_iter()
+    }
+
+    /// The next thing that was said; none when there is no more for now.
+    ///
+    /// # Errors
+    /// When nobody is left to say anything.
+    pub fn next(&self) -> Result<Option<Message>, Closed> {
+        match self.messages.try_recv() {
+            Ok(message) => Ok(Some(message)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(Closed),
+        }
     }
 
     /// Asks the source to look again.

@@ -6,6 +6,7 @@
 
 mod names;
 mod place;
+mod reading;
 mod view;
 
 use std::fs::{self, DirEntry};
@@ -18,6 +19,8 @@ use self::place::{Look, Place, shown};
 use self::view::View;
 use super::doubts::Doubts;
 use super::feed::{Closed, Feed, Message};
+use crate::deadline::at;
+pub use reading::{News, Reading};
 
 /// The kubelet's directories below the root.
 const PODS: &str = "pods";
@@ -165,6 +168,7 @@ impl Files {
 pub fn readable(root: &Path) -> Result<(), String> {
     let errors = [PODS, CONTAINERS].map(|name| {
         let path = root.join(name);
+        at(|| path.display().to_string());
         let listed = fs::read_dir(&path);
         listed.err().map(|error| cannot_read(&path, &error))
     });

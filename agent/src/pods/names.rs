@@ -4,15 +4,16 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     path::PathBuf,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
     Directory, Found, PodIdentity, api, cri,
     feed::{Feed, Inbox, Message, Trouble, feed},
-    files::Files,
+    files::{News, Reading},
 };
 use crate::{
+    deadline::Reads,
     exposition::Encoder,
     metric::{Kind, Metric, Scope, Value},
 };
@@ -100,7 +101,9 @@ pub struct Names {
     /// Until the source has started.
     feed: Option<Feed>,
     /// The source that is asked rather than speaking up by itself.
-    files: Option<Files>,
+    files: Option<Reading>,
+    /// Whether the source speaks up no more.
+    ended: bool,
     directory: Directory,
     health: Health,
 }
@@ -130,24 +133,27 @@ impl Names {
             inbox,
             feed: Some(feed),
             files: None,
+            ended: false,
             directory: Directory::default(),
             health: Health::default(),
         }
     }
 
-    /// Starts the source; nothing if it runs already.
+    /// Starts the source; nothing if it runs already. A poll waits a `moment` for what `reads` a file, at most.
     ///
     /// # Errors
     /// When it could never work as it is set up.
-    pub fn start(&mut self) -> anyhow::Result<()> {
+    pub fn start(&mut self, reads: &Reads, moment: Duration) -> anyhow::Result<()> {
         let Some(feed) = self.feed.take() else {
             return Ok(());
         };
         match &self.chosen.source {
             Source::None => {}
-            Source::Files(root) => self.files = Some(Files::new(root.clone(), feed)),
+            Source::Files(root) => {
+                self.files = Some(Reading::new(root.clone(), feed, reads, moment));
+            }
             Source::Api(config) => api::spawn(config.clone(), feed)?,
-            Source::Cri(socket) => cri::spawn(socket.clone(), feed)?,
+            Source::Cri(socket) => cri::spawn(socket.clone(), feed, reads)?,
         }
         Ok(())
     }
@@ -158,13 +164,25 @@ impl Names {
         !matches!(self.chosen.source, Source::None)
     }
 
+    /// Whether the source says what made a pod: one of which it says nothing was made by itself then.
+    #[must_use]
+    pub const fn tell_makers(&self) -> bool {
+        matches!(self.chosen.source, Source::Api(_))
+    }
+
     /// Takes in what the source has said. True when names may have changed.
     pub fn poll(&mut self, now: Instant) -> bool {
-        if let Some(files) = &mut self.files {
-            files.poll();
-        }
+        let news = self.files.as_mut().and_then(Reading::poll);
         let mut changed = false;
-        for message in self.inbox.drain() {
+        loop {
+            let message = match self.inbox.next() {
+                Ok(Some(message)) => message,
+                Ok(None) => break,
+                Err(_) => {
+                    self.ended = self.expected();
+                    break;
+                }
+            };
             match message {
                 Message::Put(uid, pod) => {
                     changed = true;
@@ -183,7 +201,24 @@ impl Names {
                 Message::Trouble(trouble) => self.health.trouble(&trouble),
             }
         }
+        match news {
+            None => {}
+            Some(News::Back) => self.health.up(self.chosen.source.name()),
+            Some(News::Late(late)) => self.health.trouble(&Trouble {
+                reason: "timeout",
+                text: late.to_string(),
+                down: true,
+            }),
+        }
         changed
+    }
+
+    /// Why no name will ever come again, if so.
+    #[must_use]
+    pub fn ended(&self) -> Option<String> {
+        let source = self.chosen.source.name();
+        self.ended
+            .then(|| format!("the source of pods' names ({source}) has ended"))
     }
 
     /// Asks the source to look again, because there is a pod or container without a name.

@@ -1,11 +1,13 @@
 //! Questions about the history: from a query to an answer or the reason why there is none.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::RawQuery;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::json as value;
+use tokio::time::timeout;
 
 use super::Answer;
 use super::budget::{Full, Kind as Answers, RETRY_AFTER};
@@ -17,11 +19,16 @@ use crate::api::{Kind, Refusal, Request};
 pub(super) struct Question {
     answer: Answer,
     answers: Answers,
+    patience: Duration,
 }
 
 impl Question {
-    pub(super) fn new(answer: Answer, answers: Answers) -> Self {
-        Self { answer, answers }
+    pub(super) fn new(answer: Answer, answers: Answers, patience: Duration) -> Self {
+        Self {
+            answer,
+            answers,
+            patience,
+        }
     }
 
     pub(super) async fn ask(&self, RawQuery(query): RawQuery) -> Response {
@@ -32,9 +39,16 @@ impl Question {
             Err(refusal) => return refused(&refusal),
         };
         let answer = Arc::clone(&self.answer);
-        let place = match self.answers.place().await {
-            Ok(place) => place,
-            Err(full) => return busy(full),
+        let place = match timeout(self.patience, self.answers.place()).await {
+            Ok(Ok(place)) => place,
+            Ok(Err(full)) => return busy(full),
+            Err(_) => {
+                let reason = format!(
+                    "no answer within {:?}: another question is still being answered",
+                    self.patience
+                );
+                return refused(&Refusal::late(reason));
+            }
         };
         // Off the runtime's only thread: health must be answered meanwhile. The place stays with the work if the
         // client leaves.
@@ -67,6 +81,8 @@ fn refused(refusal: &Refusal) -> Response {
     let status = match refusal.kind {
         Kind::Bad => StatusCode::BAD_REQUEST,
         Kind::Missing => StatusCode::NOT_FOUND,
+        Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        Kind::Late => StatusCode::SERVICE_UNAVAILABLE,
     };
     json(status, text(&value!({ "error": refusal.error })))
 }

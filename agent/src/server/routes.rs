@@ -44,7 +44,10 @@ const PATHS: [(&str, &str); 9] = [
         "/api/v1/explain",
         "why, and what to change, as JSON; ?cgroup=… or ?namespace=…&pod=… or ?worst=1",
     ),
-    ("/healthz", "200 while the process runs"),
+    (
+        "/healthz",
+        "200 while the agent looks at the host, else 503 and the reason",
+    ),
     (
         "/readyz",
         "200 once the agent measures, else 503 and the reason",
@@ -65,6 +68,7 @@ pub(super) fn router(handlers: Handlers, config: &Config, own: Own, peers: Arc<P
         &budget,
     ));
     let Handlers {
+        health,
         ready,
         status,
         topology,
@@ -72,9 +76,9 @@ pub(super) fn router(handlers: Handlers, config: &Config, own: Own, peers: Arc<P
         ..
     } = handlers;
     // One at a time: each reads the whole history, and there are as many clients as may connect.
-    let history = Answers::new(&budget);
+    let (history, patience) = (Answers::new(&budget), config.limits.question_time);
     let ask = |answer| {
-        let question = Question::new(answer, history.beside());
+        let question = Question::new(answer, history.beside(), patience);
         get(async move |query| question.ask(query).await)
     };
     let report = Answers::new(&budget);
@@ -99,16 +103,13 @@ pub(super) fn router(handlers: Handlers, config: &Config, own: Own, peers: Arc<P
             "/api/v1/topology",
             get(async move || json(StatusCode::OK, topology)),
         )
-        .route("/healthz", get(async || "ok\n"))
+        .route(
+            "/healthz",
+            get(async move || judged(health(), "ok", "not well")),
+        )
         .route(
             "/readyz",
-            get(async move || match ready() {
-                Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-                Err(reason) => (
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    format!("not ready: {reason}\n"),
-                ),
-            }),
+            get(async move || judged(ready(), "ready", "not ready")),
         )
         .fallback(not_found)
         .method_not_allowed_fallback(async || {
@@ -146,6 +147,16 @@ async fn metrics(State(scrapes): State<Arc<Scrapes>>, headers: HeaderMap) -> Res
             let retry = (refusal.status == StatusCode::SERVICE_UNAVAILABLE).then_some(retry);
             (refusal.status, retry, format!("{}\n", refusal.reason)).into_response()
         }
+    }
+}
+
+fn judged(state: Result<(), String>, good: &str, bad: &str) -> (StatusCode, String) {
+    match state {
+        Ok(()) => (StatusCode::OK, format!("{good}\n")),
+        Err(reason) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{bad}: {reason}\n"),
+        ),
     }
 }
 

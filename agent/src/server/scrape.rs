@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::budget::{Budget, Full, Kind};
 use super::own::Own;
 use super::{Handlers, Limits};
+use crate::api;
 use crate::exposition::Format;
 
 type Outcome = Result<Bytes, Refusal>;
@@ -110,20 +111,31 @@ impl Scrapes {
         // Off the runtime's only thread: health must be answered while a collect reads.
         let result = tokio::task::spawn_blocking(move || collect(format)).await;
         self.own.collect.observe(start.elapsed().as_secs_f64());
-        let failure = match result {
+        let (status, failure) = match result {
             Ok(Ok(text)) => {
                 self.own
                     .size
                     .set(i64::try_from(text.len()).unwrap_or(i64::MAX));
                 return Ok(place.keep(text).await?);
             }
-            Ok(Err(error)) => format!("collect failed: {error:#}"),
-            Err(error) => format!("collect failed: {error}"),
+            Ok(Err(error)) => (status(&error), format!("collect failed: {error:#}")),
+            Err(error) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("collect failed: {error}"),
+            ),
         };
         tracing::warn!("{failure}");
         Err(Refusal {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
+            status,
             reason: failure,
         })
+    }
+}
+
+/// Who is late may be in time for the next scrape.
+fn status(error: &anyhow::Error) -> StatusCode {
+    match error.downcast_ref::<api::Refusal>() {
+        Some(refusal) if refusal.kind == api::Kind::Late => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

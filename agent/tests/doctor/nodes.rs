@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use stallscope::doctor::{Report, Severity, compare, compared_text, samples, write_evidence};
 
 use bytes::BytesMut;
+use stallscope::deadline::Reads;
 use stallscope::doctor::{Live, Repeated};
 use stallscope::exposition::{Encoder, Format};
 
@@ -247,12 +248,15 @@ fn an_agent_audits_by_itself_and_again_when_something_changed() {
     assert_eq!(exported(), "", "nothing before the first audit");
     let every = std::time::Duration::from_millis(100);
     let root = dir.path().to_owned();
-    repeated.start(root, every, Live::default()).unwrap();
+    let reads = Reads::register(&prometheus::Registry::new()).unwrap();
+    let started = repeated.start(root, every, Live::default(), &reads);
+    started.unwrap();
     let line = "stallscope_doctor_findings{check=\"somaxconn\",severity=\"warning\"}";
     assert!(comes(&format!("{line} 0")), "{}", exported());
     change(dir.path(), "/proc/sys/net/core/somaxconn = 128\n");
     assert!(comes(&format!("{line} 1")), "{}", exported());
-    let nowhere = repeated.start("/no/such/directory".into(), every, Live::default());
+    let nowhere = "/no/such/directory".into();
+    let nowhere = repeated.start(nowhere, every, Live::default(), &reads);
     assert!(nowhere.unwrap_err().to_string().contains("--doctor-root"));
 }
 

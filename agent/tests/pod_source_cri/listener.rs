@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use stallscope::deadline::Reads;
 use stallscope::pods::cri::spawn;
 use stallscope::pods::feed::{Inbox, Message, Trouble, feed};
 
@@ -15,7 +16,8 @@ impl Listener {
     /// Starts the source.
     pub fn new(socket: &Path) -> Self {
         let (feed, inbox) = feed();
-        spawn(socket.to_owned(), feed).unwrap();
+        let reads = Reads::register(&prometheus::Registry::new()).unwrap();
+        spawn(socket.to_owned(), feed, &reads).unwrap();
         Self { inbox }
     }
 

@@ -91,6 +91,7 @@ pub fn handlers(
 ) -> Handlers {
     Handlers {
         collect: Arc::new(collect),
+        health: Arc::new(|| Ok(())),
         ready: Arc::new(|| Ok(())),
         status: Arc::new(|| serde_json::json!({"version": "test"})),
         topology: serde_json::json!({"levels": []}),

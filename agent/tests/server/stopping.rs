@@ -35,7 +35,10 @@ async fn idle_connections_do_not_hold_it_up() {
 #[tokio::test]
 async fn a_scrape_under_way_is_finished() {
     let server = Server::start(
-        Limits::default(),
+        Limits {
+            shutdown_time: BOUND,
+            ..Limits::default()
+        },
         handlers(|_| {
             std::thread::sleep(Duration::from_millis(300));
             Ok(Bytes::from_static(b"late\n"))

@@ -14,6 +14,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
+use crate::deadline::Reader;
+
 use super::messages::{Container, List, ListAll, Sandbox};
 
 /// The longest answer that is taken, in bytes; the kubelet's own bound
@@ -35,8 +37,8 @@ pub(super) struct Failure {
 }
 
 /// Asks for everything, over a connection of its own: it is rarely done, and a runtime may restart in between.
-pub(super) async fn list(socket: &Path) -> Result<Listed, Failure> {
-    let channel = connect(socket).await?;
+pub(super) async fn list(socket: &Path, reader: &Reader) -> Result<Listed, Failure> {
+    let channel = connect(socket, reader).await?;
     // In this order every container's sandbox is in the list, unless it was removed in between.
     let containers = call(
         socket,
@@ -51,9 +53,13 @@ pub(super) async fn list(socket: &Path) -> Result<Listed, Failure> {
     })
 }
 
-async fn connect(socket: &Path) -> Result<Channel, Failure> {
+async fn connect(socket: &Path, reader: &Reader) -> Result<Channel, Failure> {
     // Connecting to another kind of file is refused, just as by a socket that nobody listens on.
-    let kind = fs::metadata(socket).map_err(|error| Failure::io(socket, &error))?;
+    let path = socket.to_owned();
+    let kind = reader
+        .ask(socket.display().to_string(), move || fs::metadata(path))
+        .map_err(|late| Failure::new(socket, "timeout", late.to_string()))?
+        .map_err(|error| Failure::io(socket, &error))?;
     if !kind.file_type().is_socket() {
         let text = "it is no socket; give the runtime's with --cri-socket";
         return Err(Failure::new(socket, "no_socket", text));

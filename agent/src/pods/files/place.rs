@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::deadline::at;
 use crate::pods::doubts::Doubts;
 
 /// Entries that are kept of one directory; a node has room for some hundred pods.
@@ -91,6 +92,7 @@ impl<T> Place<T> {
     }
 
     fn try_look(&mut self, now: Instant) -> io::Result<Look> {
+        at(|| self.path.display().to_string());
         // Before reading: what changes meanwhile makes the next look read again.
         let stamp = Stamp::of(&fs::metadata(&self.path)?);
         let before = self.stamp;
