@@ -244,7 +244,7 @@ fn by_faults(node: &Node) -> Vec<Finding> {
         let all = faults.remote.saturating_add(faults.local);
         let share = faults.remote as f64 / all as f64 * 100.0;
         Finding::warning(format!("{} places most of its new memory on remote nodes", faults.cgroup))
-            .value(format!("{share:.0} % of {} first touches", all))
+            .value(format!("{share:.0} % of {all} first touches"))
             .read("stallscope_first_touch_faults_total of the agent that runs here")
             .why(format!("{}, the node of its CPUs is full, or its memory policy or cpuset names another one: what it writes first is remote from the start.", node.here()))
             .mend(MendKind::Advice, "free memory on its node (numastat -m), or bind CPUs and memory to the same node (numactl, the kubelet's managers)")
