@@ -170,7 +170,7 @@ async fn serve(args: Args, asked: oneshot::Receiver<()>) -> anyhow::Result<()> {
     let handlers = handlers::handlers(&agent, &topology, &reads);
     let shutdown = async {
         if asked.await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     };
     tracing::info!(address = %args.listen, "serving /metrics");
@@ -179,7 +179,7 @@ async fn serve(args: Args, asked: oneshot::Receiver<()>) -> anyhow::Result<()> {
         ..server::Config::default()
     };
     tokio::select! {
-        served = server::serve(server, listener, handlers, &registry, shutdown) => served,
+        done = server::serve(server, listener, handlers, &registry, shutdown) => done,
         why = ended => Err(anyhow!(
             "the agent's thread has ended: {}",
             why.unwrap_or_else(|_| "for no reason that is known".to_owned())
