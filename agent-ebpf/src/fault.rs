@@ -1,8 +1,14 @@
 //! Page faults by the NUMA node of the page: the contract of the probe `page_faults`.
 
-use crate::Cell;
+use core::mem::offset_of;
 
-/// What is counted: the place of the local count in [`FaultCell::counts`]; the remote one follows.
+use crate::{
+    Cell,
+    cells::{CLOSED, SERIAL_WORD},
+};
+
+/// What is counted in a cell: the place of the local count in [`FaultCell::counts`]; the remote one
+/// follows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u32)]
 pub enum FaultCount {
@@ -14,23 +20,24 @@ pub enum FaultCount {
     FileMapFaults = 4,
     /// Pages they mapped, those around the page of the fault included.
     FileMapPages = 6,
-    /// NUMA-hinting faults.
-    HintingFaults = 8,
 }
 
 /// Length of [`FaultCell::counts`].
-pub const FAULT_COUNTS: usize = 10;
+pub const FAULT_COUNTS: usize = 8;
 
 /// What one CPU counted for one slot: one cache line.
 ///
-/// Several tasks add to it, one after the other: first touches and mappings are counted under the
-/// page-table lock and so are not preempted, and a program that is interrupted on its CPU is not run
-/// a second time there (the kernel's own guard).
+/// Several tasks add to it, one after the other: both hooks are called under the page-table lock and so
+/// are not preempted. On `PREEMPT_RT`, where that lock can be preempted, each hook has cells of its own
+/// ([`Host::file_slots`](crate::Host::file_slots)), and the kernel does not run a program a second time
+/// on a CPU on which it is not done.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FaultCell {
     /// kernfs id of the cgroup; 0 while unused and in slot 0.
     pub cgroup: u64,
+    /// `css.serial_nr`, by which the programs tell that the slot has passed to another cgroup.
+    pub serial: u64,
     /// Times anything was added to `counts`; does not wrap, so that a reader notices a cell that
     /// began afresh.
     pub events: u64,
@@ -39,8 +46,8 @@ pub struct FaultCell {
     pub node: u32,
     /// By [`FaultCount`] and locality; wrap.
     pub counts: [u32; FAULT_COUNTS],
-    /// Low half of the css's serial number, which tells it from those that had the slot before.
-    pub serial: u32,
+    /// Keeps the layout free of implicit padding.
+    pub reserved: u32,
 }
 
 impl FaultCell {
@@ -53,33 +60,38 @@ impl FaultCell {
             FaultCount::FirstTouchPages => &mut self.counts[2..4],
             FaultCount::FileMapFaults => &mut self.counts[4..6],
             FaultCount::FileMapPages => &mut self.counts[6..8],
-            FaultCount::HintingFaults => &mut self.counts[8..10],
         };
         let count = &mut counts[usize::from(remote)];
         *count = count.wrapping_add(by);
     }
 }
 
-impl Cell for FaultCell {
+// SAFETY: as it is defined, which is asserted below.
+unsafe impl Cell for FaultCell {
     #[inline(always)]
-    fn new(cgroup: u64, serial: u64) -> Self {
+    fn new(cgroup: u64) -> Self {
         Self {
             cgroup,
+            serial: CLOSED,
             events: 0,
             node: 0,
             counts: [0; FAULT_COUNTS],
-            serial: serial as u32,
+            reserved: 0,
         }
-    }
-
-    #[inline(always)]
-    fn is_of(&self, serial: u64) -> bool {
-        self.serial == serial as u32
     }
 
     #[inline(always)]
     fn cgroup(&self) -> u64 {
         self.cgroup
+    }
+
+    #[inline(always)]
+    fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    fn is_empty(&self) -> bool {
+        self.events == 0
     }
 
     #[inline(always)]
@@ -91,11 +103,39 @@ impl Cell for FaultCell {
     }
 }
 
-// SAFETY: `repr(C)`, made of integers alone, without implicit padding (asserted below).
-#[cfg(feature = "user")]
-unsafe impl aya::Pod for FaultCell {}
+const _: () = {
+    assert!(size_of::<FaultCell>() == 64);
+    assert!(offset_of!(FaultCell, cgroup) == 0);
+    assert!(offset_of!(FaultCell, serial) == 8 * SERIAL_WORD);
+};
 
-const _: () = assert!(size_of::<FaultCell>() == 64);
+/// Hinting faults of one cgroup, in a hash by kernfs id: all CPUs add to one value.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Hints {
+    /// On a page of the CPU's own node, and on one of another.
+    pub by_locality: [u64; 2],
+}
+
+/// Entries of the table of hinting faults on hosts with several nodes: some 400 KB with the kernel's
+/// own part of each.
+pub const HINTED_CGROUPS: u32 = 4096;
+
+/// What `page_faults` could not count, by place in its map `LOST`.
+pub mod fault_lost {
+    /// More cgroups with hinting faults than the map has room for.
+    pub const CGROUPS: u32 = 0;
+    /// Labels of the reasons.
+    pub const REASONS: [&str; 1] = ["hinting_table_full"];
+}
+
+#[cfg(feature = "user")]
+mod pod {
+    // SAFETY: `repr(C)`, made of integers alone, without implicit padding (its size is asserted).
+    unsafe impl aya::Pod for super::FaultCell {}
+    // SAFETY: two words.
+    unsafe impl aya::Pod for super::Hints {}
+}
 
 #[cfg(test)]
 mod tests {
@@ -108,11 +148,10 @@ mod tests {
             (FaultCount::FirstTouchPages, 2),
             (FaultCount::FileMapFaults, 4),
             (FaultCount::FileMapPages, 6),
-            (FaultCount::HintingFaults, 8),
         ] {
             assert_eq!(what as usize, place);
             for remote in [false, true] {
-                let mut cell = FaultCell::new(7, 1);
+                let mut cell = FaultCell::new(7);
                 cell.count(what, remote, 3);
                 let mut expected = [0; FAULT_COUNTS];
                 expected[place + usize::from(remote)] = 3;
@@ -123,13 +162,13 @@ mod tests {
 
     #[test]
     fn adding_wraps_and_leaves_the_node() {
-        let mut sum = FaultCell::new(0, 0);
+        let mut sum = FaultCell::new(0);
         sum.node = 1;
-        let mut part = FaultCell::new(7, 1);
-        (part.node, part.events, part.counts[9]) = (2, 5, u32::MAX);
+        let mut part = FaultCell::new(7);
+        (part.node, part.events, part.counts[7]) = (2, 5, u32::MAX);
         sum.add(&part);
         sum.add(&part);
         assert_eq!((sum.cgroup, sum.events, sum.node), (0, 10, 1));
-        assert_eq!(sum.counts[9], u32::MAX - 1);
+        assert_eq!(sum.counts[7], u32::MAX - 1);
     }
 }

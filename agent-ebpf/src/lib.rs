@@ -3,11 +3,15 @@
 //! The kernel side aggregates into flat arrays that the agent maps into its own memory. A *slot* is
 //! the small, dense `css.id` of a task's cgroup in one chosen controller; a *cell* is what one CPU
 //! has counted for one slot, at [`cell_place`], written by that CPU alone. Each cell
-//! carries the cgroup's kernfs id. A program that finds another id there adds the cell to its CPU's
-//! *retired* cell and starts afresh, so nothing counted is lost or given to the wrong cgroup.
+//! carries the cgroup's kernfs id. A program that finds another's cell there adds it to its CPU's
+//! *retired* cell and starts afresh, so nothing counted is lost or given to the wrong cgroup: see
+//! [`cells`].
 //! Slot 0, which the kernel never hands out, takes what lies beyond the capacity.
 #![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
 
+use core::mem::offset_of;
+
+pub mod cells;
 mod daemon;
 mod fault;
 mod index;
@@ -20,9 +24,10 @@ mod place;
 mod rare;
 #[cfg(target_arch = "bpf")]
 pub mod slot;
+pub mod turn;
 
 pub use daemon::{DAEMONS, Daemon, DaemonCell, daemon_cells, daemon_named, daemon_place};
-pub use fault::{FAULT_COUNTS, FaultCell, FaultCount};
+pub use fault::{FAULT_COUNTS, FaultCell, FaultCount, HINTED_CGROUPS, Hints, fault_lost};
 pub use index::{
     MAX_CPUS, MAX_NODES, OCCUPANT_SLOTS, cell_place, cpu_of_cell, distance_place, is_beyond_slots,
 };
@@ -58,19 +63,29 @@ pub struct Host {
     /// The bit of `struct page`'s flags word that says it is the first page of a compound one
     /// (`PG_head`); [`kernel::ABSENT`] where this is not known.
     pub page_head_bit: u32,
+    /// By how much the slots of file mappings are higher than those of first touches: 0 where both
+    /// share a cell, [`Host::slots`] where either can be preempted by the other (`PREEMPT_RT`).
+    pub file_slots: u32,
+    /// Which of the tables that follow each other these programs count in: see [`turn`].
+    pub generation: u32,
     /// Keeps the size a multiple of eight bytes.
     pub reserved: u32,
 }
 
-/// What one CPU counts for one slot.
-pub trait Cell: Copy {
-    /// A cell that counted nothing, for the cgroup with this kernfs id, whose css has this serial
-    /// number.
-    fn new(cgroup: u64, serial: u64) -> Self;
+/// What one CPU counts for one slot. Its first two words are the cgroup's kernfs id and the serial
+/// number of its css, by which it passes from one to another as [`cells`] says.
+///
+/// # Safety
+/// `repr(C)`, made of integers alone, with those two words and at a multiple of eight bytes.
+pub unsafe trait Cell: Copy {
+    /// A cell that counted nothing, for the cgroup with this kernfs id, and [`cells::CLOSED`] so far.
+    fn new(cgroup: u64) -> Self;
     /// The cgroup it counts for; 0 for none.
     fn cgroup(&self) -> u64;
-    /// Whether it counts for the css with this serial number.
-    fn is_of(&self, serial: u64) -> bool;
+    /// Serial number of the css it counts for.
+    fn serial(&self) -> u64;
+    /// Whether it has counted anything.
+    fn is_empty(&self) -> bool;
     /// Adds what `other` counted.
     fn add(&mut self, other: &Self);
 }
@@ -200,7 +215,8 @@ pub struct WaitCell {
     pub on_cpu_ns: u64,
     /// Run-queue wait by [`Cause`], in nanoseconds of `rq->clock`.
     pub wait_ns: [u64; CAUSES],
-    /// The cgroup's CFS run queue's total throttled time when it last ran here.
+    /// The cgroup's CFS run queue's total throttled time when it last ran here; [`THROTTLE_UNKNOWN`]
+    /// until it has.
     pub throttled_seen_ns: u64,
     /// Start of its last throttle seen here.
     pub throttle_start_ns: u64,
@@ -212,16 +228,17 @@ pub struct WaitCell {
     pub preemptions: [u32; DAEMONS],
 }
 
-impl Cell for WaitCell {
+// SAFETY: as it is defined, which is asserted below.
+unsafe impl Cell for WaitCell {
     #[inline(always)]
-    fn new(cgroup: u64, serial: u64) -> Self {
+    fn new(cgroup: u64) -> Self {
         Self {
             cgroup,
-            serial,
+            serial: cells::CLOSED,
             answer: 0,
             on_cpu_ns: 0,
             wait_ns: [0; CAUSES],
-            throttled_seen_ns: 0,
+            throttled_seen_ns: THROTTLE_UNKNOWN,
             throttle_start_ns: 0,
             throttle_end_ns: 0,
             wait_buckets: [0; WAIT_BUCKETS],
@@ -230,13 +247,17 @@ impl Cell for WaitCell {
     }
 
     #[inline(always)]
-    fn is_of(&self, serial: u64) -> bool {
-        self.serial == serial
+    fn cgroup(&self) -> u64 {
+        self.cgroup
     }
 
     #[inline(always)]
-    fn cgroup(&self) -> u64 {
-        self.cgroup
+    fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    fn is_empty(&self) -> bool {
+        self.on_cpu_ns == 0 && self.wait_ns == [0; CAUSES]
     }
 
     #[inline(always)]
@@ -253,6 +274,11 @@ impl Cell for WaitCell {
         }
     }
 }
+
+const _: () = {
+    assert!(offset_of!(WaitCell, cgroup) == 0);
+    assert!(offset_of!(WaitCell, serial) == 8 * cells::SERIAL_WORD);
+};
 
 /// Occupants of a CPU that [`Ring`] remembers.
 pub const RING_LENGTH: usize = 512;
@@ -380,7 +406,7 @@ pub struct TaskEntry {
 /// The bit of [`TaskEntry::tagged_delay`] that says that the task slept when `last_queued` was set.
 pub const STAMPED_ASLEEP: u64 = 1 << 55;
 
-/// No total is remembered in [`TaskEntry::throttled_ns`].
+/// No total is remembered in [`TaskEntry::throttled_ns`] or [`WaitCell::throttled_seen_ns`].
 pub const THROTTLE_UNKNOWN: u64 = u64::MAX;
 
 #[cfg(feature = "user")]
@@ -416,7 +442,7 @@ mod pod {
     const _: () = {
         assert!(size_of::<WaitCell>() == 192);
         assert!(size_of::<Ring>() == 128 + 16 * super::RING_LENGTH);
-        assert!(size_of::<Host>() == 40);
+        assert!(size_of::<Host>() == 48);
         assert!(size_of::<CpuPlace>() == 12);
         assert!(size_of::<MigrationCell>() == 64);
         assert!(size_of::<NodePair>() == 16);

@@ -1,6 +1,11 @@
 //! What crosses the boundary for task migrations.
 
-use crate::Cell;
+use core::mem::offset_of;
+
+use crate::{
+    Cell,
+    cells::{CLOSED, SERIAL_WORD},
+};
 
 /// What one CPU counted for one slot at `sched_migrate_task`: one cache line.
 #[repr(C)]
@@ -18,12 +23,18 @@ pub struct MigrationCell {
     pub boundaries: [u32; 8],
 }
 
-impl Cell for MigrationCell {
+const _: () = {
+    assert!(offset_of!(MigrationCell, cgroup) == 0);
+    assert!(offset_of!(MigrationCell, serial) == 8 * SERIAL_WORD);
+};
+
+// SAFETY: as it is defined, which is asserted above.
+unsafe impl Cell for MigrationCell {
     #[inline(always)]
-    fn new(cgroup: u64, serial: u64) -> Self {
+    fn new(cgroup: u64) -> Self {
         Self {
             cgroup,
-            serial,
+            serial: CLOSED,
             migrations: 0,
             distance: 0,
             boundaries: [0; 8],
@@ -31,13 +42,17 @@ impl Cell for MigrationCell {
     }
 
     #[inline(always)]
-    fn is_of(&self, serial: u64) -> bool {
-        self.serial == serial
+    fn cgroup(&self) -> u64 {
+        self.cgroup
     }
 
     #[inline(always)]
-    fn cgroup(&self) -> u64 {
-        self.cgroup
+    fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    fn is_empty(&self) -> bool {
+        self.migrations == 0
     }
 
     #[inline(always)]

@@ -53,7 +53,7 @@ mod tests {
             let order = (huge / size).trailing_zeros();
             assert_eq!(pages_of_order(order), pages, "pages of {size} bytes");
             assert_eq!(u64::from(pages) * size, huge);
-            let mut cell = FaultCell::new(7, 1);
+            let mut cell = FaultCell::new(7);
             cell.count(FaultCount::FirstTouchFaults, true, 1);
             cell.count(FaultCount::FirstTouchPages, true, pages_of_order(order));
             cell.count(FaultCount::FileMapPages, false, pages);
@@ -73,7 +73,7 @@ mod tests {
         // The agent takes a 32-bit counter for growing if it grew by less than half its range.
         for (size, huge) in SIZES {
             let pages = (huge / size) as u32;
-            let mut cell = FaultCell::new(7, 1);
+            let mut cell = FaultCell::new(7);
             let faults = (1_u64 << 31) / u64::from(pages) - 1;
             cell.count(FaultCount::FirstTouchPages, false, faults as u32 * pages);
             let counted = cell.counts[FaultCount::FirstTouchPages as usize];

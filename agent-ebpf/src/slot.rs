@@ -1,11 +1,101 @@
 //! Which slot a task counts in, and the cell of that slot on this CPU.
 
-use aya_ebpf::{helpers::bpf_get_smp_processor_id, maps::Array};
+use core::marker::PhantomData;
+
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    helpers::bpf_get_smp_processor_id,
+    maps::{Array, HashMap},
+};
 
 use crate::{
     Cell, cell_place,
+    cells::{CLOSED, SERIAL_WORD, Takeover, take_over},
     kernel::{self, Access, Css, Task},
+    turn::{Turn, turn_words},
 };
+
+/// The tables in which a program counts by slot: see [`cells!`](crate::cells).
+#[derive(Clone, Copy)]
+pub struct Cells<T: 'static> {
+    /// What this CPU counted by slot, at `cell_place`.
+    pub cells: &'static Array<T>,
+    /// By CPU: what its cells counted for cgroups that lost their slot.
+    pub retired: &'static Array<T>,
+    /// What a takeover orders its stores by: see [`crate::cells`].
+    pub order: &'static HashMap<u32, u32>,
+    /// Who counts, by CPU: see [`crate::turn`].
+    pub turns: &'static Array<u64>,
+}
+
+impl<T> Cells<T> {
+    /// Whether an event on `cpu`, which is this CPU, is counted in these tables.
+    #[inline(always)]
+    #[must_use]
+    pub fn have_turn(self, cpu: u32) -> bool {
+        let Some(turn) = self.turns.get_ptr_mut(cpu) else {
+            return false;
+        };
+        // SAFETY: a pointer into the map's value.
+        unsafe {
+            turn.read_volatile() == u64::from(kernel::generation()) || take_turn(turn, self.turns)
+        }
+    }
+}
+
+/// Takes this CPU's turn where it is time, which begins with the next event: false.
+///
+/// # Safety
+/// `turn` is this CPU's word of `turns`.
+#[cold]
+#[inline(never)]
+unsafe fn take_turn(turn: *mut u64, turns: &Array<u64>) -> bool {
+    let own = u64::from(kernel::generation());
+    if let Some(attached) = turns.get_ptr(turn_words(kernel::cpus()) - 1) {
+        // SAFETY: pointers into the map's values; words are stored whole.
+        unsafe {
+            if Turn::of(own, turn.read_volatile(), attached.read_volatile()) == Turn::Take {
+                turn.write_volatile(own);
+            }
+        }
+    }
+    false
+}
+
+/// Defines the maps that hold a program's cells of a type, and `cells()`, which names them.
+#[macro_export]
+macro_rules! cells {
+    ($cell:ty) => {
+        /// What this CPU counted by slot, at `cell_place`.
+        #[aya_ebpf::macros::map]
+        static CELLS: aya_ebpf::maps::Array<$cell> =
+            aya_ebpf::maps::Array::with_max_entries(1, aya_ebpf::bindings::BPF_F_MMAPABLE);
+        /// By CPU: what its cells counted for cgroups that lost their slot.
+        #[aya_ebpf::macros::map]
+        static RETIRED: aya_ebpf::maps::Array<$cell> =
+            aya_ebpf::maps::Array::with_max_entries(1, aya_ebpf::bindings::BPF_F_MMAPABLE);
+        /// Nothing: its lock orders the stores of a cell that changes hands.
+        #[aya_ebpf::macros::map]
+        static ORDER: aya_ebpf::maps::HashMap<u32, u32> =
+            aya_ebpf::maps::HashMap::with_max_entries(1, 0);
+
+        /// By CPU, and one more: which generation of tables counts.
+        #[aya_ebpf::macros::map]
+        static TURNS: aya_ebpf::maps::Array<u64> =
+            aya_ebpf::maps::Array::with_max_entries(1, aya_ebpf::bindings::BPF_F_MMAPABLE);
+
+        /// These maps.
+        #[inline(always)]
+        fn cells() -> $crate::slot::Cells<$cell> {
+            $crate::slot::Cells {
+                cells: &CELLS,
+                retired: &RETIRED,
+                order: &ORDER,
+                turns: &TURNS,
+            }
+        }
+    };
+}
 
 /// A slot with the css that has it now: what is needed on the hot path, where following the css to
 /// its cgroup's id would cost three more loads from two more cache lines.
@@ -39,6 +129,16 @@ impl<A: Access> Seat<A> {
         }
     }
 
+    /// The same css in another set of slots, which begins at `first`.
+    #[inline(always)]
+    #[must_use]
+    pub fn in_set(self, first: u32) -> Self {
+        Self {
+            index: self.index + first,
+            ..self
+        }
+    }
+
     /// Where the cell of this slot on `cpu` is.
     #[inline(always)]
     #[must_use]
@@ -50,13 +150,12 @@ impl<A: Access> Seat<A> {
     /// cgroup's.
     #[inline(always)]
     #[must_use]
-    pub fn cell<T: Cell>(self, cells: &Array<T>, retired: &Array<T>, cpu: u32) -> Option<*mut T> {
-        let cell = cells.get_ptr_mut(self.place(cpu))?;
+    pub fn cell<T: Cell>(self, cells: Cells<T>, cpu: u32) -> Option<*mut T> {
+        let cell = cells.cells.get_ptr_mut(self.place(cpu))?;
         // SAFETY: a pointer into the map's value, written by this CPU alone.
         unsafe {
-            if !(*cell).is_of(self.serial) {
-                let retired = retired.get_ptr_mut(cpu).unwrap_or(core::ptr::null_mut());
-                start_afresh(cell, retired, self);
+            if (*cell).serial() != self.serial {
+                start_afresh(cell, cells, self, cpu);
             }
         }
         Some(cell)
@@ -66,7 +165,7 @@ impl<A: Access> Seat<A> {
     #[inline(always)]
     #[must_use]
     pub fn cgroup(self) -> u64 {
-        if self.index == 0 {
+        if self.serial == 0 {
             0
         } else {
             self.css.cgroup().kn().id()
@@ -82,18 +181,82 @@ pub fn this_cpu() -> u32 {
     unsafe { bpf_get_smp_processor_id() as u32 }
 }
 
-/// Gives a cell to the cgroup that has its slot now, and what it counted to `retired`.
+/// A cell that passes to another css.
+struct Passing<T, A> {
+    cell: *mut T,
+    /// This CPU's, or null.
+    retired: *mut T,
+    order: &'static HashMap<u32, u32>,
+    cpu: u32,
+    cgroup: u64,
+    serial: u64,
+    access: PhantomData<A>,
+}
+
+impl<T: Cell, A: Access> Passing<T, A> {
+    #[inline(always)]
+    fn set_serial(&mut self, to: u64) {
+        // SAFETY: a pointer into the map's value, written by this CPU alone; every cell has this word.
+        unsafe { self.cell.cast::<u64>().add(SERIAL_WORD).write_volatile(to) }
+    }
+}
+
+impl<T: Cell, A: Access> Takeover for Passing<T, A> {
+    #[inline(always)]
+    fn close(&mut self) {
+        self.set_serial(CLOSED);
+    }
+
+    #[inline(always)]
+    fn barrier(&mut self) {
+        // Both take the lock of one bucket, also where there is no room.
+        let _ = self.order.insert(self.cpu, 0, BPF_ANY.into());
+        let _ = self.order.remove(self.cpu);
+    }
+
+    #[inline(always)]
+    fn retire(&mut self) {
+        // SAFETY: pointers into the maps' values, written by this CPU alone.
+        unsafe {
+            if (*self.cell).cgroup() != 0 && !self.retired.is_null() {
+                (*self.retired).add(&*self.cell);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn clear(&mut self) {
+        // SAFETY: a pointer into the map's value, written by this CPU alone.
+        unsafe { *self.cell = T::new(self.cgroup) }
+    }
+
+    #[inline(always)]
+    fn open(&mut self) {
+        self.set_serial(self.serial);
+    }
+}
+
+/// Gives a cell to the cgroup that has its slot now, and what it counted to this CPU's retired one.
 ///
 /// # Safety
-/// `cell` is this CPU's of `seat`; `retired` is this CPU's, or null.
+/// `cell` is of `seat` on `cpu`, which is this CPU.
 #[cold]
 #[inline(never)]
-unsafe fn start_afresh<T: Cell, A: Access>(cell: *mut T, retired: *mut T, seat: Seat<A>) {
-    // SAFETY: the caller's.
-    unsafe {
-        if (*cell).cgroup() != 0 && !retired.is_null() {
-            (*retired).add(&*cell);
-        }
-        *cell = T::new(seat.cgroup(), seat.serial);
-    }
+unsafe fn start_afresh<T: Cell, A: Access>(cell: *mut T, cells: Cells<T>, seat: Seat<A>, cpu: u32) {
+    // Those of the second set come after all of the first.
+    let set = if seat.index >= kernel::slots() {
+        kernel::cpus()
+    } else {
+        0
+    };
+    let retired = cells.retired.get_ptr_mut(cpu + set);
+    take_over(&mut Passing {
+        cell,
+        retired: retired.unwrap_or(core::ptr::null_mut()),
+        order: cells.order,
+        cpu,
+        cgroup: seat.cgroup(),
+        serial: seat.serial,
+        access: PhantomData::<A>,
+    });
 }

@@ -106,6 +106,28 @@ struct Instance {
     running: Option<Running>,
     ledger: Option<Ledger>,
     rows: Rows,
+    /// The sizes of its tables.
+    host: Host,
+    /// What was counted in tables that larger ones have followed.
+    followed: Box<[u64]>,
+}
+
+impl Instance {
+    /// Takes in what was counted; `more` holds what the collector does not read.
+    fn read(&mut self, owners: &mut Owners, more: Option<&Rows>) {
+        let (Some(running), Some(ledger)) = (&mut self.running, &mut self.ledger) else {
+            return;
+        };
+        self.rows.clear(running.collector.columns().width);
+        running.collector.read(&mut self.rows);
+        for (sum, part) in self.rows.retired().iter_mut().zip(&self.followed) {
+            *sum = sum.wrapping_add(*part);
+        }
+        if let Some(more) = more {
+            self.rows.add(more);
+        }
+        ledger.update(&self.rows, |id| owners.account(id));
+    }
 }
 
 /// See the module.
@@ -222,7 +244,7 @@ impl Agent {
             reads: Reads::register(&registry)?,
             registry,
         };
-        agent.load(None)?;
+        agent.load()?;
         let limits = agent.config.history;
         let keeps = !limits.length.is_zero();
         // Not before the programs count: the first second would hold all that loading took.
@@ -230,46 +252,23 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Puts all probes into the kernel, keeping the ledgers of those that were there before. Those
-    /// whose tables are the same as on the host `before` stay as they are.
-    fn load(&mut self, before: Option<Host>) -> anyhow::Result<()> {
+    /// Puts all probes into the kernel.
+    fn load(&mut self) -> anyhow::Result<()> {
         at(|| "loading programs and tables into the kernel");
-        let kernel = self.kernel()?;
+        let kernel = self.kernel(self.host)?;
         for probe in PROBES {
-            let at = self
-                .instances
-                .iter()
-                .position(|i| i.probe.name == probe.name);
-            if let (Some(at), Some(before)) = (at, before)
-                && self.instances[at].running.is_some()
-                && (probe.map_sizes)(&before) == (probe.map_sizes)(&self.host)
-            {
-                continue;
-            }
-            if let Some(at) = at {
-                // The old programs go before the new ones come, so that nothing is counted twice.
-                self.instances[at].running = None;
-            }
             let (status, running) = probe.start(&kernel);
             log(&status);
             let columns = running.as_ref().map(|running| running.collector.columns());
-            match at {
-                Some(at) => {
-                    let instance = &mut self.instances[at];
-                    instance.status = status;
-                    instance.running = running;
-                    if let Some(ledger) = &mut instance.ledger {
-                        ledger.restart();
-                    }
-                }
-                None => self.instances.push(Instance {
-                    probe,
-                    status,
-                    running,
-                    ledger: columns.map(|columns| Ledger::new(columns, Owners::REMOVED)),
-                    rows: Rows::default(),
-                }),
-            }
+            self.instances.push(Instance {
+                probe,
+                status,
+                running,
+                ledger: columns.map(|columns| Ledger::new(columns, Owners::REMOVED)),
+                rows: Rows::default(),
+                host: self.host,
+                followed: vec![0; columns.map_or(0, |columns| columns.width)].into(),
+            });
         }
         drop(kernel);
         self.recorder = record::Recorder::new(&self.instances);
@@ -277,9 +276,9 @@ impl Agent {
         Ok(())
     }
 
-    fn kernel(&self) -> anyhow::Result<Kernel> {
+    fn kernel(&self, host: Host) -> anyhow::Result<Kernel> {
         let disabled = self.config.disabled_hooks.clone();
-        kernel(self.owners.hierarchy(), self.host, &self.topology, disabled)
+        kernel(self.owners.hierarchy(), host, &self.topology, disabled)
     }
 
     /// Starts the source of pods' names.
@@ -383,13 +382,7 @@ impl Agent {
     fn read(&mut self) {
         at(|| "reading the kernel's tables");
         for instance in &mut self.instances {
-            let (Some(running), Some(ledger)) = (&mut instance.running, &mut instance.ledger)
-            else {
-                continue;
-            };
-            instance.rows.clear(running.collector.columns().width);
-            running.collector.read(&mut instance.rows);
-            ledger.update(&instance.rows, |id| self.owners.account(id));
+            instance.read(&mut self.owners, None);
         }
     }
 
@@ -414,7 +407,7 @@ impl Agent {
     /// Loads larger tables when cgroups were counted beyond the capacity.
     ///
     /// # Errors
-    /// When the kernel refuses; the probes are then gone.
+    /// When the kernel refuses; the probes that it refuses go on with the tables they have.
     pub fn grow(&mut self) -> anyhow::Result<()> {
         let beyond = |instance: &Instance| instance.rows.has(cgroup::CgroupId(0));
         // A slot's number is about that of the cgroups there are: as many at once as all of them need.
@@ -433,10 +426,52 @@ impl Agent {
             to = larger.slots,
             "more cgroups than slots: growing"
         );
-        self.read();
-        let before = std::mem::replace(&mut self.host, larger);
+        let host = Host {
+            generation: self.host.generation + 1,
+            ..larger
+        };
+        at(|| "loading larger tables into the kernel");
+        let kernel = self.kernel(host)?;
+        self.host = host;
         self.grown += 1;
-        self.load(Some(before))
+        let mut refused = Vec::new();
+        for instance in &mut self.instances {
+            let sizes = instance.probe.map_sizes;
+            let Some(running) = &mut instance.running else {
+                continue;
+            };
+            if sizes(&instance.host) == sizes(&host) {
+                continue;
+            }
+            let mut last = Rows::default();
+            last.clear(running.collector.columns().width);
+            match instance.probe.grow(&kernel, running, &mut last) {
+                Ok((status, old)) => {
+                    self.overhead.keep(instance.probe.name, &old);
+                    log(&status);
+                    instance.status = status;
+                    instance.host = host;
+                }
+                Err(state) => {
+                    refused.push(format!("{}: {}", instance.probe.name, state.detail()));
+                    continue;
+                }
+            }
+            // Once more with the tables that have been followed, and then without.
+            instance.read(&mut self.owners, Some(&last));
+            last.sum_into(&mut instance.followed);
+            if let Some(ledger) = &mut instance.ledger {
+                ledger.retire(&last);
+            }
+        }
+        drop(kernel);
+        trim_heap();
+        anyhow::ensure!(
+            refused.is_empty(),
+            "these probes go on with the tables they have: {}",
+            refused.join("; ")
+        );
+        Ok(())
     }
 
     /// What became of each probe.

@@ -2,6 +2,9 @@
 
 use std::{collections::HashMap, time::Instant};
 
+use aya::Ebpf;
+use stallscope_ebpf::Host;
+
 use crate::{
     cgroup::CgroupId,
     exposition::{Encoder, OwnerLabels},
@@ -38,6 +41,15 @@ pub trait Collector: Send {
     /// each tick, about once a second.
     fn watch(&mut self, _owners: &Owners, _now: Instant) {}
 
+    /// Goes on with the tables of `larger`, which was loaded for `host`, in place of those that grow with
+    /// the host's slots. All other tables are the same as before.
+    ///
+    /// # Errors
+    /// When they cannot be mapped; everything then stays as it was.
+    fn grow(&mut self, _larger: &Ebpf, _host: &Host) -> anyhow::Result<LastReading> {
+        Ok(Box::new(|_| {}))
+    }
+
     /// Drops what is kept for cgroups that are gone, and their rows from the reading that was just
     /// taken in. What they had counted belongs into [`Rows::retired`] from then on.
     fn forget(&mut self, _gone: &[CgroupId], _rows: &mut Rows) {}
@@ -47,6 +59,9 @@ pub trait Collector: Send {
         Vec::new()
     }
 }
+
+/// Reads what was counted in tables that others have followed, once nothing is counted there any more.
+pub type LastReading = Box<dyn FnOnce(&mut Rows)>;
 
 /// How many words a row has, and which of them wrap at 32 bits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -90,6 +105,19 @@ impl Rows {
         self.by_cgroup.iter().map(|(id, row)| (*id, &**row))
     }
 
+    /// Adds all that `other` has.
+    pub fn add(&mut self, other: &Self) {
+        for (id, row) in other.iter() {
+            add(self.row(id), row);
+        }
+        add(&mut self.retired, &other.retired);
+    }
+
+    /// Adds the rows of all cgroups to `sums`.
+    pub fn sum_into(&self, sums: &mut [u64]) {
+        self.iter().for_each(|(_, row)| add(sums, row));
+    }
+
     /// Drops the rows of cgroups.
     pub fn remove(&mut self, cgroups: &[CgroupId]) {
         for id in cgroups {
@@ -107,6 +135,12 @@ impl Rows {
     #[must_use]
     pub fn retired_row(&self) -> &[u64] {
         &self.retired
+    }
+}
+
+fn add(sums: &mut [u64], parts: &[u64]) {
+    for (sum, part) in sums.iter_mut().zip(parts) {
+        *sum = sum.wrapping_add(*part);
     }
 }
 

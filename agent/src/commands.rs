@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use crate::{agent::Config, cgroup::Controller};
+use crate::{agent::Config, cgroup::Controller, printable::lines};
 
 mod bench;
 mod client;
@@ -130,7 +130,7 @@ impl Cli {
             Command::Bench(args) => bench::run(&args),
         };
         result.unwrap_or_else(|error| {
-            complain(&format!("stallscope: {error:#}"));
+            complain(&format!("stallscope: {}", lines(&format!("{error:#}"))));
             ExitCode::FAILURE
         })
     }

@@ -6,15 +6,21 @@ mod baseline;
 mod causes;
 mod commands;
 mod facts;
+mod pod;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::doctor::groups::Limit;
 use crate::{
+    ShellCommand,
     api::{DaemonTime, Labels, NotMeasured},
     history::{Quantity, Sums},
 };
-pub use facts::{Facts, NodeFacts, Quota};
+pub use facts::{Facts, NodeFacts};
+pub use pod::{Maker, PodFacts};
 
 /// What part of the time that a container ran and lost is much to lose.
 const MUCH: f64 = 0.2;
@@ -40,6 +46,8 @@ pub struct Case {
     pub daemons: Vec<DaemonTime>,
     /// What its cgroups say at this moment.
     pub facts: Facts,
+    /// The pod that it is or is in.
+    pub pod: Option<PodFacts>,
     /// What the node says.
     pub node: NodeFacts,
     /// What cannot be measured here.
@@ -160,8 +168,8 @@ impl Evidence {
 pub struct Remedy {
     /// What, and why it helps.
     pub text: String,
-    /// How on this host; none where that is a matter of the application.
-    pub command: Option<String>,
+    /// How on this host; none where no command does it.
+    pub command: Option<ShellCommand>,
 }
 
 impl Remedy {
@@ -172,10 +180,10 @@ impl Remedy {
         }
     }
 
-    fn run(text: impl Into<String>, command: impl Into<String>) -> Self {
+    fn run(text: impl Into<String>, command: ShellCommand) -> Self {
         Self {
             text: text.into(),
-            command: Some(command.into()),
+            command: Some(command),
         }
     }
 }

@@ -167,12 +167,16 @@ impl Ledger {
         }
     }
 
-    /// The maps start afresh: what was read before stays in the totals.
-    pub fn restart(&mut self) {
-        self.cgroups.clear();
-        self.ended.clear();
-        self.everything.fill(0);
-        self.unaccounted.fill(0);
+    /// What `rows` holds of cgroups will be among what is retired from the next reading on, because the cells that
+    /// held it are no longer read.
+    pub fn retire(&mut self, rows: &Rows) {
+        for (id, row) in rows.iter() {
+            if let Some(base) = self.cgroups.get_mut(&id) {
+                for (last, part) in base.row.iter_mut().zip(row) {
+                    *last = last.wrapping_sub(*part);
+                }
+            }
+        }
     }
 
     /// Adds an owner's totals to another's, because it has ended or has no place of its own.
@@ -353,12 +357,19 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_of_the_maps_adds_on() {
+    fn what_larger_tables_follow_is_neither_lost_nor_counted_again() {
         let mut ledger = Ledger::new(COLUMNS, REMOVED);
-        ledger.update(&rows(&[(7, [10, 1])], [3, 0]), by_id);
-        ledger.restart();
-        ledger.update(&rows(&[(7, [4, 1])], [0, 0]), by_id);
-        assert_eq!(ledger.row(OwnerIndex(7)), Some(&[14, 2][..]));
+        ledger.update(&rows(&[(7, [10, 1]), (0, [4, 4])], [3, 0]), by_id);
+        // Both tables at once: 7 has counted 2 more in the larger one, 8 was beyond the smaller.
+        ledger.update(
+            &rows(&[(7, [12, 2]), (0, [5, 4]), (8, [1, 1])], [3, 0]),
+            by_id,
+        );
+        ledger.retire(&rows(&[(7, [10, 1]), (0, [5, 4])], [0, 0]));
+        ledger.update(&rows(&[(7, [6, 2]), (8, [3, 2])], [18, 5]), by_id);
+        assert_eq!(ledger.row(OwnerIndex(7)), Some(&[16, 3][..]));
+        assert_eq!(ledger.row(OwnerIndex(0)), Some(&[5, 4][..]));
+        assert_eq!(ledger.row(OwnerIndex(8)), Some(&[3, 2][..]));
         assert_eq!(ledger.row(REMOVED).unwrap()[0], 3);
     }
 

@@ -1,6 +1,12 @@
 //! BPF arrays mapped into the agent's memory: reading them needs no system call and no copy.
 
-use std::{io, marker::PhantomData, os::fd::AsFd as _, os::fd::AsRawFd as _, ptr::NonNull};
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd as _, AsRawFd as _},
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use anyhow::Context as _;
 use aya::{Ebpf, Pod, maps::Map};
@@ -13,7 +19,7 @@ pub struct Mapped<T> {
     values: PhantomData<T>,
 }
 
-// SAFETY: the mapping is owned, and is only accessed by volatile loads and stores of whole words.
+// SAFETY: the mapping is owned, and is only accessed by atomic loads and stores of whole words.
 unsafe impl<T: Pod + Send> Send for Mapped<T> {}
 
 impl<T: Pod> Mapped<T> {
@@ -90,7 +96,8 @@ impl<T: Pod> Mapped<T> {
             let from = self.start.add(index).cast::<u64>();
             let to = value.as_mut_ptr().cast::<u64>();
             for word in 0..size_of::<T>() / 8 {
-                to.add(word).write(from.add(word).read_volatile());
+                let from = AtomicU64::from_ptr(from.add(word).as_ptr());
+                to.add(word).write(from.load(Ordering::Relaxed));
             }
             Some(value.assume_init())
         }
@@ -99,9 +106,19 @@ impl<T: Pod> Mapped<T> {
     /// The first word of a value.
     #[must_use]
     pub fn first_word(&self, index: usize) -> Option<u64> {
-        // SAFETY: in range, and every value begins with at least one whole word.
-        (index < self.length)
-            .then(|| unsafe { self.start.add(index).cast::<u64>().read_volatile() })
+        self.word(index, 0)
+    }
+
+    /// The word at `word` of a value; none beyond the end.
+    #[must_use]
+    pub fn word(&self, index: usize, word: usize) -> Option<u64> {
+        (index < self.length && word < size_of::<T>() / 8).then(|| {
+            // SAFETY: in range; the mapping lives as long as `self`, and words are only ever accessed whole.
+            unsafe {
+                let word = self.start.add(index).cast::<u64>().add(word);
+                AtomicU64::from_ptr(word.as_ptr()).load(Ordering::Relaxed)
+            }
+        })
     }
 }
 
@@ -111,11 +128,8 @@ impl<T: Pod> Mapped<T> {
         if index < self.length && word < size_of::<T>() / 8 {
             // SAFETY: in range; the kernel side reads whole words.
             unsafe {
-                self.start
-                    .add(index)
-                    .cast::<u64>()
-                    .add(word)
-                    .write_volatile(to);
+                let word = self.start.add(index).cast::<u64>().add(word);
+                AtomicU64::from_ptr(word.as_ptr()).store(to, Ordering::Relaxed);
             }
         }
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use aya::{
+    Ebpf,
     maps::{Map, MapData},
     sys::{Stats, enable_stats},
 };
@@ -72,6 +73,8 @@ pub struct Overhead {
     sampling: Option<(OwnedFd, Instant)>,
     next: Option<Instant>,
     sampled: Duration,
+    /// Runs, and their time, of programs that others have followed, by probe and program.
+    before: BTreeMap<(&'static str, String), (u64, Duration)>,
 }
 
 impl Overhead {
@@ -106,6 +109,17 @@ impl Overhead {
         }
     }
 
+    /// Keeps what the programs of a probe have cost, which others follow.
+    pub fn keep(&mut self, probe: &'static str, ended: &Ebpf) {
+        for (name, program) in ended.programs() {
+            if let Ok(info) = program.info() {
+                let sums = self.before.entry((probe, name.to_owned())).or_default();
+                sums.0 += info.run_count();
+                sums.1 += info.run_time();
+            }
+        }
+    }
+
     /// Writes the families.
     pub fn encode<'a>(
         &self,
@@ -113,22 +127,23 @@ impl Overhead {
         out: &mut Encoder,
     ) {
         let running: Vec<_> = running.collect();
-        let mut programs = Vec::new();
+        let mut programs = self.before.clone();
         for (probe, running) in &running {
             for (name, program) in running.ebpf.programs() {
                 if let Ok(info) = program.info() {
-                    programs.push((*probe, name, info.run_count(), info.run_time()));
+                    let sums = programs.entry((*probe, name.to_owned())).or_default();
+                    sums.0 += info.run_count();
+                    sums.1 += info.run_time();
                 }
             }
         }
-        programs.sort_unstable();
         if !self.sampled.is_zero() {
             let mut family = out.family(&PROGRAM_RUNS);
-            for (probe, name, runs, _) in &programs {
+            for ((probe, name), (runs, _)) in &programs {
                 family.sample(None, &[probe, name], Value::Count(*runs));
             }
             let mut family = out.family(&PROGRAM_SECONDS);
-            for (probe, name, _, time) in &programs {
+            for ((probe, name), (_, time)) in &programs {
                 family.sample(
                     None,
                     &[probe, name],

@@ -5,6 +5,7 @@
 //! load fentry programs and refuse to attach them).
 
 mod attach;
+mod grow;
 mod kernel;
 
 pub use attach::Linked;
@@ -263,11 +264,30 @@ impl Probe {
         if let Some(prepare) = self.prepare {
             prepare(&mut ebpf, kernel).map_err(failed)?;
         }
+        let (attached, by, links) = self.attach(kernel, &mut ebpf, statuses)?;
+        let collector = (self.open)(&mut ebpf, kernel, &attached).map_err(failed)?;
+        let log = KernelLog::open(&mut ebpf);
+        let running = Running {
+            ebpf,
+            collector,
+            log,
+            links,
+        };
+        Ok((by, running))
+    }
+
+    /// Attaches its hooks, each by the first alternative that this kernel takes.
+    fn attach(
+        &self,
+        kernel: &Kernel,
+        ebpf: &mut Ebpf,
+        statuses: &mut Vec<HookStatus>,
+    ) -> Result<(Attached, Vec<String>, Vec<Linked>), State> {
         let mut attached = Attached::default();
         let mut by = Vec::new();
         let mut links = Vec::new();
         for hook in self.hooks {
-            let state = match hook.attach(kernel, &mut ebpf) {
+            let state = match hook.attach(kernel, ebpf) {
                 Ok((alternative, names, linked)) => {
                     links.extend(linked);
                     attached.hooks.push((hook.name, alternative));
@@ -287,15 +307,7 @@ impl Probe {
         if attached.hooks.is_empty() {
             return Err(none_attached(statuses));
         }
-        let collector = (self.open)(&mut ebpf, kernel, &attached).map_err(failed)?;
-        let log = KernelLog::open(&mut ebpf);
-        let running = Running {
-            ebpf,
-            collector,
-            log,
-            links,
-        };
-        Ok((by, running))
+        Ok((attached, by, links))
     }
 
     /// Why none of its hooks can work on this kernel, where that is known before trying.

@@ -5,12 +5,15 @@
     reason = "clippy allows it in tests, but not in what they have in common"
 )]
 
+#[path = "doctor/advice.rs"]
+mod advice;
 #[path = "doctor/cases.rs"]
 mod cases;
 #[path = "doctor/command.rs"]
 mod command;
 #[path = "doctor/fixture.rs"]
 mod fixture;
+mod harmless;
 #[path = "doctor/hostile.rs"]
 mod hostile;
 #[path = "doctor/nodes.rs"]

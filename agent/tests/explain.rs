@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, path::Path};
 
 use stallscope::{
     api::{DaemonTime, NotMeasured},
-    explain::{Case, Facts, NodeFacts, Other, Quota, Report, Subject},
+    explain::{Case, Facts, Limit, Maker, NodeFacts, Other, PodFacts, Report, Subject},
     history::{Quantity, Sums},
+    pods::{QosClass, Workload},
 };
 use stallscope_ebpf::{Cause, Reclaim};
 
@@ -64,10 +65,11 @@ fn calm() -> Case {
         daemons: Vec::new(),
         facts: Facts {
             threads: Some(64),
-            cpu_dir: Some("/sys/fs/cgroup/work/flink".to_owned()),
+            share_file: Some("/sys/fs/cgroup/work/flink/cpu.weight".to_owned()),
             cpuset_dir: Some("/sys/fs/cgroup/work/flink".to_owned()),
             ..Facts::default()
         },
+        pod: None,
         node: NodeFacts {
             unified: true,
             cpus: 8,
@@ -92,16 +94,45 @@ fn with(more: &[(Quantity, f64)]) -> Case {
 }
 
 fn limited(mut case: Case) -> Case {
-    case.facts.quotas = vec![Quota {
-        file: "/sys/fs/cgroup/work/flink/cpu.max".to_owned(),
-        quota_us: 100_000,
-        period_us: 100_000,
-    }];
-    case.facts.burst_file = Some("/sys/fs/cgroup/work/flink/cpu.max.burst".to_owned());
+    case.facts.limits = vec![limit("/work/flink", 100_000)];
+    case.facts.quotas.clone_from(&case.facts.limits);
     case
 }
 
-fn on_kubernetes(mut case: Case) -> Case {
+fn limit(path: &str, quota_us: u64) -> Limit {
+    Limit {
+        file: format!("/sys/fs/cgroup{path}/cpu.max"),
+        burst_file: Some(format!("/sys/fs/cgroup{path}/cpu.max.burst")),
+        quota_us,
+        period_us: 100_000,
+    }
+}
+
+/// A case of a container of a Deployment's pod.
+fn on_kubernetes(case: Case) -> Case {
+    let cart = Workload {
+        kind: "Deployment".to_owned(),
+        name: "cart".to_owned(),
+    };
+    made_by(Maker::Workload(cart), case)
+}
+
+fn made_by(maker: Maker, mut case: Case) -> Case {
+    case.pod = Some(PodFacts {
+        namespace: "shop".to_owned(),
+        name: "cart-6d4b75cb6d-hqz2x".to_owned(),
+        pods: 1,
+        containers: vec!["server".to_owned()],
+        maker,
+        qos: Some(QosClass::Burstable),
+        resizable: Some(true),
+    });
+    if !case.facts.quotas.is_empty() {
+        let pod = "/kubepods.slice/pod1";
+        let container = format!("{pod}/cri-1.scope");
+        case.facts.limits = vec![limit(pod, 250_000), limit(&container, 100_000)];
+        case.facts.quotas = vec![limit(&container, 100_000)];
+    }
     case.subject.labels = labels(&[
         ("namespace", "shop"),
         ("pod", "cart-6d4b75cb6d-hqz2x"),
@@ -159,6 +190,14 @@ fn cases() -> Vec<(&'static str, Case)> {
         ("nothing", nothing),
         ("throttled", limited(with(&THROTTLED))),
         ("throttled_pod", on_kubernetes(limited(with(&THROTTLED)))),
+        (
+            "throttled_pod_of_nobody",
+            made_by(Maker::Nobody, limited(with(&THROTTLED))),
+        ),
+        (
+            "throttled_pod_unknown",
+            made_by(Maker::Unknown, limited(with(&THROTTLED))),
+        ),
         ("no_baseline", limited(first)),
         (
             "neighbour",
@@ -211,6 +250,8 @@ fn the_cause_that_is_unusual_comes_first_though_others_take_more() {
     let expected = [
         ("throttled", "throttled"),
         ("throttled_pod", "throttled"),
+        ("throttled_pod_of_nobody", "throttled"),
+        ("throttled_pod_unknown", "throttled"),
         ("neighbour", "neighbour"),
         ("host", "host"),
         ("own", "own"),
@@ -309,5 +350,184 @@ fn a_node_alone_has_no_remote_memory() {
     assert!(
         report.causes.iter().all(|cause| !cause.estimate),
         "{report:?}"
+    );
+}
+
+/// The first command for a cause, and what is said of it.
+fn first_remedy(case: &Case, of: &str) -> (String, Option<String>) {
+    let report = case.explain();
+    let found = report.causes.iter().find(|each| each.cause == of);
+    let remedy = &found.expect(of).remedy[0];
+    let command = remedy.command.as_ref().map(ToString::to_string);
+    (remedy.text.clone(), command)
+}
+
+#[test]
+fn limits_are_changed_where_a_pod_is_made_from() {
+    let workload = |kind: &str, name: &str| {
+        Maker::Workload(Workload {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+        })
+    };
+    let set = "-c server --limits=cpu=1500m";
+    for (maker, command, said) in [
+        (workload("Deployment", "cart"), Some(format!("kubectl -n shop set resources deployment/cart {set}")), "its pods are replaced"),
+        (workload("StatefulSet", "db"), Some(format!("kubectl -n shop set resources statefulset/db {set}")), "its pods are replaced"),
+        (workload("daemonset", "log"), Some(format!("kubectl -n shop set resources daemonset/log {set}")), "its pods are replaced"),
+        (workload("CronJob", "night"), Some(format!("kubectl -n shop set resources cronjob/night {set}")), "from its next run on"),
+        (workload("Job", "once"), None, "edit the manifest of Job once, and make it anew"),
+        (workload("Node", "node-7"), None, "staticPodPath"),
+        (workload("Rollout", "cart"), None, "edit the manifest of Rollout cart (container server: resources.limits.cpu: 1500m)"),
+        (
+            workload("ReplicaSet", "cart-1"),
+            Some("kubectl -n shop get replicaset cart-1 -o 'jsonpath={range .metadata.ownerReferences[*]}{.kind}/{.name}{\"\\n\"}{end}'".to_owned()),
+            "in the manifest of the owner of ReplicaSet cart-1",
+        ),
+        (Maker::Nobody, None, "edit its manifest, and create the pod anew"),
+        (Maker::Kubelet, None, "staticPodPath"),
+        (
+            Maker::Unknown,
+            Some("kubectl -n shop get pod cart-6d4b75cb6d-hqz2x -o 'jsonpath={range .metadata.ownerReferences[*]}{.kind}/{.name}{\"\\n\"}{end}'".to_owned()),
+            "in the manifest of the pod's owner",
+        ),
+    ] {
+        let case = made_by(maker.clone(), limited(with(&THROTTLED)));
+        let (text, found) = first_remedy(&case, "throttled");
+        assert_eq!(found, command, "{maker:?}: {text}");
+        assert!(text.contains(said), "{maker:?}: {text}");
+    }
+}
+
+/// The commands for a cause.
+fn commands(case: &Case, of: &str) -> Vec<String> {
+    let report = case.explain();
+    let found = report.causes.iter().find(|each| each.cause == of);
+    let remedies = found.expect(of).remedy.iter();
+    let commands = remedies.filter_map(|remedy| remedy.command.as_ref());
+    commands.map(ToString::to_string).collect()
+}
+
+#[test]
+fn pods_are_resized_where_the_version_can_and_their_class_stays() {
+    let resize = |change: &dyn Fn(&mut PodFacts)| {
+        let mut case = on_kubernetes(limited(with(&THROTTLED)));
+        change(case.pod.as_mut().expect("a pod"));
+        let all = commands(&case, "throttled");
+        all.into_iter().find(|each| each.contains(" patch "))
+    };
+    let patch = "kubectl -n shop patch pod cart-6d4b75cb6d-hqz2x --subresource=resize --patch '{\"spec\":{\"containers\":[{\"name\":\"server\",\"resources\":{\"limits\":{\"cpu\":\"1500m\"}}}]}}'";
+    assert_eq!(resize(&|_| ()).as_deref(), Some(patch));
+    assert_eq!(resize(&|pod| pod.resizable = None).as_deref(), Some(patch));
+    assert_eq!(resize(&|pod| pod.resizable = Some(false)), None);
+    assert_eq!(resize(&|pod| pod.maker = Maker::Kubelet), None);
+    assert_eq!(resize(&|pod| pod.qos = Some(QosClass::BestEffort)), None);
+    assert_eq!(resize(&|pod| pod.pods = 2), None);
+    let guaranteed = resize(&|pod| pod.qos = Some(QosClass::Guaranteed)).expect("a command");
+    let both = "{\"limits\":{\"cpu\":\"2\"},\"requests\":{\"cpu\":\"2\"}}";
+    assert!(guaranteed.contains(both), "{guaranteed}");
+}
+
+#[test]
+fn of_several_containers_none_is_changed() {
+    let mut case = on_kubernetes(limited(with(&THROTTLED)));
+    for containers in [&["proxy", "server"][..], &[]] {
+        let containers = containers.iter().map(|name| (*name).to_owned()).collect();
+        case.pod.as_mut().expect("a pod").containers = containers;
+        let all = commands(&case, "throttled");
+        assert!(all.iter().all(|each| !each.contains("kubectl")), "{all:?}");
+    }
+}
+
+#[test]
+fn no_request_is_above_the_limit() {
+    let wait = [(Quantity::wait(Cause::Neighbour), 600.0)];
+    let request = |case: &Case| commands(case, "neighbour").swap_remove(0);
+    // 30 s on CPUs and 600 s kept from them in a minute.
+    let free = request(&on_kubernetes(with(&wait)));
+    assert!(free.ends_with("--requests=cpu=10600m"), "{free}");
+    let limited = request(&on_kubernetes(limited(with(&wait))));
+    assert!(limited.ends_with("--requests=cpu=1"), "{limited}");
+    let mut guaranteed = on_kubernetes(with(&wait));
+    guaranteed.pod.as_mut().expect("a pod").qos = Some(QosClass::Guaranteed);
+    let (text, command) = first_remedy(&guaranteed, "neighbour");
+    assert!(command.is_none() && text.contains("requests all that it may use"));
+}
+
+#[test]
+fn bursts_are_advised_where_every_quota_above_can_have_them() {
+    let burst = |case: &Case| {
+        let all = commands(case, "throttled");
+        all.into_iter().find(|each| each.contains("burst"))
+    };
+    let mut case = on_kubernetes(limited(with(&THROTTLED)));
+    let both = "echo 250000 > /sys/fs/cgroup/kubepods.slice/pod1/cpu.max.burst && echo 100000 > /sys/fs/cgroup/kubepods.slice/pod1/cri-1.scope/cpu.max.burst";
+    assert_eq!(burst(&case).as_deref(), Some(both));
+    case.facts.limits[0].burst_file = None;
+    assert_eq!(burst(&case), None);
+}
+
+#[test]
+fn a_quota_is_raised_with_those_above_it_that_allow_less() {
+    let mut case = limited(with(&THROTTLED));
+    let above = [limit("/work", 120_000), limit("/work/a", 800_000)];
+    case.facts.limits.splice(0..0, above);
+    assert_eq!(
+        commands(&case, "throttled")[0],
+        "echo '170000 100000' > /sys/fs/cgroup/work/cpu.max && echo '150000 100000' > /sys/fs/cgroup/work/flink/cpu.max"
+    );
+}
+
+#[test]
+fn the_root_is_told_nothing_that_it_refuses() {
+    let mut case = with(&[(Quantity::wait(Cause::Neighbour), 14.0)]);
+    case.subject.labels = labels(&[("cgroup", "/")]);
+    case.facts = Facts {
+        root: true,
+        ..Facts::default()
+    };
+    let (text, command) = first_remedy(&case, "neighbour");
+    assert!(command.is_none() && text.contains("root cgroup"), "{text}");
+}
+
+#[test]
+fn only_services_of_the_systems_manager_are_called_services() {
+    let first = |cgroup: &str| {
+        let mut case = with(&[(Quantity::wait(Cause::Neighbour), 14.0)]);
+        case.subject.labels = labels(&[("cgroup", cgroup)]);
+        commands(&case, "neighbour").swap_remove(0)
+    };
+    let set = "systemctl set-property nginx.service CPUWeight=1000";
+    assert_eq!(first("/system.slice/nginx.service"), set);
+    assert_eq!(first("/a.slice/a-b.slice/nginx.service"), set);
+    for cgroup in [
+        "/evil/nginx.service",
+        "/user.slice/user-1000.slice/user@1000.service/app.slice/nginx.service",
+        "/nginx.service",
+        "/system.slice/--now.service",
+    ] {
+        assert!(first(cgroup).starts_with("echo 1000 > "), "{cgroup}");
+    }
+}
+
+#[test]
+fn names_steer_no_terminal() {
+    let name = "/a\x1b]0;title\x07\u{9b}31m\nb\u{202e}";
+    let mut case = limited(with(&[(Quantity::wait(Cause::Neighbour), 14.0)]));
+    case.others[0].name = name.to_owned();
+    case.subject.labels = labels(&[("cgroup", name)]);
+    case.facts.share_file = Some(format!("/sys/fs/cgroup{name}/cpu.weight"));
+    let text = case.explain().to_text();
+    let shown = "/a\\x1b]0;title\\x07\\xc2\\x9b31m\\x0ab\\xe2\\x80\\xae";
+    assert!(
+        text.contains(&format!("Limit {shown}, or move it")),
+        "{text}"
+    );
+    let command = r#"echo 1000 > "$(printf '/sys/fs/cgroup/a\033]0;title\007\302\23331m\012b\342\200\256/cpu.weight')""#;
+    assert!(text.contains(command), "{text}");
+    assert!(
+        text.chars()
+            .all(|c| c == '\n' || !(c.is_control() || c == '\u{202e}')),
+        "{text}"
     );
 }

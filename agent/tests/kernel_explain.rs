@@ -134,7 +134,7 @@ fn a_throttled_cgroup_is_explained_by_its_quota() {
     // The command that is printed mends it.
     let command = cause.remedy[0].command.as_ref().expect("a command");
     let status = Command::new("sh")
-        .args(["-c", command])
+        .args(["-c", command.as_str()])
         .status()
         .expect("sh runs");
     assert!(status.success(), "{command}");

@@ -7,7 +7,7 @@ mod maps;
 mod sources;
 
 use stallscope::{agent::tables, kernel_log, probes::PROBES};
-use stallscope_ebpf::{Host, MAX_CPUS, MAX_NODES, NODE_PAIRS};
+use stallscope_ebpf::{HINTED_CGROUPS, Host, MAX_CPUS, MAX_NODES, NODE_PAIRS};
 
 use maps::{ARRAY, HASH, MMAPABLE, Map, RING};
 
@@ -37,6 +37,9 @@ fn expected(probe: &str, map: &str, host: &Host) -> Option<(u32, u64)> {
         | ("cpu_wait", "RINGS")
         | ("task_migrations", "PLACES" | "UNPAIRED")
         | ("cpu_throttling", "UNTHROTTLING") => (ARRAY, cpus),
+        ("cpu_wait" | "page_faults" | "task_migrations", "ORDER") => (HASH, cpus),
+        // One a CPU, and one for all.
+        ("cpu_wait" | "page_faults" | "task_migrations", "TURNS") => (ARRAY, cpus + 1),
         ("cpu_wait", "OWNERS") => (ARRAY, slots),
         ("cpu_wait", "TASKS") => (ARRAY, 1 << host.task_bits),
         // One of three daemons on each node, and what has no cell.
@@ -44,7 +47,10 @@ fn expected(probe: &str, map: &str, host: &Host) -> Option<(u32, u64)> {
         ("task_migrations", "DISTANCES") => (ARRAY, nodes * nodes),
         ("task_migrations", "NODE_PAIRS") if nodes == 1 => (HASH, 1),
         ("task_migrations", "NODE_PAIRS") => (HASH, NODE_PAIRS.into()),
+        ("page_faults", "HINTS") if nodes == 1 => (HASH, 1),
+        ("page_faults", "HINTS") => (HASH, HINTED_CGROUPS.into()),
         // By cgroup, task or reason.
+        ("page_faults", "LOST") => (ARRAY, 1),
         ("cpu_throttling", "LENGTHS") | ("reclaim", "TASKS") => (HASH, 4096),
         ("cpu_throttling", "LOST") => (ARRAY, 2),
         ("reclaim", "LENGTHS") => (HASH, 8192),

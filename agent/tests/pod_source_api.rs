@@ -14,6 +14,8 @@ mod hostile;
 mod listing;
 #[path = "pod_source_api/real.rs"]
 mod real;
+#[path = "pod_source_api/remedies.rs"]
+mod remedies;
 #[path = "pod_source_api/server.rs"]
 mod server;
 #[path = "pod_source_api/tls.rs"]

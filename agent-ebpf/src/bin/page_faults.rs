@@ -15,28 +15,31 @@
 #![allow(missing_docs, reason = "aya's macros make public functions")]
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
     helpers::bpf_get_numa_node_id,
     macros::{btf_tracepoint, fentry, kprobe, map},
-    maps::Array,
+    maps::{Array, HashMap},
     programs::{BtfTracePointContext, FEntryContext, ProbeContext},
 };
 use stallscope_ebpf::{
-    FaultCell, FaultCount, file_page, is_among,
+    FaultCell, FaultCount, Hints, fault_lost as reason, file_page, is_among,
     kernel::{
         self, Access, FAULT_FLAG_WRITE, PF_KTHREAD, Page, Probed, TNF_FAULT_LOCAL, Task, Typed,
         VM_SHARED, VmFault,
     },
-    pages_of_order,
+    lengths, pages_of_order,
     slot::{self, Seat},
 };
 
-/// What this CPU counted by slot, at `cell_place`.
+stallscope_ebpf::cells!(FaultCell);
+/// Hinting faults by kernfs id. A hash, because they are few beside other faults and their hook can be
+/// preempted: a cell that several tasks add to at once would lose counts, and two of them could take it
+/// over at once.
 #[map]
-static CELLS: Array<FaultCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-/// By CPU: what its cells counted for cgroups that lost their slot.
+static HINTS: HashMap<u64, Hints> = HashMap::with_max_entries(1, 0);
+/// What could not be counted, by reason.
 #[map]
-static RETIRED: Array<FaultCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static LOST: Array<u64> = Array::with_max_entries(reason::REASONS.len() as u32, BPF_F_MMAPABLE);
 
 /// `___GFP_MOVABLE`: memory of user space, or of files.
 const GFP_MOVABLE: u32 = 1 << 3;
@@ -45,14 +48,18 @@ const GFP_NORETRY: u32 = 1 << 16;
 /// `___GFP_NOMEMALLOC`.
 const GFP_NOMEMALLOC: u32 = 1 << 19;
 
-/// This CPU's cell of a task, with this CPU's node in it; none for kernel threads, which fault on
-/// behalf of others (khugepaged, ksmd).
+/// This CPU's cell of a task in the set of slots that begins at `first`, with this CPU's node in it;
+/// none for kernel threads, which fault on behalf of others (khugepaged, ksmd).
 #[inline(always)]
-fn cell<A: Access>(task: Task<A>) -> Option<*mut FaultCell> {
+fn cell<A: Access>(task: Task<A>, first: u32) -> Option<*mut FaultCell> {
     if task.flags() & PF_KTHREAD != 0 {
         return None;
     }
-    let cell = Seat::of_task(task).cell(&CELLS, &RETIRED, slot::this_cpu())?;
+    let cpu = slot::this_cpu();
+    if !cells().have_turn(cpu) {
+        return None;
+    }
+    let cell = Seat::of_task(task).in_set(first).cell(cells(), cpu)?;
     // SAFETY: a pointer into the map's value, written by this CPU alone.
     unsafe {
         if (*cell).node == 0 {
@@ -66,7 +73,7 @@ fn cell<A: Access>(task: Task<A>) -> Option<*mut FaultCell> {
 /// New memory: `pages` on the node that the page's flags name.
 #[inline(always)]
 fn first_touch<A: Access>(task: Task<A>, flags: u64, pages: u32) {
-    let Some(cell) = cell(task) else { return };
+    let Some(cell) = cell(task, 0) else { return };
     // SAFETY: a pointer into the map's value, written by this CPU alone.
     let cell = unsafe { &mut *cell };
     let remote = Page::<A>::node(flags) + 1 != cell.node;
@@ -91,7 +98,9 @@ fn file_map<A: Access, B: Access>(
     }
     let first = file_page(address, vma.start(), vma.pgoff(), kernel::page_shift());
     let asked_for = is_among(vmf.pgoff(), first, nr);
-    let Some(cell) = cell(task) else { return };
+    let Some(cell) = cell(task, kernel::file_slots()) else {
+        return;
+    };
     // SAFETY: a pointer into the map's value, written by this CPU alone.
     let cell = unsafe { &mut *cell };
     let remote = Page::<B>::node(page.flags()) + 1 != cell.node;
@@ -103,11 +112,26 @@ fn file_map<A: Access, B: Access>(
 /// was set before.
 #[inline(always)]
 fn hinting<A: Access>(task: Task<A>, flags: u32) {
-    let Some(cell) = cell(task) else { return };
-    // SAFETY: a pointer into the map's value, written by this CPU alone.
-    let cell = unsafe { &mut *cell };
+    if task.flags() & PF_KTHREAD != 0 || !cells().have_turn(slot::this_cpu()) {
+        return;
+    }
+    let id = task.cgroups().css().cgroup().kn().id();
+    let mut hints = HINTS.get_ptr_mut(id);
+    if hints.is_none() {
+        // Another task may come first: then its entry is found below.
+        let _ = HINTS.insert(id, Hints::default(), u64::from(BPF_NOEXIST));
+        hints = HINTS.get_ptr_mut(id);
+    }
+    let Some(hints) = hints else {
+        lengths::lost(&LOST, reason::CGROUPS);
+        return;
+    };
     let remote = flags & TNF_FAULT_LOCAL == 0;
-    cell.count(FaultCount::HintingFaults, remote, 1);
+    // SAFETY: a pointer into the map's value, whose words are only added to.
+    unsafe {
+        let counts = (&raw mut (*hints).by_locality).cast::<u64>();
+        lengths::add(counts.add(usize::from(remote)), 1);
+    }
 }
 
 /// A page allocated in a fault from user mode.

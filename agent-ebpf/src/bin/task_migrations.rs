@@ -23,13 +23,8 @@ use stallscope_ebpf::{
     slot::{self, Seat},
 };
 
-/// What this CPU counted by slot, at `cell_place`: this CPU moves the task, which may come
-/// from another and go to a third.
-#[map]
-static CELLS: Array<MigrationCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-/// By CPU: what its cells counted for cgroups that lost their slot.
-#[map]
-static RETIRED: Array<MigrationCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+// The CPU that counts moves the task, which may come from another and go to a third.
+stallscope_ebpf::cells!(MigrationCell);
 /// By CPU: where it is.
 #[map]
 static PLACES: Array<CpuPlace> = Array::with_max_entries(1, 0);
@@ -100,7 +95,10 @@ pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     };
     let boundary = from.boundary(*to);
     let cpu = slot::this_cpu();
-    let Some(cell) = Seat::of_task(task).cell(&CELLS, &RETIRED, cpu) else {
+    if !cells().have_turn(cpu) {
+        return 0;
+    }
+    let Some(cell) = Seat::of_task(task).cell(cells(), cpu) else {
         return 0;
     };
     // SAFETY: this CPU's cell.

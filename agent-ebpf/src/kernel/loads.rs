@@ -20,6 +20,8 @@ static HOST: Host = Host {
     in_user_fault_bit: 0,
     page_shift: 0,
     page_head_bit: ABSENT,
+    file_slots: 0,
+    generation: 0,
     reserved: 0,
 };
 
@@ -43,6 +45,8 @@ host!(nodes);
 host!(in_user_fault_bit);
 host!(page_shift);
 host!(page_head_bit);
+host!(file_slots);
+host!(generation);
 
 macro_rules! offset {
     ($field:ident) => {

@@ -2,6 +2,7 @@
 
 mod choose;
 mod files;
+mod pod;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -218,6 +219,7 @@ impl Agent {
             before: before(history, &chosen, window),
             others: self.others(&active, &chosen),
             daemons: daemons(&history.sums(Subject::Host, window.from, window.to)),
+            pod: self.pod_facts(history, &chosen),
             not_measured: self.not_measured(),
             ..Case::default()
         };

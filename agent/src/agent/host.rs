@@ -1,6 +1,6 @@
 //! How large the kernel-side tables are on this host, and what its kernel must be asked first.
 
-use std::path::Path;
+use std::{ffi::CStr, path::Path};
 
 use stallscope_ebpf::{FaultCell, Host, MigrationCell, WaitCell, kernel::ABSENT};
 
@@ -66,14 +66,32 @@ pub(super) fn host(topology: &Topology, wanted: u32, exact: bool) -> Host {
         .unwrap_or(PID_MAX);
     let nodes = nodes(topology);
     let page = rustix::param::page_size();
-    tables(
-        topology.possible_cpus(),
-        nodes,
-        pid_max,
-        page,
-        wanted,
-        exact,
-    )
+    let cpus = topology.possible_cpus();
+    let host = tables(cpus, nodes, pid_max, page, wanted, exact);
+    if locks_are_preemptible(rustix::system::uname().version()) {
+        with_file_slots(host, page)
+    } else {
+        host
+    }
+}
+
+/// Whether a kernel of this version, the second line of `uname -a`, can preempt who holds a spinlock:
+/// one with `CONFIG_PREEMPT_RT` says so in `UTS_VERSION` (`init/Makefile`).
+fn locks_are_preemptible(version: &CStr) -> bool {
+    let words = version.to_bytes().split(u8::is_ascii_whitespace);
+    words.into_iter().any(|word| word == b"PREEMPT_RT")
+}
+
+/// These tables with cells of their own for file mappings, and as many slots fewer as those take.
+fn with_file_slots(host: Host, page: usize) -> Host {
+    let bytes = CELL_BYTES + size_of::<FaultCell>() as u64;
+    let affordable = budget(page) / (bytes * u64::from(host.cpus));
+    let slots = u32::try_from(affordable).map_or(host.slots, |most| host.slots.min(most.max(2)));
+    Host {
+        slots,
+        file_slots: slots,
+        ..host
+    }
 }
 
 /// The highest node's number + 1, nodes without CPUs included.
@@ -175,6 +193,36 @@ mod tests {
             1,
             "no host has none"
         );
+    }
+
+    #[test]
+    fn where_locks_are_preemptible_file_mappings_have_cells_of_their_own_within_the_budget() {
+        for (cpus, page) in [1, 2, 128, 4096, MAX_CPUS]
+            .into_iter()
+            .flat_map(|cpus| PAGES.map(|page| (cpus, page)))
+        {
+            let host = with_file_slots(tables(cpus, 1, PID_MAX, page, u32::MAX, false), page);
+            assert_eq!(host.file_slots, host.slots);
+            let bytes = CELL_BYTES + size_of::<FaultCell>() as u64;
+            let cells = u64::from(host.slots) * u64::from(cpus);
+            assert!(
+                host.slots >= 2 && cells * bytes <= budget(page),
+                "{cpus} CPUs"
+            );
+        }
+        let few = tables(2, 1, PID_MAX, PAGES[0], 1024, false);
+        assert_eq!(with_file_slots(few, PAGES[0]).slots, few.slots);
+    }
+
+    #[test]
+    fn a_kernel_says_whether_its_locks_are_preemptible() {
+        for (version, expected) in [
+            (c"#1 SMP PREEMPT_RT Debian 6.12.107-1 (2026-07-01)", true),
+            (c"#1 SMP PREEMPT_DYNAMIC @0", false),
+            (c"#1 SMP PREEMPT Debian 5.10.223-1 (2024-08-10)", false),
+        ] {
+            assert_eq!(locks_are_preemptible(version), expected, "{version:?}");
+        }
     }
 
     #[test]

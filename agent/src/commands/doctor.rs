@@ -15,6 +15,7 @@ use crate::{
     agent::{Agent, Config},
     doctor::{self, Live, Node, Report, Root},
     preflight,
+    printable::lines,
 };
 
 /// Exit code when no audit could be made: 1 and 2 say what one found.
@@ -59,7 +60,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            complain(&format!("stallscope: {error:#}"));
+            complain(&format!("stallscope: {}", lines(&format!("{error:#}"))));
             ExitCode::from(FAILED)
         }
     }

@@ -70,9 +70,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         let report: Report = serde_json::from_value(answer)
             .with_context(|| format!("the agent at {} is of another version", args.agent))?;
-        // Nothing that a name may hold is for the terminal to obey.
-        let control = |c: char| c.is_control() && c != '\n';
-        show(&report.to_text().replace(control, " "))?;
+        show(&report.to_text())?;
     }
     Ok(ExitCode::SUCCESS)
 }

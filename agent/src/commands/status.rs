@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::Path, process::ExitCode};
 use serde_json::Value;
 
 use super::{DEFAULT_LISTEN, ProbeArgs, client, logging, show};
-use crate::{agent::Agent, preflight};
+use crate::{agent::Agent, preflight, printable::line};
 
 /// Show what each probe does on this host, and why not.
 ///
@@ -80,11 +80,13 @@ fn healthy(report: &Value) -> bool {
 }
 
 fn text(report: &Value) -> String {
-    let field = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    let field =
+        |value: &Value, name: &str| line(value[name].as_str().unwrap_or_default()).into_owned();
     let detail = |value: &Value| match value["by"].as_array() {
         Some(by) => by
             .iter()
             .filter_map(Value::as_str)
+            .map(line)
             .collect::<Vec<_>>()
             .join(" + "),
         None => field(
@@ -150,5 +152,19 @@ mod tests {
         assert!(healthy(&report("unsupported")));
         assert!(!healthy(&report("failed")));
         assert!(text(&report("failed")).contains("failed       no"));
+    }
+
+    #[test]
+    fn names_steer_no_terminal() {
+        let hostile = "a\x1b]0;title\x07\u{9b}2J\nb";
+        let shown = text(
+            &json!({"names": hostile, "probes": [{"probe": hostile, "state": "attached", "by": [hostile],
+            "summary": hostile, "hooks": [{"hook": hostile, "state": "failed", "error": hostile}]}]}),
+        );
+        assert!(
+            shown.contains("a\\x1b]0;title\\x07\\xc2\\x9b2J\\x0ab"),
+            "{shown}"
+        );
+        assert!(shown.chars().all(|c| c == '\n' || !c.is_control()));
     }
 }

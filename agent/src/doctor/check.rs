@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{Node, root::Unread};
+use crate::ShellCommand;
 
 /// One thing that is looked at.
 #[derive(Debug)]
@@ -146,43 +147,95 @@ pub struct Finding {
 }
 
 /// A way to mend something.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Mend {
-    /// What kind of change.
-    pub kind: MendKind,
-    /// The command as a shell takes it, the setting as its file takes it, or what to do.
-    pub text: String,
-    /// For a command that a reboot undoes: the command that keeps it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub keep: Option<String>,
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mend {
+    /// A command for a shell on the node, effective at once.
+    Command {
+        /// The command.
+        run: ShellCommand,
+        /// Where a reboot undoes it: the command that keeps it.
+        keep: Option<ShellCommand>,
+    },
+    /// Something that no command does.
+    Other {
+        /// What kind of change.
+        kind: MendKind,
+        /// The setting as its file takes it, or what to do.
+        text: String,
+    },
 }
 
-/// Kinds of change.
+/// Kinds of change that no command makes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MendKind {
-    /// A command for a shell on the node, effective at once.
-    Command,
     /// A setting of the kubelet's configuration file.
     Kubelet,
     /// A part of a pod's manifest.
     Pod,
     /// A word of the kernel's command line, effective after a reboot.
     Boot,
-    /// Something no command does.
+    /// Something to do.
     Advice,
 }
 
-impl MendKind {
+impl Mend {
     /// How text introduces it.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match self {
-            Self::Command => "run",
-            Self::Kubelet => "kubelet setting",
-            Self::Pod => "pod manifest",
-            Self::Boot => "kernel command line",
-            Self::Advice => "do",
+            Self::Command { .. } => "run",
+            Self::Other { kind, .. } => match kind {
+                MendKind::Kubelet => "kubelet setting",
+                MendKind::Pod => "pod manifest",
+                MendKind::Boot => "kernel command line",
+                MendKind::Advice => "do",
+            },
+        }
+    }
+
+    /// The command as a shell takes it, the setting as its file takes it, or what to do.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Command { run, .. } => run.as_str(),
+            Self::Other { text, .. } => text,
+        }
+    }
+
+    /// For a command that a reboot undoes: the command that keeps it.
+    #[must_use]
+    pub const fn keep(&self) -> Option<&ShellCommand> {
+        match self {
+            Self::Command { keep, .. } => keep.as_ref(),
+            Self::Other { .. } => None,
+        }
+    }
+}
+
+impl Serialize for Mend {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(tag = "kind", rename_all = "snake_case")]
+        enum Shown<'a> {
+            Command {
+                text: &'a ShellCommand,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                keep: Option<&'a ShellCommand>,
+            },
+        }
+        #[derive(Serialize)]
+        struct Other<'a> {
+            kind: MendKind,
+            text: &'a str,
+        }
+        match self {
+            Self::Command { run, keep } => Shown::Command {
+                text: run,
+                keep: keep.as_ref(),
+            }
+            .serialize(serializer),
+            Self::Other { kind, text } => Other { kind: *kind, text }.serialize(serializer),
         }
     }
 }
@@ -246,44 +299,45 @@ impl Finding {
 
     /// A `sysctl` that mends it, and the file that keeps it.
     #[must_use]
-    pub fn sysctl(mut self, key: &str, value: impl fmt::Display) -> Self {
-        self.mend.push(Mend {
-            kind: MendKind::Command,
-            text: format!("sysctl -w {key}={value}"),
-            keep: Some(format!(
-                "echo '{key} = {value}' >> /etc/sysctl.d/90-stallscope.conf"
-            )),
-        });
-        self
+    pub fn sysctl(self, key: &str, value: impl fmt::Display) -> Self {
+        let run = ShellCommand::new("sysctl").arg("-w");
+        self.kept(
+            run.arg(format!("{key}={value}")),
+            ShellCommand::append(
+                &format!("{key} = {value}"),
+                "/etc/sysctl.d/90-stallscope.conf",
+            ),
+        )
     }
 
     /// A value written to a file of sysfs, and the `tmpfiles.d` line that keeps it.
     #[must_use]
-    pub fn sysfs(mut self, path: &str, value: impl fmt::Display) -> Self {
-        self.mend.push(Mend {
-            kind: MendKind::Command,
-            text: format!("echo {value} > {path}"),
-            keep: Some(format!(
-                "echo 'w {path} - - - - {value}' >> /etc/tmpfiles.d/stallscope.conf"
-            )),
-        });
+    pub fn sysfs(self, path: &str, value: impl fmt::Display) -> Self {
+        let line = format!("w {path} - - - - {value}");
+        self.kept(
+            ShellCommand::write(value, path),
+            ShellCommand::append(&line, "/etc/tmpfiles.d/stallscope.conf"),
+        )
+    }
+
+    fn kept(mut self, run: ShellCommand, keep: ShellCommand) -> Self {
+        let keep = Some(keep);
+        self.mend.push(Mend::Command { run, keep });
         self
     }
 
     /// A command that mends it.
     #[must_use]
-    pub fn command(self, text: impl Into<String>) -> Self {
-        self.mend(MendKind::Command, text)
+    pub fn command(mut self, run: ShellCommand) -> Self {
+        self.mend.push(Mend::Command { run, keep: None });
+        self
     }
 
-    /// A way of any kind to mend it.
+    /// Something that no command does.
     #[must_use]
     pub fn mend(mut self, kind: MendKind, text: impl Into<String>) -> Self {
-        self.mend.push(Mend {
-            kind,
-            text: text.into(),
-            keep: None,
-        });
+        let text = text.into();
+        self.mend.push(Mend::Other { kind, text });
         self
     }
 }

@@ -9,6 +9,8 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::printable::line;
+
 /// A value that two nodes do not share.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
@@ -241,11 +243,14 @@ fn write(out: &mut String, differences: &[Difference]) -> fmt::Result {
             writeln!(out, "{gap}{heading}")?;
             mattered = Some(matters);
         }
-        let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
+        let or_none = |value: &Option<String>| match value {
+            Some(value) => line(value).into_owned(),
+            None => "(none)".to_owned(),
+        };
         writeln!(
             out,
             "  {}: {} | {}",
-            difference.what,
+            line(&difference.what),
             or_none(&difference.first),
             or_none(&difference.second)
         )?;

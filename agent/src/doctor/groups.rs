@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::root::{Root, Unread};
 use crate::{
+    ShellCommand,
     cgroup::{CgroupPath, Mode},
     pods::PodIdentity,
     topology::{CpuList, MAX_CPU, MAX_NODE},
@@ -52,6 +53,69 @@ impl Quota {
     pub fn cpus(self) -> f64 {
         self.quota as f64 / self.period.max(1) as f64
     }
+}
+
+/// A CPU quota with the files that hold it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limit {
+    /// The file of the quota.
+    pub file: String,
+    /// The file of what it may save up for bursts; none before Linux 5.14.
+    pub burst_file: Option<String>,
+    /// CPU time in each period, in microseconds.
+    pub quota_us: u64,
+    /// The period, in microseconds.
+    pub period_us: u64,
+}
+
+impl Limit {
+    /// CPUs' worth of time.
+    #[must_use]
+    pub fn cpus(&self) -> f64 {
+        self.quota_us as f64 / self.period_us.max(1) as f64
+    }
+
+    /// The command that makes it one of so many CPUs, its period kept.
+    #[must_use]
+    pub fn set(&self, unified: bool, cpus: f64) -> ShellCommand {
+        let quota = (cpus * self.period_us as f64).round();
+        if unified {
+            ShellCommand::write(format!("{quota} {}", self.period_us), &self.file)
+        } else {
+            ShellCommand::write(quota, &self.file)
+        }
+    }
+}
+
+/// The command that makes the last of `limits`, which are those from the outermost cgroup down to one, a quota of so
+/// many CPUs, and gives as much more to those above it that would allow less. None without any.
+///
+/// From the outermost inward, because on v1 no cgroup may have more than what it is in (kernel/sched/core.c,
+/// `tg_cfs_schedulable_down`).
+#[must_use]
+pub fn raise(limits: &[Limit], unified: bool, cpus: f64) -> Option<ShellCommand> {
+    let more = cpus - limits.last()?.cpus();
+    let set = limits
+        .iter()
+        .filter(|limit| limit.cpus() < cpus)
+        .map(|limit| limit.set(unified, limit.cpus() + more));
+    set.reduce(|first, next| first.and(&next))
+}
+
+/// The command that lets a cgroup save up a period's worth of quota for bursts, and those above it that have a quota,
+/// without which it would wait for theirs. None without any, and where one of them cannot.
+#[must_use]
+pub fn save_up(limits: &[Limit]) -> Option<ShellCommand> {
+    let files: Option<Vec<_>> = limits
+        .iter()
+        .map(|limit| {
+            Some(ShellCommand::write(
+                limit.quota_us,
+                limit.burst_file.as_ref()?,
+            ))
+        })
+        .collect();
+    files?.into_iter().reduce(|first, next| first.and(&next))
 }
 
 impl Groups {
@@ -187,14 +251,46 @@ impl Groups {
         Some(Quota { quota, period })
     }
 
+    /// A cgroup's quota with its files.
+    #[must_use]
+    pub fn limit(&self, root: &Root, path: &str) -> Option<Limit> {
+        let Quota { quota, period } = self.quota(root, path)?;
+        let burst = if self.unified() {
+            "cpu.max.burst"
+        } else {
+            "cpu.cfs_burst_us"
+        };
+        Some(Limit {
+            file: self.quota_file(path)?,
+            burst_file: self
+                .file("cpu", path, burst)
+                .filter(|file| root.exists(file)),
+            quota_us: quota,
+            period_us: period,
+        })
+    }
+
+    /// The quotas from the outermost cgroup down to this one: whichever is used up keeps it from running.
+    #[must_use]
+    pub fn limits(&self, root: &Root, path: &str) -> Vec<Limit> {
+        let ends = path.match_indices('/').map(|(at, _)| at).skip(1);
+        ends.chain([path.len()])
+            .filter_map(|end| self.limit(root, &path[..end]))
+            .collect()
+    }
+
     /// Threads in a cgroup and those below it, and the file that says so. Of the root only those in itself: to count
-    /// all would take a walk through every cgroup, and they are of others.
+    /// all would take a walk through every cgroup, and they are of others. None where no file says it.
     #[must_use]
     pub fn threads(&self, root: &Root, path: &str) -> Option<(u64, String)> {
         if let Some(file) = self.file("pids", path, "pids.current")
             && root.exists(&file)
         {
-            return Some((root.number(&file).ok()?, file));
+            let threads = root.number(&file).ok()?;
+            // On v1 a cgroup may be there in the hierarchy of pids, and its threads in another.
+            if threads > 0 || self.unified() {
+                return Some((threads, file));
+            }
         }
         let name = if self.unified() {
             "cgroup.threads"
@@ -202,10 +298,17 @@ impl Groups {
             "tasks"
         };
         let mut threads = 0;
+        let mut first = true;
         let mut pending = vec![(path.to_owned(), 0)];
         while let Some((path, depth)) = pending.pop() {
             let text = root.text_or_empty(&self.file("cpu", &path, name)?);
-            threads += text.map_or(0, |text| text.lines().count() as u64);
+            threads += match text {
+                Ok(text) => text.lines().count() as u64,
+                // One below may have gone meanwhile.
+                Err(_) if first => return None,
+                Err(_) => 0,
+            };
+            first = false;
             if path.trim_matches('/').is_empty() {
                 break;
             }
@@ -258,7 +361,7 @@ impl Groups {
         root.exists(&file).then(|| root.cpus(&file, max).ok())?
     }
 
-    /// Bytes of anonymous memory by node (`memory.numa_stat`), and the file.
+    /// Bytes of anonymous memory by node of a cgroup and those below it (`memory.numa_stat`), and the file.
     #[must_use]
     pub fn anonymous(
         &self,
@@ -271,12 +374,14 @@ impl Groups {
             return None;
         }
         let text = root.text(&file).ok()?;
-        let line = text.lines().find_map(|line| {
-            let rest = line
-                .strip_prefix("hierarchical_anon")
-                .or_else(|| line.strip_prefix("anon"))?;
-            rest.starts_with([' ', '=']).then_some(rest)
-        })?;
+        let line = |key: &str| {
+            text.lines().find_map(|line| {
+                let rest = line.strip_prefix(key)?;
+                rest.starts_with([' ', '=']).then_some(rest)
+            })
+        };
+        // v1 has both, that of the cgroup alone first; v2 one, with what is below.
+        let line = line("hierarchical_anon").or_else(|| line("anon"))?;
         // v1 counts pages, v2 bytes.
         let unit = if self.unified() { 1 } else { page };
         let by_node = line.split_ascii_whitespace().filter_map(|word| {
@@ -302,4 +407,94 @@ fn folder_of(root: &Root, controller: &str) -> Option<String> {
     };
     let mut dirs = names.iter().map(|name| format!("{MOUNT}/{name}"));
     dirs.find(|dir| root.exists(dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A node with these files below the mount of cgroups.
+    fn node(files: &[(&str, &str)]) -> (tempfile::TempDir, Root, Groups) {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (path, content) in files {
+            let path = dir.path().join("sys/fs/cgroup").join(path);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            fs::write(path, content).expect("a file");
+        }
+        let root = Root::open(dir.path()).expect("a root");
+        let groups = Groups::find(&root).expect("cgroups");
+        (dir, root, groups)
+    }
+
+    const V2: (&str, &str) = ("cgroup.controllers", "cpu memory pids");
+
+    #[test]
+    fn on_v1_memory_is_that_of_the_cgroups_below_too() {
+        // As mm/memcontrol-v1.c writes it: first of the cgroup alone, then of all.
+        let stat = "total=374 N0=374\nfile=0 N0=0\nanon=374 N0=374\nunevictable=0 N0=0\nhierarchical_total=190000 N0=190000\nhierarchical_file=3594 N0=3594\nhierarchical_anon=186406 N0=100000 N1=86406\n";
+        let (_dir, root, groups) = node(&[("memory/a/memory.numa_stat", stat)]);
+        let (by_node, _) = groups.anonymous(&root, "/a", 4096).expect("memory");
+        let expected = [(0, 100_000 * 4096), (1, 86_406 * 4096)];
+        assert_eq!(by_node, BTreeMap::from(expected));
+        let stat = "anon N0=4096 N1=0\nfile N0=1 N1=1\n";
+        let (_dir, root, groups) = node(&[V2, ("a/memory.numa_stat", stat)]);
+        let (by_node, _) = groups.anonymous(&root, "/a", 65_536).expect("memory");
+        assert_eq!(by_node, BTreeMap::from([(0, 4096), (1, 0)]));
+    }
+
+    #[test]
+    fn threads_that_no_file_tells_are_not_zero() {
+        let threads = |files: &[(&str, &str)], path: &str| {
+            let (_dir, root, groups) = node(files);
+            groups.threads(&root, path).map(|(threads, _)| threads)
+        };
+        assert_eq!(threads(&[V2, ("a/pids.current", "7")], "/a"), Some(7));
+        assert_eq!(threads(&[V2, ("a/pids.current", "0")], "/a"), Some(0));
+        let outside = [
+            V2,
+            ("a/cgroup.threads", "1\n2"),
+            ("a/b/cgroup.threads", "3"),
+        ];
+        assert_eq!(threads(&outside, "/a"), Some(3));
+        assert_eq!(threads(&[V2, ("a/cpu.max", "max 100000")], "/a"), None);
+        let v1 = [("cpu/a/tasks", "1\n2"), ("pids/a/pids.current", "0")];
+        assert_eq!(threads(&v1, "/a"), Some(2), "they are elsewhere for pids");
+        assert_eq!(
+            threads(&[("cpu/b/tasks", "1"), ("pids/a/tasks", "1")], "/a"),
+            None
+        );
+    }
+
+    #[test]
+    fn quotas_are_raised_and_saved_from_the_outermost_inward() {
+        let files = [
+            V2,
+            ("pod/cpu.max", "150000 100000"),
+            ("pod/cpu.max.burst", "0"),
+            ("pod/a/cpu.max", "50000 100000"),
+            ("pod/a/cpu.max.burst", "0"),
+            ("pod/a/b/cpu.max", "max 100000"),
+        ];
+        let (_dir, root, groups) = node(&files);
+        let limits = groups.limits(&root, "/pod/a");
+        let raised = raise(&limits, true, 2.0).expect("a command");
+        assert_eq!(
+            raised.as_str(),
+            "echo '300000 100000' > /sys/fs/cgroup/pod/cpu.max && echo '200000 100000' > /sys/fs/cgroup/pod/a/cpu.max"
+        );
+        let only = raise(&limits, true, 1.0).expect("a command");
+        assert_eq!(
+            only.as_str(),
+            "echo '100000 100000' > /sys/fs/cgroup/pod/a/cpu.max"
+        );
+        let saved = save_up(&limits).expect("a command");
+        assert_eq!(
+            saved.as_str(),
+            "echo 150000 > /sys/fs/cgroup/pod/cpu.max.burst && echo 50000 > /sys/fs/cgroup/pod/a/cpu.max.burst"
+        );
+        assert_eq!(groups.limits(&root, "/pod/a/b"), limits);
+        assert_eq!((raise(&[], true, 1.0), save_up(&[])), (None, None));
+    }
 }

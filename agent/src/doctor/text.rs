@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Write};
 
-use super::{Finding, Report, Severity};
+use super::{Finding, Mend, Report, Severity};
+use crate::printable::line;
 
 /// Columns of text.
 const WIDTH: usize = 100;
@@ -55,11 +56,14 @@ impl Report {
             .iter()
             .map(|(model, count)| format!("{count} x {model}"))
             .collect();
-        let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "not known".to_owned());
+        let or_unknown = |text: Option<String>| match text {
+            Some(text) => line(&text).into_owned(),
+            None => "not known".to_owned(),
+        };
         let cpus = (!models.is_empty()).then(|| models.join(", "));
         writeln!(out, "CPUs     {}", or_unknown(cpus))?;
         if let Some(product) = &machine.product {
-            writeln!(out, "machine  {product}")?;
+            writeln!(out, "machine  {}", line(product))?;
         }
         let nodes = machine.node_cpus.len();
         let page = machine
@@ -110,25 +114,23 @@ fn write_finding(out: &mut String, finding: &Finding, colours: bool) -> fmt::Res
     } else {
         word.to_owned()
     };
-    writeln!(out, "  {label}: {}", one_line(&finding.title))?;
-    write_wrapped(out, "    value:  ", &one_line(&finding.value))?;
+    writeln!(out, "  {label}: {}", line(&finding.title))?;
+    write_wrapped(out, "    value:  ", &finding.value)?;
     write_wrapped(out, "    read:   ", &finding.read.join(", "))?;
     write_wrapped(out, "    why:    ", &finding.why)?;
     for mend in &finding.mend {
-        // Commands are to be copied: they stay on their line.
-        writeln!(out, "    {}: {}", mend.kind.name(), mend.text)?;
-        if let Some(keep) = &mend.keep {
-            writeln!(out, "    to keep it: {keep}")?;
+        // Commands are to be copied: they stay on their line, and as they are.
+        match mend {
+            Mend::Command { run, keep } => {
+                writeln!(out, "    {}: {run}", mend.name())?;
+                if let Some(keep) = keep {
+                    writeln!(out, "    to keep it: {keep}")?;
+                }
+            }
+            Mend::Other { text, .. } => writeln!(out, "    {}: {}", mend.name(), line(text))?,
         }
     }
     writeln!(out, "    more:   {}", finding.link)
-}
-
-/// What a file says stays on its line, whatever it holds.
-fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
 }
 
 fn bold(text: &str, colours: bool) -> String {
@@ -140,6 +142,7 @@ fn bold(text: &str, colours: bool) -> String {
 }
 
 fn write_wrapped(out: &mut String, head: &str, text: &str) -> fmt::Result {
+    let text = line(text);
     let indent = " ".repeat(head.len().min(12));
     let mut line = head.to_owned();
     let mut fresh = true;

@@ -11,7 +11,10 @@ use super::{
     baseline::{Floor, median},
     lost_by_cause, total,
 };
-use crate::history::{Quantity, Sums};
+use crate::{
+    ShellCommand,
+    history::{Quantity, Sums},
+};
 
 /// A cause of lost time.
 struct Kind {
@@ -161,6 +164,11 @@ static KINDS: [Kind; 15] = [
         remedy: numa::remedy,
     },
 ];
+
+/// The command that sets a kernel setting.
+fn sysctl(name: &str, value: u64) -> ShellCommand {
+    ShellCommand::new("sysctl").args(["-w", &format!("{name}={value}")])
+}
 
 /// The causes that took any time.
 pub(super) fn found(case: &Case) -> Vec<CauseReport> {

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    doctor::{groups::Groups, root::Root},
+    doctor::{
+        groups::{Groups, Limit},
+        root::Root,
+    },
     topology::Topology,
 };
 
@@ -13,7 +16,9 @@ pub struct Facts {
     /// Threads.
     pub threads: Option<u64>,
     /// Its cgroups that have a CPU quota, those below another included.
-    pub quotas: Vec<Quota>,
+    pub quotas: Vec<Limit>,
+    /// The quotas that hold for the first of these: from the outermost cgroup down to itself.
+    pub limits: Vec<Limit>,
     /// CPUs its cpuset allows.
     pub cpus: Option<String>,
     /// How many those are.
@@ -24,31 +29,12 @@ pub struct Facts {
     pub memory_by_node: Option<BTreeMap<String, u64>>,
     /// Memory in use and its limit, in bytes, with the file of the limit.
     pub memory_limit: Option<(u64, u64, String)>,
-    /// The directory of its first cgroup in the hierarchy of the cpu controller.
-    pub cpu_dir: Option<String>,
-    /// The same for cpusets.
+    /// Whether its first cgroup is the root of its hierarchy, which has all there is and takes no setting.
+    pub root: bool,
+    /// The file with its first cgroup's share of CPUs: `cpu.weight`, or `cpu.shares` on v1.
+    pub share_file: Option<String>,
+    /// The directory of its first cgroup with `cpuset.cpus` and `cpuset.mems`.
     pub cpuset_dir: Option<String>,
-    /// Whether its quota can be saved up for bursts on this kernel.
-    pub burst_file: Option<String>,
-}
-
-/// A CPU quota.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Quota {
-    /// The file that holds it.
-    pub file: String,
-    /// CPU time in each period, in microseconds.
-    pub quota_us: u64,
-    /// The period, in microseconds.
-    pub period_us: u64,
-}
-
-impl Quota {
-    /// CPUs' worth of time.
-    #[must_use]
-    pub fn cpus(&self) -> f64 {
-        self.quota_us as f64 / self.period_us.max(1) as f64
-    }
 }
 
 /// What the node says.
@@ -77,27 +63,31 @@ impl Facts {
     #[must_use]
     pub fn read(root: &Root, groups: &Groups, paths: &[String], quotas_of: &[String]) -> Self {
         let first = paths.first();
-        let dir = |controller: &str| {
-            let file = groups.file(controller, first?, "")?;
-            let dir = file.trim_end_matches('/').to_owned();
-            root.exists(&dir).then_some(dir)
+        let is_root = first.is_some_and(|path| path.trim_matches('/').is_empty());
+        // The root's files, where it has them, refuse what is written to them.
+        let settable = |controller: &str, name: &str| {
+            let file = groups.file(controller, first.filter(|_| !is_root)?, name)?;
+            root.exists(&file).then_some(file)
         };
-        let cpus = first.and_then(|path| groups.cpus(root, path));
-        let burst = if groups.unified() {
-            "cpu.max.burst"
+        let share = if groups.unified() {
+            "cpu.weight"
         } else {
-            "cpu.cfs_burst_us"
+            "cpu.shares"
         };
+        let cpuset = settable("cpuset", "cpuset.cpus");
+        let limited = quotas_of
+            .iter()
+            .find(|path| groups.quota(root, path).is_some());
+        let cpus = first.and_then(|path| groups.cpus(root, path));
         Self {
             cpu_count: cpus.as_ref().map(|cpus| cpus.iter().count()),
             cpus: cpus.map(|cpus| cpus.to_string()),
             mems: first.and_then(|path| Some(groups.mems(root, path)?.to_string())),
             memory_limit: first.and_then(|path| memory_limit(root, groups, path)),
-            cpu_dir: dir("cpu"),
-            cpuset_dir: dir("cpuset"),
-            burst_file: first
-                .and_then(|path| groups.file("cpu", path, burst))
-                .filter(|file| root.exists(file)),
+            limits: limited.map_or_else(Vec::new, |path| groups.limits(root, path)),
+            root: is_root,
+            share_file: settable("cpu", share),
+            cpuset_dir: cpuset.map(|file| file.trim_end_matches("/cpuset.cpus").to_owned()),
             ..Self::of_many(root, groups, paths, quotas_of)
         }
     }
@@ -105,9 +95,7 @@ impl Facts {
     /// Reads only what a table of many shows: threads, quotas and memory.
     #[must_use]
     pub fn of_many(root: &Root, groups: &Groups, paths: &[String], quotas_of: &[String]) -> Self {
-        let quotas = quotas_of
-            .iter()
-            .filter_map(|path| quota(root, groups, path));
+        let quotas = quotas_of.iter().filter_map(|path| groups.limit(root, path));
         Self {
             threads: sum(paths, |path| Some(groups.threads(root, path)?.0)),
             quotas: quotas.collect(),
@@ -119,15 +107,6 @@ impl Facts {
 
 fn sum(paths: &[String], of: impl Fn(&String) -> Option<u64>) -> Option<u64> {
     paths.iter().filter_map(of).reduce(|a, b| a + b)
-}
-
-fn quota(root: &Root, groups: &Groups, path: &str) -> Option<Quota> {
-    let found = groups.quota(root, path)?;
-    Some(Quota {
-        file: groups.quota_file(path)?,
-        quota_us: found.quota,
-        period_us: found.period,
-    })
 }
 
 /// Anonymous memory by node of cgroups of which none is below another.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{CauseReport, Remedy, Report};
-use crate::api;
+use crate::{api, printable::line};
 
 /// Three significant digits, and no more decimals than those need.
 pub(super) fn number(value: f64) -> String {
@@ -98,7 +98,7 @@ impl Report {
     pub fn to_text(&self) -> String {
         let mut out = String::new();
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "{}\n", self.summary);
+        let _ = writeln!(out, "{}\n", line(&self.summary));
         let _ = write!(
             out,
             "{} to {}",
@@ -127,7 +127,7 @@ impl Report {
         if !self.not_measured.is_empty() {
             out.push_str("\nNot measured here\n");
             for missing in &self.not_measured {
-                let _ = writeln!(out, "  {}: {}", missing.what, missing.reason);
+                let _ = writeln!(out, "  {}: {}", line(&missing.what), line(&missing.reason));
             }
         }
         out
@@ -147,16 +147,16 @@ impl CauseReport {
         let _ = writeln!(
             out,
             "\n{mark} {:<15} {:>12} {:>4.0} %   {usual}\n  {}",
-            self.cause,
+            line(&self.cause),
             format!("{estimate}{}", seconds(self.seconds)),
             self.share * 100.0,
-            self.title,
+            line(&self.title),
         );
         if !self.unusual && self.share < WORTH_DETAILS {
             return;
         }
         for evidence in &self.evidence {
-            let _ = writeln!(out, "    - {}", evidence.text);
+            let _ = writeln!(out, "    - {}", line(&evidence.text));
         }
         // What is as usual and little is no reason to change something.
         for remedy in self.remedy.iter().filter(|_| self.unusual || much) {
@@ -164,9 +164,10 @@ impl CauseReport {
                 continue;
             }
             said.push(remedy);
-            let _ = writeln!(out, "    > {}", remedy.text);
+            let _ = writeln!(out, "    > {}", line(&remedy.text));
             if let Some(command) = &remedy.command {
-                let _ = writeln!(out, "        {command}");
+                // What an agent of another version sent is no more than text.
+                let _ = writeln!(out, "        {}", line(command.as_str()));
             }
         }
     }

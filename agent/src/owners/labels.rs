@@ -270,6 +270,7 @@ mod tests {
                 name: "cart".to_owned(),
             }),
             labels: [("app.kubernetes.io/name".to_owned(), "cart".to_owned())].into(),
+            resizable: None,
             containers: Vec::new(),
         };
         let path = CgroupPath::new(format!("/kubepods/burstable/pod{UID}").as_bytes());

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Activity, Claimed, Owner, OwnerKind, Owners, Subject};
+use super::{Activity, Claimed, Owner, OwnerIndex, OwnerKind, Owners, Subject};
 use crate::{
     exposition::OwnerLabels,
     pods::{Found, PodIdentity},
@@ -58,6 +58,24 @@ impl Waiting {
 }
 
 impl Owners {
+    /// The pods that some owners' cgroups are of, and what is known of them.
+    pub fn pods_of<'a>(
+        &'a self,
+        owners: &'a [OwnerIndex],
+    ) -> impl Iterator<Item = (&'a PodIdentity, Found<'a>)> {
+        let members = self.members.values();
+        let members = members.filter(|member| {
+            member
+                .place
+                .owner()
+                .is_some_and(|owner| owners.contains(&owner))
+        });
+        members.filter_map(|member| {
+            let identity = &member.pod.as_ref()?.identity;
+            Some((identity, self.names.find(identity)))
+        })
+    }
+
     /// Gives names to cgroups that have none yet, as far as they are known, and stops waiting for those that do not
     /// come. A cgroup that gets its name later has what it counts from then on under it.
     pub(super) fn settle(&mut self, now: Instant, activity: Activity<'_>) {

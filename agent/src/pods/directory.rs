@@ -31,6 +31,8 @@ pub struct Pod {
     pub workload: Option<Workload>,
     /// Those of the pod's labels that were asked for; none if the source has no labels.
     pub labels: BTreeMap<String, String>,
+    /// Whether its containers can be resized while they run; none if the source does not say.
+    pub resizable: Option<bool>,
     /// Names of containers by ID, without the runtime's prefix (`containerd://`). An ID may be cut short to its
     /// first digits.
     pub containers: Vec<(String, String)>,

@@ -164,6 +164,12 @@ impl Names {
         !matches!(self.chosen.source, Source::None)
     }
 
+    /// Whether the source says what made a pod: one of which it says nothing was made by itself then.
+    #[must_use]
+    pub const fn tell_makers(&self) -> bool {
+        matches!(self.chosen.source, Source::Api(_))
+    }
+
     /// Takes in what the source has said. True when names may have changed.
     pub fn poll(&mut self, now: Instant) -> bool {
         let news = self.files.as_mut().and_then(Reading::poll);

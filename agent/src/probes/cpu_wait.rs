@@ -1,13 +1,15 @@
 //! Time on CPUs and time waiting for one, split by cause; and what the reclaim daemons took.
 
+use aya::Ebpf;
 use stallscope_ebpf::{
     CAUSES, Cause, DAEMONS, Daemon, DaemonCell, Host, Ring, SlotOwner, WAIT_BOUNDS_NS,
-    WAIT_BUCKETS, WaitCell, cell_place, cpu_of_cell, daemon_cells, daemon_place, is_beyond_slots,
+    WAIT_BUCKETS, WaitCell, cell_place, daemon_cells, daemon_place, turn::turn_words,
 };
 
 use crate::{
+    cells::Cells,
     cgroup::CgroupId,
-    collector::{Collector, Columns, OwnerRows, Rows},
+    collector::{Collector, Columns, LastReading, OwnerRows, Rows},
     exposition::Encoder,
     history::Quantity,
     mapped::Mapped,
@@ -78,6 +80,8 @@ pub static PROBE: Probe = Probe {
         vec![
             ("CELLS", cell_place(host.slots, 0, host.cpus)),
             ("RETIRED", host.cpus),
+            ("ORDER", host.cpus),
+            ("TURNS", turn_words(host.cpus)),
             ("OWNERS", host.slots),
             ("RINGS", host.cpus),
             ("TASKS", host.task_mask + 1),
@@ -87,8 +91,7 @@ pub static PROBE: Probe = Probe {
     prepare: None,
     open: |ebpf, kernel, _| {
         Ok(Box::new(CpuWait {
-            cells: Mapped::open(ebpf, "CELLS")?,
-            retired: Mapped::open(ebpf, "RETIRED")?,
+            cells: Cells::open(ebpf, &kernel.host)?,
             owners: Mapped::open(ebpf, "OWNERS")?,
             rings: Mapped::open(ebpf, "RINGS")?,
             daemons: Mapped::open(ebpf, "DAEMONS")?,
@@ -172,8 +175,7 @@ static HIDDEN_SWITCHES: Metric = Metric {
 };
 
 struct CpuWait {
-    cells: Mapped<WaitCell>,
-    retired: Mapped<WaitCell>,
+    cells: Cells<WaitCell>,
     owners: Mapped<SlotOwner>,
     rings: Mapped<Ring>,
     daemons: Mapped<DaemonCell>,
@@ -237,12 +239,14 @@ const WIDTH: usize = PREEMPTED + DAEMONS;
 
 impl CpuWait {
     fn cpus(&self) -> usize {
-        self.rings.len()
+        self.cells.cpus()
     }
+}
 
+impl NodeColumns {
     fn add(&self, row: &mut [u64], cell: &WaitCell, cpu: usize) {
-        let (nodes, rest) = row.split_at_mut(self.nodes.len());
-        let node = self.nodes.of_cpu.get(cpu);
+        let (nodes, rest) = row.split_at_mut(self.len());
+        let node = self.of_cpu.get(cpu);
         if let Some(sum) = node.and_then(|place| nodes.get_mut(*place)) {
             *sum += cell.on_cpu_ns;
         }
@@ -267,30 +271,8 @@ impl Collector for CpuWait {
     }
 
     fn read(&mut self, rows: &mut Rows) {
-        // Retired cells first: what is retired meanwhile is short once instead of counted twice.
-        for cpu in 0..self.cpus() {
-            if let Some(cell) = self.retired.get(cpu) {
-                self.add(rows.retired(), &cell, cpu);
-            }
-        }
-        let cpus = self.cpus();
-        for place in 0..self.cells.len() {
-            let overflow = is_beyond_slots(place, cpus);
-            if !overflow && self.cells.first_word(place) == Some(0) {
-                continue;
-            }
-            if let Some(cell) = self.cells.get(place)
-                // Taken over while it was copied: the next reading has it whole.
-                && self.cells.first_word(place) == Some(cell.cgroup)
-                && (!overflow || cell.on_cpu_ns != 0 || cell.wait_ns != [0; CAUSES])
-            {
-                self.add(
-                    rows.row(CgroupId(cell.cgroup)),
-                    &cell,
-                    cpu_of_cell(place, cpus),
-                );
-            }
-        }
+        self.cells
+            .read(rows, |row, cell, cpu| self.nodes.add(row, cell, cpu));
         if let Some(phantoms) = &self.phantoms {
             phantoms.read(rows, self.nodes.len() + PHANTOM);
         }
@@ -355,6 +337,23 @@ impl Collector for CpuWait {
         cells
             .map(|(daemon, node, cell)| (quantity(daemon, node), cell.on_cpu_ns))
             .collect()
+    }
+
+    fn grow(&mut self, larger: &Ebpf, host: &Host) -> anyhow::Result<LastReading> {
+        let cells = Cells::open(larger, host)?;
+        let mut owners = Mapped::open(larger, "OWNERS")?;
+        // What was asked and answered, so that nobody becomes a neighbour for a moment.
+        for slot in 0..self.owners.len() {
+            for word in 0..size_of::<SlotOwner>() / size_of::<u64>() {
+                owners.set_word(slot, word, self.owners.word(slot, word).unwrap_or(0));
+            }
+        }
+        self.owners = owners;
+        let last = std::mem::replace(&mut self.cells, cells);
+        let nodes = self.nodes.clone();
+        Ok(Box::new(move |rows| {
+            last.read_slots(rows, |row, cell, cpu| nodes.add(row, cell, cpu));
+        }))
     }
 
     fn answer(&mut self, group: &dyn Fn(CgroupId) -> Option<u32>) {

@@ -1,11 +1,22 @@
 //! Page faults by locality: new memory, pages of files, and what NUMA balancing samples.
 
-use stallscope_ebpf::{FAULT_COUNTS, FaultCell, FaultCount, Host, cell_place, is_beyond_slots};
+use std::os::fd::AsFd as _;
+
+use anyhow::Context as _;
+use aya::{
+    Ebpf,
+    maps::{HashMap, Map, MapData},
+};
+use stallscope_ebpf::{
+    FAULT_COUNTS, FaultCell, FaultCount, HINTED_CGROUPS, Hints, Host, cell_place,
+    fault_lost as reason, turn::turn_words,
+};
 
 use crate::{
     btf::Enumerator,
+    cells::Cells,
     cgroup::CgroupId,
-    collector::{Collector, Columns, OwnerRows, Rows},
+    collector::{Collector, Columns, LastReading, OwnerRows, Rows},
     exposition::Encoder,
     history::Quantity,
     mapped::Mapped,
@@ -152,15 +163,28 @@ pub static PROBE: Probe = Probe {
     ],
     map_sizes: |host: &Host| {
         vec![
-            ("CELLS", cell_place(host.slots, 0, host.cpus)),
-            ("RETIRED", host.cpus),
+            (
+                "CELLS",
+                cell_place(host.slots + host.file_slots, 0, host.cpus),
+            ),
+            (
+                "RETIRED",
+                host.cpus * if host.file_slots == 0 { 1 } else { 2 },
+            ),
+            ("ORDER", host.cpus),
+            ("TURNS", turn_words(host.cpus)),
+            ("HINTS", if host.nodes > 1 { HINTED_CGROUPS } else { 1 }),
         ]
     },
     prepare: None,
     open: |ebpf, kernel, attached| {
         Ok(Box::new(PageFaults {
-            cells: Mapped::open(ebpf, "CELLS")?,
-            retired: Mapped::open(ebpf, "RETIRED")?,
+            cells: Cells::open(ebpf, &kernel.host)?,
+            hinted: attached
+                .has(HINTING)
+                .then(|| Hinted::open(ebpf))
+                .transpose()?,
+            lost: Mapped::open(ebpf, "LOST")?,
             families: families(kernel, attached),
         }))
     },
@@ -289,13 +313,18 @@ fn no_hinting(kernel: &Kernel) -> Option<String> {
     kernel.numa_balancing.clone().err()
 }
 
-type Family = (&'static Metric, FaultCount);
+/// A family, and the place of its local counts in a row; the remote ones follow.
+type Family = (&'static Metric, usize);
+
+const fn place(what: FaultCount) -> usize {
+    COUNTS + what as usize
+}
 
 /// What can be told with the hooks that attached.
 fn families(kernel: &Kernel, attached: &Attached) -> Vec<Family> {
     let mut families: Vec<Family> = Vec::new();
     if let Some(alternative) = attached.alternative(FIRST_TOUCH) {
-        families.push((&FIRST_TOUCH_FAULTS, FaultCount::FirstTouchFaults));
+        families.push((&FIRST_TOUCH_FAULTS, place(FaultCount::FirstTouchFaults)));
         let head = kernel.host.page_head_bit < u64::BITS;
         let has = |field| kernel.layout.get(field).is_some();
         let known = match first_touch_by(alternative) {
@@ -307,15 +336,15 @@ fn families(kernel: &Kernel, attached: &Attached) -> Vec<Family> {
             _ => head && has("page_compound_nr"),
         };
         if known {
-            families.push((&FIRST_TOUCH_PAGES, FaultCount::FirstTouchPages));
+            families.push((&FIRST_TOUCH_PAGES, place(FaultCount::FirstTouchPages)));
         }
     }
     if attached.has(FILE_MAPPING) {
-        families.push((&FILE_MAP_FAULTS, FaultCount::FileMapFaults));
-        families.push((&FILE_MAP_PAGES, FaultCount::FileMapPages));
+        families.push((&FILE_MAP_FAULTS, place(FaultCount::FileMapFaults)));
+        families.push((&FILE_MAP_PAGES, place(FaultCount::FileMapPages)));
     }
     if attached.has(HINTING) {
-        families.push((&HINTING_FAULTS, FaultCount::HintingFaults));
+        families.push((&HINTING_FAULTS, HINTS));
     }
     families
 }
@@ -330,19 +359,74 @@ fn first_touch_by(alternative: usize) -> Option<Attach> {
 }
 
 struct PageFaults {
-    cells: Mapped<FaultCell>,
-    retired: Mapped<FaultCell>,
+    cells: Cells<FaultCell>,
+    /// None where hinting faults are not seen.
+    hinted: Option<Hinted>,
+    lost: Mapped<u64>,
     families: Vec<Family>,
 }
 
-/// Places in a row: the events, by which the ledger notices cells that began afresh, then the
-/// counts, which wrap.
-const COUNTS: usize = 1;
+/// Places in a row: hinting faults, the events, by which the ledger notices cells that began afresh,
+/// then the counts, which wrap.
+const HINTS: usize = 0;
+const EVENTS: usize = HINTS + 2;
+const COUNTS: usize = EVENTS + 1;
 
 fn add(row: &mut [u64], cell: &FaultCell) {
     let parts = std::iter::once(cell.events).chain(cell.counts.map(u64::from));
-    for (sum, part) in row.iter_mut().zip(parts) {
+    for (sum, part) in row[EVENTS..].iter_mut().zip(parts) {
         *sum = sum.wrapping_add(part);
+    }
+}
+
+/// The table of hinting faults.
+struct Hinted {
+    map: HashMap<MapData, u64, Hints>,
+    /// Sums of deleted entries.
+    retired: Hints,
+}
+
+impl Hinted {
+    fn open(ebpf: &Ebpf) -> anyhow::Result<Self> {
+        let Some(Map::HashMap(data)) = ebpf.map("HINTS") else {
+            anyhow::bail!("the object has no hash `HINTS`");
+        };
+        // A handle of our own: the map stays with the programs, for its memory to be accounted for.
+        let fd = data.fd().as_fd().try_clone_to_owned();
+        let data = fd
+            .map_err(anyhow::Error::from)
+            .and_then(|fd| Ok(MapData::from_fd(fd)?))
+            .context("cannot open the map `HINTS`")?;
+        Ok(Self {
+            map: Map::HashMap(data).try_into()?,
+            retired: Hints::default(),
+        })
+    }
+
+    fn read(&self, rows: &mut Rows) {
+        add_hints(rows.retired(), &self.retired);
+        for (id, hints) in self.map.iter().flatten() {
+            add_hints(rows.row(CgroupId(id)), &hints);
+        }
+    }
+
+    /// Deletes the entry of a cgroup. It has ended, so nothing is added to it meanwhile.
+    fn retire(&mut self, gone: CgroupId) {
+        if let Ok(hints) = self.map.get(&gone.0, 0)
+            && self.map.remove(&gone.0).is_ok()
+        {
+            add_to(&mut self.retired.by_locality, &hints);
+        }
+    }
+}
+
+fn add_hints(row: &mut [u64], hints: &Hints) {
+    add_to(&mut row[HINTS..EVENTS], hints);
+}
+
+fn add_to(sums: &mut [u64], hints: &Hints) {
+    for (sum, part) in sums.iter_mut().zip(hints.by_locality) {
+        *sum += part;
     }
 }
 
@@ -355,54 +439,63 @@ impl Collector for PageFaults {
     }
 
     fn read(&mut self, rows: &mut Rows) {
-        // Retired cells first: what is retired meanwhile is short once instead of counted twice.
-        let cpus = self.retired.len();
-        for cell in (0..cpus).filter_map(|cpu| self.retired.get(cpu)) {
-            add(rows.retired(), &cell);
+        self.cells.read(rows, |row, cell, _| add(row, cell));
+        if let Some(hinted) = &self.hinted {
+            hinted.read(rows);
         }
-        for place in 0..self.cells.len() {
-            let overflow = is_beyond_slots(place, cpus);
-            if !overflow && self.cells.first_word(place) == Some(0) {
-                continue;
-            }
-            if let Some(cell) = self.cells.get(place)
-                // Taken over while it was copied: the next reading has it whole.
-                && self.cells.first_word(place) == Some(cell.cgroup)
-                && (!overflow || cell.events != 0)
-            {
-                add(rows.row(CgroupId(cell.cgroup)), &cell);
+    }
+
+    fn grow(&mut self, larger: &Ebpf, host: &Host) -> anyhow::Result<LastReading> {
+        let last = std::mem::replace(&mut self.cells, Cells::open(larger, host)?);
+        Ok(Box::new(move |rows| {
+            last.read_slots(rows, |row, cell, _| add(row, cell));
+        }))
+    }
+
+    fn forget(&mut self, gone: &[CgroupId], _rows: &mut Rows) {
+        if let Some(hinted) = &mut self.hinted {
+            for id in gone {
+                hinted.retire(*id);
             }
         }
     }
 
+    fn lost(&self) -> Vec<(&'static str, u64)> {
+        if self.hinted.is_none() {
+            return Vec::new();
+        }
+        let counts = reason::REASONS.into_iter().enumerate();
+        counts
+            .map(|(i, reason)| (reason, self.lost.get(i).unwrap_or(0)))
+            .collect()
+    }
+
     fn recorded(&self) -> Vec<(Quantity, usize)> {
-        let words = |what: &FaultCount| {
-            let local = COUNTS + *what as usize;
-            match what {
-                FaultCount::FirstTouchFaults | FaultCount::FileMapFaults => vec![
-                    (Quantity::LocalFaults, local),
-                    (Quantity::RemoteFaults, local + 1),
-                ],
-                FaultCount::HintingFaults => vec![
-                    (Quantity::LocalHints, local),
-                    (Quantity::RemoteHints, local + 1),
-                ],
-                FaultCount::FirstTouchPages | FaultCount::FileMapPages => Vec::new(),
-            }
+        const FIRST_TOUCHES: usize = place(FaultCount::FirstTouchFaults);
+        const FILE_MAPS: usize = place(FaultCount::FileMapFaults);
+        let words = |local: usize| match local {
+            FIRST_TOUCHES | FILE_MAPS => vec![
+                (Quantity::LocalFaults, local),
+                (Quantity::RemoteFaults, local + 1),
+            ],
+            HINTS => vec![
+                (Quantity::LocalHints, local),
+                (Quantity::RemoteHints, local + 1),
+            ],
+            _ => Vec::new(),
         };
         self.families
             .iter()
-            .flat_map(|(_, what)| words(what))
+            .flat_map(|(_, local)| words(*local))
             .collect()
     }
 
     fn encode(&self, owners: &OwnerRows<'_>, out: &mut Encoder) {
-        for (metric, what) in &self.families {
+        for (metric, local) in &self.families {
             let mut family = out.family(metric);
-            let local = COUNTS + *what as usize;
             for (labels, row) in &owners.rows {
-                family.sample(Some(labels), &["local"], Value::Count(row[local]));
-                family.sample(Some(labels), &["remote"], Value::Count(row[local + 1]));
+                family.sample(Some(labels), &["local"], Value::Count(row[*local]));
+                family.sample(Some(labels), &["remote"], Value::Count(row[*local + 1]));
             }
         }
     }
@@ -418,14 +511,19 @@ mod tests {
             events: 9,
             ..FaultCell::default()
         };
-        cell.count(FaultCount::HintingFaults, true, 4);
+        cell.count(FaultCount::FileMapPages, true, 4);
         cell.count(FaultCount::FirstTouchFaults, false, 5);
         let mut row = vec![0; COUNTS + FAULT_COUNTS];
         add(&mut row, &cell);
         add(&mut row, &cell);
-        assert_eq!(row[0], 18);
-        assert_eq!(row[COUNTS + FaultCount::FirstTouchFaults as usize], 10);
-        assert_eq!(row[COUNTS + FaultCount::HintingFaults as usize + 1], 8);
-        assert_eq!(row.iter().sum::<u64>(), 36);
+        let hints = Hints {
+            by_locality: [2, 3],
+        };
+        add_hints(&mut row, &hints);
+        assert_eq!(row[HINTS..EVENTS], [2, 3]);
+        assert_eq!(row[EVENTS], 18);
+        assert_eq!(row[place(FaultCount::FirstTouchFaults)], 10);
+        assert_eq!(row[place(FaultCount::FileMapPages) + 1], 8);
+        assert_eq!(row.iter().sum::<u64>(), 41);
     }
 }

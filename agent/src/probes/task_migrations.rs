@@ -9,12 +9,13 @@ use aya::{
 };
 use stallscope_ebpf::{
     Boundary, CpuPlace, Host, MigrationCell, NODE_PAIRS, NodePair, cell_place, distance_place,
-    is_beyond_slots,
+    turn::turn_words,
 };
 
 use crate::{
+    cells::Cells,
     cgroup::CgroupId,
-    collector::{Collector, Columns, OwnerRows, Rows},
+    collector::{Collector, Columns, LastReading, OwnerRows, Rows},
     exposition::Encoder,
     history::Quantity,
     mapped::Mapped,
@@ -49,6 +50,8 @@ pub static PROBE: Probe = Probe {
         vec![
             ("CELLS", cell_place(host.slots, 0, host.cpus)),
             ("RETIRED", host.cpus),
+            ("ORDER", host.cpus),
+            ("TURNS", turn_words(host.cpus)),
             ("PLACES", host.cpus),
             ("DISTANCES", host.nodes * host.nodes),
             ("NODE_PAIRS", if host.nodes > 1 { NODE_PAIRS } else { 1 }),
@@ -168,8 +171,7 @@ const CROSSED: usize = 1;
 const PAIRS: usize = 2;
 
 struct TaskMigrations {
-    cells: Mapped<MigrationCell>,
-    retired: Mapped<MigrationCell>,
+    cells: Cells<MigrationCell>,
     unpaired: Mapped<u64>,
     pairs: Pairs,
     nodes: Nodes,
@@ -196,8 +198,7 @@ impl TaskMigrations {
         let mut boundaries = vec![Boundary::None];
         boundaries.extend(&kernel.boundaries);
         Ok(Self {
-            cells: Mapped::open(ebpf, "CELLS")?,
-            retired: Mapped::open(ebpf, "RETIRED")?,
+            cells: Cells::open(ebpf, &kernel.host)?,
             unpaired: Mapped::open(ebpf, "UNPAIRED")?,
             pairs: Pairs::open(ebpf, nodes.pairs())?,
             distances: nodes.have_distances(&kernel.distances, kernel.host.nodes),
@@ -205,14 +206,15 @@ impl TaskMigrations {
             boundaries,
         })
     }
+}
 
-    fn add(&self, row: &mut [u64], cell: &MigrationCell) {
-        row[TOTAL] += cell.migrations;
-        row[CROSSED] += cell.distance;
-        let (_, counts) = row.split_at_mut(PAIRS + self.nodes.pairs());
-        for (sum, part) in counts.iter_mut().zip(cell.boundaries) {
-            *sum = sum.wrapping_add(u64::from(part));
-        }
+/// Adds a cell to a row that has so many pairs of nodes.
+fn add(row: &mut [u64], cell: &MigrationCell, pairs: usize) {
+    row[TOTAL] += cell.migrations;
+    row[CROSSED] += cell.distance;
+    let (_, counts) = row.split_at_mut(PAIRS + pairs);
+    for (sum, part) in counts.iter_mut().zip(cell.boundaries) {
+        *sum = sum.wrapping_add(u64::from(part));
     }
 }
 
@@ -274,26 +276,8 @@ impl Collector for TaskMigrations {
     }
 
     fn read(&mut self, rows: &mut Rows) {
-        // Retired cells first: what is retired meanwhile is short once instead of counted twice.
-        let cpus = self.retired.len();
-        for cpu in 0..cpus {
-            if let Some(cell) = self.retired.get(cpu) {
-                self.add(rows.retired(), &cell);
-            }
-        }
-        for place in 0..self.cells.len() {
-            let overflow = is_beyond_slots(place, cpus);
-            if !overflow && self.cells.first_word(place) == Some(0) {
-                continue;
-            }
-            if let Some(cell) = self.cells.get(place)
-                // Taken over while it was copied: the next reading has it whole.
-                && self.cells.first_word(place) == Some(cell.cgroup)
-                && cell.migrations != 0
-            {
-                self.add(rows.row(CgroupId(cell.cgroup)), &cell);
-            }
-        }
+        let pairs = self.nodes.pairs();
+        self.cells.read(rows, |row, cell, _| add(row, cell, pairs));
         if self.nodes.pairs() != 0 {
             self.pairs.read(&self.nodes, rows);
         }
@@ -337,6 +321,14 @@ impl Collector for TaskMigrations {
                 family.sample(Some(labels), &[], Value::Count(row[CROSSED]));
             }
         }
+    }
+
+    fn grow(&mut self, larger: &Ebpf, host: &Host) -> anyhow::Result<LastReading> {
+        let last = std::mem::replace(&mut self.cells, Cells::open(larger, host)?);
+        let pairs = self.nodes.pairs();
+        Ok(Box::new(move |rows| {
+            last.read_slots(rows, |row, cell, _| add(row, cell, pairs));
+        }))
     }
 
     fn answer(&mut self, group: &dyn Fn(CgroupId) -> Option<u32>) {

@@ -18,19 +18,19 @@ use stallscope::pods::api::Config;
 
 use super::heard::{Heard, config};
 
-const VARIABLE: &str = "STALLSCOPE_KUBECONFIG";
+pub const VARIABLE: &str = "STALLSCOPE_KUBECONFIG";
 const HASH: &str = "9b3d5c0f9f7a4f0a8f1a5f6c7d8e9f00";
 
 /// A corner of a cluster, under a name of its own.
-struct Cluster {
-    admin: Client,
+pub struct Cluster {
+    pub admin: Client,
     kubeconfig: Kubeconfig,
-    name: String,
+    pub name: String,
     directory: tempfile::TempDir,
 }
 
 impl Cluster {
-    async fn find() -> Option<Self> {
+    pub async fn find() -> Option<Self> {
         let Some(path) = std::env::var_os(VARIABLE) else {
             eprintln!("not run: {VARIABLE} names no kubeconfig");
             return None;
@@ -53,7 +53,7 @@ impl Cluster {
         Some(cluster)
     }
 
-    fn here<K>(&self) -> Api<K>
+    pub fn here<K>(&self) -> Api<K>
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
         K::DynamicType: Default,
@@ -61,12 +61,12 @@ impl Cluster {
         Api::namespaced(self.admin.clone(), &self.name)
     }
 
-    fn node(&self) -> String {
+    pub fn node(&self) -> String {
         format!("node-{}", self.name)
     }
 
     /// Lets the service account list and watch pods.
-    async fn grant(&self) {
+    pub async fn grant(&self) {
         let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]);
         create::<ClusterRole>(
             &Api::all(self.admin.clone()),
@@ -108,7 +108,7 @@ impl Cluster {
         std::fs::write(self.directory.path().join("token"), token).unwrap();
     }
 
-    async fn watch(&self) -> Heard {
+    pub async fn watch(&self) -> Heard {
         Heard::start(Config {
             node: self.node(),
             address: None,
@@ -118,7 +118,7 @@ impl Cluster {
     }
 
     /// A pod on the node; the kubelet that is not there would start it.
-    async fn pod(&self, name: &str, metadata: Value) -> Pod {
+    pub async fn pod(&self, name: &str, metadata: Value) -> Pod {
         let mut pod = json!({
             "metadata": metadata,
             "spec": {
@@ -154,7 +154,7 @@ impl Cluster {
         self.here::<Pod>().delete(name, &now).await.unwrap();
     }
 
-    async fn clean(self) {
+    pub async fn clean(self) {
         let now = DeleteParams::default().grace_period(0);
         let none = ListParams::default();
         self.here::<Pod>()
@@ -173,7 +173,7 @@ impl Cluster {
     }
 }
 
-async fn create<K>(api: &Api<K>, object: Value) -> K
+pub async fn create<K>(api: &Api<K>, object: Value) -> K
 where
     K: Clone + DeserializeOwned + serde::Serialize + std::fmt::Debug,
 {

@@ -2,10 +2,15 @@
 
 mod quota;
 
-use anyhow::{Context as _, Result};
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
 
 use super::Truth;
-use crate::{Group, Report, Task, Tasks as _, World, label};
+use crate::{Group, Report, Task, Tasks as _, World, label, served::Served, task::PATIENCE};
 use quota::{Quota, Span};
 
 /// The wait of a single thread for its quota against the time that its group was throttled.
@@ -39,6 +44,12 @@ pub(super) const TRUTHS: &[Truth] = &[
         about: "quotas inside a quota: each throttle belongs to the one that ran out",
         both_hierarchies: true,
         run: nested,
+    },
+    Truth {
+        name: "throttling_before_the_start",
+        about: "a group that was throttled before the agent came: its next wait is for who has the CPU",
+        both_hierarchies: true,
+        run: before_the_start,
     },
 ];
 
@@ -125,6 +136,47 @@ fn parent(world: &mut World, report: &mut Report) -> Result<()> {
         measured.grown(STALL, &cause)?,
     );
     Ok(())
+}
+
+/// Where the agent of this truth listens.
+const LISTEN: &str = "127.0.0.1:9756";
+
+fn before_the_start(world: &mut World, report: &mut Report) -> Result<()> {
+    let (group, other) = (Group::new("before")?, Group::new("beside")?);
+    let cpu = *world.cpus().last().context("a CPU")?;
+    let task = group.spin_on(cpu)?;
+    group.limit_cpu(10_000, 100_000)?;
+    let (throttled, deadline) = (group.throttled()?, Instant::now() + PATIENCE);
+    // Ten times as long as what it is to wait below.
+    while group.throttled()? - throttled < 10_000_000_000 {
+        ensure!(Instant::now() < deadline, "its quota does not run out");
+        sleep(Duration::from_millis(100));
+    }
+    group.unlimit_cpu()?;
+    task.stop()?;
+    let log = std::env::temp_dir().join(format!("stallscope-before-{}.log", std::process::id()));
+    let agent = Served::start(&world.program, LISTEN, &log, &[])?;
+    let labels = [label("cgroup", &group.label)];
+    let run_delay = task.run_delay()?;
+    let _competitor = other.spin_on(cpu)?;
+    task.resume();
+    let deadline = Instant::now() + PATIENCE;
+    // What it waits now, it waits for the competitor, beside which it has half of the CPU.
+    while task.run_delay()? - run_delay < 1_000_000_000 {
+        ensure!(
+            Instant::now() < deadline,
+            "it does not wait for its competitor"
+        );
+        sleep(Duration::from_millis(100));
+    }
+    task.stop()?;
+    let waited = task.run_delay()? - run_delay;
+    let scrape = agent.scrape()?;
+    report.equal("wait in ns", waited, scrape.sum(STALL, &labels)?);
+    let throttled = [&labels[..], &[label("cause", "throttled")]].concat();
+    report.equal("wait for a quota in ns", 0, scrape.sum(STALL, &throttled)?);
+    drop(agent);
+    std::fs::remove_file(&log).with_context(|| format!("cannot remove {}", log.display()))
 }
 
 fn nested(world: &mut World, report: &mut Report) -> Result<()> {

@@ -37,12 +37,7 @@ use stallscope_ebpf::{
 use daemons::{count_preemption, daemon, daemon_came, daemon_left};
 use throttle::{Arrival, arrive_throttled, remember_throttle};
 
-/// What this CPU counted by slot, at `cell_place`.
-#[map]
-pub(crate) static CELLS: Array<WaitCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-/// By CPU: what its cells counted for cgroups that lost their slot.
-#[map]
-pub(crate) static RETIRED: Array<WaitCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+stallscope_ebpf::cells!(WaitCell);
 /// By slot: whose it is, as the programs saw it and as the agent answered.
 #[map]
 static OWNERS: Array<SlotOwner> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -232,7 +227,7 @@ fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, c
             return;
         };
         let on_cpu = now - (*ring).switched_ns;
-        if (*cell).serial != (*ring).current_serial {
+        if (*cell).serial != (*ring).current_serial && !stayed(prev, ring, cpu) {
             // Its cgroup ended and another took the slot over since this task arrived.
             if let Some(retired) = RETIRED.get_ptr_mut(cpu) {
                 (*retired).on_cpu_ns += on_cpu;
@@ -256,6 +251,22 @@ fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, c
     }
 }
 
+/// Whether the task that leaves came onto its CPU in the same css, before these tables were there; its
+/// cell then begins.
+///
+/// # Safety
+/// `ring` is this CPU's, under its run-queue lock.
+#[cold]
+#[inline(never)]
+unsafe fn stayed(prev: Task<Typed>, ring: *const Ring, cpu: u32) -> bool {
+    let seat = Seat::of_task(prev);
+    // SAFETY: the caller's. At its place, which is the same in tables of all sizes, the cell is now its own.
+    let same = unsafe {
+        seat.serial == (*ring).current_serial && seat.place(cpu) == (*ring).current_place
+    };
+    same && seat.cell(cells(), cpu).is_some()
+}
+
 /// The task that leaves was put on this CPU by a switch that was not shown to us.
 ///
 /// # Safety
@@ -266,7 +277,7 @@ unsafe fn came_unseen(prev: Task<Typed>, ring: *mut Ring, cpu: u32) {
     let seat = Seat::of_task(prev);
     let place = seat.place(cpu);
     let arrival = prev.last_arrival();
-    let Some(cell) = seat.cell(&CELLS, &RETIRED, cpu) else {
+    let Some(cell) = seat.cell(cells(), cpu) else {
         return;
     };
     // SAFETY: the caller's.
@@ -303,7 +314,7 @@ unsafe fn came_unseen(prev: Task<Typed>, ring: *mut Ring, cpu: u32) {
 fn arrive(next: Task<Typed>, idle: bool, ring: *mut Ring, cpu: u32, now: u64) {
     let seat = Seat::of_task(next);
     let place = seat.place(cpu);
-    let Some(cell) = seat.cell(&CELLS, &RETIRED, cpu) else {
+    let Some(cell) = seat.cell(cells(), cpu) else {
         return;
     };
     let Some((entry, tag, mine)) = task_entry(next.pid()) else {
@@ -411,6 +422,9 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let preempt = ctx.arg::<u64>(0) as u8 != 0;
     let now = next.cfs_rq().rq().clock();
     let cpu = slot::this_cpu();
+    if !cells().have_turn(cpu) {
+        return 0;
+    }
     let Some(ring) = RINGS.get_ptr_mut(cpu) else {
         return 0;
     };
@@ -429,6 +443,9 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: `sched_migrate_task` passes (p, dest_cpu) on every kernel.
     let task = unsafe { Task::<Typed>::new(ctx.arg(0)) };
+    if !cells().have_turn(slot::this_cpu()) {
+        return 0;
+    }
     let Some((entry, tag, mine)) = task_entry(task.pid()) else {
         return 0;
     };

@@ -9,7 +9,7 @@ use stallscope_ebpf::{
 };
 
 use crate::{
-    CELLS, RETIRED, RINGS, count_stay,
+    CELLS, RINGS, cells, count_stay,
     daemons::daemon_moved,
     occupant, phantom, split,
     throttle::{split_around, throttled},
@@ -34,7 +34,7 @@ pub(crate) unsafe fn attribute_left(
     let seat = Seat::of_task(task);
     let cpu = slot::this_cpu();
     let place = seat.place(cpu);
-    let Some(cell) = seat.cell(&CELLS, &RETIRED, cpu) else {
+    let Some(cell) = seat.cell(cells(), cpu) else {
         return;
     };
     let Some(there) = CELLS.get_ptr_mut(seat.place(source)) else {

@@ -5,10 +5,38 @@
 
 use stallscope_ebpf::{
     Cause, Occupant, THROTTLE_UNKNOWN, TaskEntry, WaitCell,
+    cells::CLOSED,
     kernel::{MAX_RT_PRIO, Task, Typed},
 };
 
 use crate::{add, split, task_entry};
+
+/// The total up to which the run queue's throttled time is accounted for in `cell`. Whatever befell the
+/// group before it was seen for the first time is no part of this wait, unless the task remembers from
+/// when it was preempted.
+///
+/// # Safety
+/// `cell` belongs to the CPU whose run-queue lock is held.
+#[inline(always)]
+unsafe fn seen(cell: *const WaitCell, entry: *const TaskEntry, total: u64) -> u64 {
+    // SAFETY: the caller's.
+    unsafe {
+        let seen = (*cell).throttled_seen_ns;
+        if (*cell).serial == CLOSED {
+            // Beyond the capacity, where a cell has no run queue of its own.
+            return total;
+        }
+        if seen != THROTTLE_UNKNOWN {
+            return seen;
+        }
+        let remembered = (*entry).throttled_ns;
+        if remembered < total {
+            remembered
+        } else {
+            total
+        }
+    }
+}
 
 /// A time span on one CPU that a group spent throttled, inside a longer wait.
 #[derive(Clone, Copy)]
@@ -86,7 +114,7 @@ pub(crate) unsafe fn throttled(
             return none;
         }
         let cfs_rq = task.cfs_rq();
-        let grown = total - (*cell).throttled_seen_ns;
+        let grown = total - seen(cell, entry, total);
         let (mut start, mut end) = ((*cell).throttle_start_ns, (*cell).throttle_end_ns);
         if end == 0 && start != 0 {
             // Seen beginning. Over once the total has grown, else still going on.
@@ -172,6 +200,9 @@ pub(crate) unsafe fn remember_throttle(
             (*cell).throttle_start_ns = now;
             (*cell).throttle_end_ns = 0;
         }
+        if (*cell).throttled_seen_ns == THROTTLE_UNKNOWN {
+            (*cell).throttled_seen_ns = cfs_rq.throttled_time();
+        }
         if let Some((entry, _, true)) = task_entry(prev.pid()) {
             let remember = parks.unwrap_or(runnable);
             (*entry).throttled_ns = if remember {
@@ -225,17 +256,18 @@ pub(crate) unsafe fn arrive_throttled(
                 split(cpu, place, who.0, queued, now);
             }
         }
-        close_throttle(cell, total, queued, now, idle);
+        close_throttle(cell, entry, total, queued, now, idle);
     }
 }
 
 /// Keeps the last throttle for those of the group that still wait.
 ///
 /// # Safety
-/// `cell` is this CPU's, under its run-queue lock.
+/// `cell` is this CPU's, under its run-queue lock; `entry` is that of the task that comes.
 #[inline(always)]
 pub(crate) unsafe fn close_throttle(
     cell: *mut WaitCell,
+    entry: *const TaskEntry,
     total: u64,
     queued: u64,
     now: u64,
@@ -243,11 +275,11 @@ pub(crate) unsafe fn close_throttle(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        let grown = total - (*cell).throttled_seen_ns;
+        let grown = total - seen(cell, entry, total);
+        (*cell).throttled_seen_ns = total;
         if grown == 0 {
             return;
         }
-        (*cell).throttled_seen_ns = total;
         if (*cell).throttle_end_ns != 0 || (*cell).throttle_start_ns == 0 {
             (*cell).throttle_start_ns = if idle { now - grown } else { queued };
         }

@@ -9,7 +9,7 @@ use crate::{
     cgroup::Mode,
     deadline::Late,
     doctor::{Root, groups::Groups},
-    explain::{Case, Facts, NodeFacts, Quota, Report},
+    explain::{Case, Facts, Limit, NodeFacts, Report},
     topology::Topology,
 };
 
@@ -111,7 +111,7 @@ impl Ranking {
 fn add(container: &mut Container, facts: Facts) {
     container.memory_by_node = facts.memory_by_node;
     container.threads = facts.threads;
-    container.cpu_limit = facts.quotas.first().map(Quota::cpus);
+    container.cpu_limit = facts.quotas.first().map(Limit::cpus);
 }
 
 /// What is recorded of a window, to be explained with what the files say.

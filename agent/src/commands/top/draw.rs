@@ -95,8 +95,8 @@ fn state(app: &App, now: Instant) -> Line<'static> {
     )];
     let ran = top.daemons.iter().filter(|daemon| daemon.cpu_seconds > 0.0);
     parts.extend(ran.map(|daemon| {
-        let name = safe(&format!("{}{}", daemon.daemon, daemon.node));
-        format!("{name} {}", seconds(daemon.cpu_seconds))
+        let name = format!("{}{}", daemon.daemon, daemon.node);
+        format!("{} {}", safe(&name), seconds(daemon.cpu_seconds))
     }));
     Line::raw(parts.join("; "))
 }

@@ -8,7 +8,7 @@ pub(super) fn name(container: &Container) -> String {
     let cgroup = container.labels.get("cgroup").map_or("", String::as_str);
     // Sums such as (other) are nowhere, and so never gone.
     let gone = !container.live && !cgroup.starts_with('(');
-    safe(&api::name(&container.labels)) + if gone { " (gone)" } else { "" }
+    safe(&api::name(&container.labels)).into_owned() + if gone { " (gone)" } else { "" }
 }
 
 /// Remote page faults of all that placed or mapped a page; none where they are not counted, or there were none.

@@ -2,14 +2,7 @@
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-/// Others' text made harmless: what would move a terminal's cursor, or takes no place of its own, becomes `?`.
-pub(super) fn safe(text: &str) -> String {
-    let harmless = |c: char| match c.width() {
-        None | Some(0) => '?',
-        Some(_) => c,
-    };
-    text.chars().map(harmless).collect()
-}
+pub(super) use crate::printable::line as safe;
 
 /// A text in at most `width` cells: both ends of a name say more than its middle.
 pub(super) fn clip(text: &str, width: usize) -> String {
@@ -96,14 +89,6 @@ pub(super) fn bytes(size: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_that_moves_a_cursor_gets_through() {
-        let hostile = "a\x1b[2Jb\rc\nd\te\u{9b}f\u{202e}g\u{200b}h\u{feff}i\u{7f}j\0";
-        let safe = safe(hostile);
-        assert_eq!(safe, "a?[2Jb?c?d?e?f?g?h?i?j?");
-        assert_eq!(super::safe("größe 漢字 🦀"), "größe 漢字 🦀");
-    }
 
     #[test]
     fn names_keep_both_ends_and_their_width() {

@@ -1,5 +1,6 @@
 //! Control groups: version, controllers, and who makes them.
 
+use crate::ShellCommand;
 use crate::attribution::{OwnerKind, attribute};
 use crate::cgroup::{CgroupPath, Mode};
 use crate::doctor::{
@@ -47,7 +48,7 @@ fn cgroup_mode(node: &Node) -> Result<Vec<Finding>, Unmade> {
         Finding::of(severity, title)
             .value(groups.mode.name())
             .read("/sys/fs/cgroup")
-            .why(format!("{}, page cache that a container writes is not throttled with it, memory and CPU are limited in unrelated trees, no pressure is told by container, and quotas have no burst. The kubelet only maintains its support for version 1.", node.here()))
+            .why(format!("{}, page cache that a container writes is not throttled with it, memory and CPU are limited in unrelated trees, no pressure is told by container, and quotas have no burst before Linux 5.14. The kubelet only maintains its support for version 1.", node.here()))
             .mend(MendKind::Boot, "systemd.unified_cgroup_hierarchy=1"),
     ])
 }
@@ -165,12 +166,15 @@ fn without(node: &Node, severity: Severity, tree: &str, controller: &str, file: 
                 levels.last().cloned().unwrap_or_default()
             ));
         }
-        let files: Vec<String> = levels
-            .iter()
-            .map(|path| format!("/sys/fs/cgroup{path}/cgroup.subtree_control"))
-            .collect();
+        let enable = levels.iter().map(|path| {
+            let file = format!("/sys/fs/cgroup{path}/cgroup.subtree_control");
+            ShellCommand::write(format!("+{controller}"), &file)
+        });
+        let finding = match enable.reduce(|first, next| first.and(&next)) {
+            Some(command) => finding.command(command),
+            None => finding,
+        };
         finding
-            .command(format!("for file in {}; do echo +{controller} > $file; done", files.join(" ")))
             .mend(MendKind::Advice, "where a systemd unit owns it: Delegate=yes in the unit, so that systemd does not take it away again")
     } else {
         finding.mend(MendKind::Boot, format!("remove cgroup_disable={controller}; or cgroup_enable={controller} where the distribution leaves it off"))

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, Severity, Unmade},
@@ -77,8 +78,8 @@ fn cpu_governor(node: &Node) -> Result<Vec<Finding>, Unmade> {
                 .value(format!("{governor} on CPUs {list}"))
                 .read(governor_file(cpus[0]))
                 .why(format!("{}, {why}.", node.here()))
-                .command(format!(
-                    "for file in {CPUS}/cpu*/cpufreq/scaling_governor; do echo performance > $file; done"
+                .command(ShellCommand::fixed(
+                    "for file in /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor; do echo performance > $file; done",
                 )),
         )
     });
@@ -119,8 +120,8 @@ fn frequency_limit(node: &Node) -> Result<Vec<Finding>, Unmade> {
                 "{}, all work takes longer by as much, and a thread that moves between limited and other CPUs has two speeds.",
                 node.here()
             ))
-            .command(format!(
-                "for cpu in {CPUS}/cpu*/cpufreq; do cat $cpu/cpuinfo_max_freq > $cpu/scaling_max_freq; done"
+            .command(ShellCommand::fixed(
+                "for cpu in /sys/devices/system/cpu/cpu*/cpufreq; do cat $cpu/cpuinfo_max_freq > $cpu/scaling_max_freq; done",
             )),
     ])
 }

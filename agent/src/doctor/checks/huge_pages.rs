@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
@@ -125,7 +126,7 @@ fn khugepaged_pace(node: &Node) -> Result<Vec<Finding>, Unmade> {
             .read(pages_file.clone())
             .read(sleep_file.clone())
             .why(format!("{} and {}, the daemon takes CPU time beside the workload and locks address spaces while it copies: page faults of those processes wait.", node.here(), node.pages()))
-            .command(format!("echo {default} > {pages_file} && echo 10000 > {sleep_file}")),
+            .command(ShellCommand::write(default, &pages_file).and(&ShellCommand::write(10_000, &sleep_file))),
     ])
 }
 
@@ -227,7 +228,7 @@ fn hugepages_unused(node: &Node) -> Result<Vec<Finding>, Unmade> {
                 .value(format!("{all} pages, {:.0} % of memory", share * 100.0))
                 .read(format!("{}/hugepages-{size}kB/free_hugepages", folder(*first)))
                 .why(format!("{}, that memory is lost to everything else: the page cache is smaller, and reclaim begins earlier.", node.here()))
-                .command(format!("echo 0 > {file}"))
+                .command(ShellCommand::write(0, &file))
                 .mend(MendKind::Pod, format!("resources.limits: {{hugepages-{}Mi: ...}}, if they were meant for a pod", size / 1024)),
         )
     });

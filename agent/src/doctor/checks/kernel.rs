@@ -1,5 +1,6 @@
 //! The kernel and what measuring needs of it.
 
+use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
@@ -195,7 +196,7 @@ fn kprobes(node: &Node) -> Result<Vec<Finding>, Unmade> {
                 .value(0)
                 .read(switch)
                 .why(format!("{}, single throttles and page faults are measured by kprobes where no trampoline attaches: they are not measured, and nobody says so.", node.here()))
-                .command(format!("echo 1 > {switch}")),
+                .command(ShellCommand::write(1, switch)),
         ]);
     }
     // Nobody misses them where trampolines do the same for less.

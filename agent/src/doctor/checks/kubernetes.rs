@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
@@ -73,7 +74,7 @@ fn cpu_manager_state(node: &Node) -> Result<Vec<Finding>, Unmade> {
                     .read(file)
                     .read(&policy.read)
                     .why("The kubelet refuses to start with a state of another policy; where it runs already, the setting has not taken effect.")
-                    .command(format!("rm {file}"))
+                    .command(ShellCommand::new("rm").arg(file))
                     .mend(MendKind::Advice, "drain the node and stop the kubelet before, start it after"),
             );
         }
@@ -104,7 +105,7 @@ fn impossible(node: &Node, state: &Value) -> Result<Option<Finding>, Unmade> {
             .read(CPU_STATE)
             .read("/sys/devices/system/cpu/online")
             .why(format!("{}, {} CPUs are online: the kubelet refuses to start with such a state, as after a change of the instance's size or of SMT.", node.here(), online.len()))
-            .command(format!("rm {CPU_STATE}"))
+            .command(ShellCommand::new("rm").arg(CPU_STATE))
             .mend(MendKind::Advice, "drain the node and stop the kubelet before, start it after; or bring the CPUs back online"),
     ))
 }

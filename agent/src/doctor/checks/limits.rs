@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
-    groups::Quota,
+    groups::{Limit, Quota},
 };
 
 pub static CPU_LIMITS_OFF: Check = Check {
@@ -90,10 +90,11 @@ fn limit_without_quota(node: &Node) -> Result<Vec<Finding>, Unmade> {
             continue;
         }
         let Quota { quota, period } = asked.quota;
-        let mend = if groups.unified() {
-            format!("echo '{quota} {period}' > {file}")
-        } else {
-            format!("echo {quota} > {file}")
+        let limit = Limit {
+            file: file.clone(),
+            burst_file: None,
+            quota_us: quota,
+            period_us: period,
         };
         found.push(
             Finding::problem(format!("A limit of {:.3} CPUs does not reach the kernel", asked.quota.cpus()))
@@ -101,7 +102,7 @@ fn limit_without_quota(node: &Node) -> Result<Vec<Finding>, Unmade> {
                 .read(&asked.file)
                 .read(&file)
                 .why(format!("{}, container {} takes as many CPUs as it can get: its neighbours wait behind it, and its own numbers hold on no other node. Something undid the quota: a systemd reload beside the cgroupfs driver, or a change by hand.", node.here(), &asked.id[..12.min(asked.id.len())]))
-                .command(mend)
+                .command(limit.set(groups.unified(), limit.cpus()))
                 .mend(MendKind::Advice, "then look at cgroup-driver and cgroup-trees, or it comes back"),
         );
     }

@@ -1,5 +1,6 @@
 //! CPUs, pages, and what a hypervisor leaves of them.
 
+use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
@@ -153,10 +154,13 @@ fn cpus_offline(node: &Node) -> Result<Vec<Finding>, Unmade> {
                 node.here()
             ))
             .command(if offline.len() == 1 {
-                format!("echo 1 > /sys/devices/system/cpu/cpu{first}/online")
+                ShellCommand::write(1, &format!("/sys/devices/system/cpu/cpu{first}/online"))
             } else {
-                let list: Vec<String> = offline.iter().map(|cpu| cpu.to_string()).collect();
-                format!("for cpu in {}; do echo 1 > /sys/devices/system/cpu/cpu$cpu/online; done", list.join(" "))
+                ShellCommand::each(
+                    "cpu",
+                    offline.iter().map(|cpu| cpu.to_string()),
+                    r#"echo 1 > "/sys/devices/system/cpu/cpu$cpu/online""#,
+                )
             }),
     ])
 }

@@ -1,5 +1,6 @@
 //! How the kernel keeps memory free, and near.
 
+use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
@@ -237,7 +238,7 @@ fn swap(node: &Node) -> Result<Vec<Finding>, Unmade> {
             .read("/proc/swaps")
             .read(kubelet.config_path())
             .why(format!("{}, what is swapped out is missing from memory usage: pods look small, and their threads wait for a disk without any sign of it in Kubernetes.", node.here()))
-            .command("swapoff -a")
+            .command(ShellCommand::new("swapoff").arg("-a"))
             .mend(MendKind::Kubelet, "memorySwap: {swapBehavior: LimitedSwap} (cgroup v2, failSwapOn: false), to give pods their share of it on purpose"),
     ])
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
@@ -137,7 +138,7 @@ fn memory_only(node: &Node) -> Result<Vec<Finding>, Unmade> {
                 .value(format!("{:.1} GiB", each.memory_bytes.unwrap_or(0) as f64 / GIB))
                 .read(format!("{NODES}/node{}/cpulist", each.id))
                 .why(format!("{}, memory there is remote to every thread, and slower where it is behind CXL: it is used as soon as the near nodes are full, which no limit of a pod prevents.", node.here()))
-                .mend(MendKind::Command, "echo 1 > /sys/kernel/mm/numa/demotion_enabled")
+                .command(ShellCommand::write(1, "/sys/kernel/mm/numa/demotion_enabled"))
                 .mend(MendKind::Advice, "keep it from pods by their cpuset.mems, or use it as a slower tier (numa_balancing 2)")
         });
     Ok(found.collect())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
@@ -178,7 +179,7 @@ fn irq_affinity(node: &Node) -> Result<Vec<Finding>, Unmade> {
             .value(value)
             .read("/proc/interrupts")
             .why(format!("{}, {why}", node.here()))
-            .mend(MendKind::Command, "systemctl restart irqbalance")
+            .command(ShellCommand::new("systemctl").args(["restart", "irqbalance"]))
             .mend(MendKind::Advice, "or spread the queues of each device over the CPUs of its own node: /proc/irq/N/smp_affinity_list (network cards' drivers come with a script, set_irq_affinity)")
     };
     let share = |count: u64| count as f64 / total as f64;
@@ -261,7 +262,7 @@ fn clock_source(node: &Node) -> Result<Vec<Finding>, Unmade> {
         .iter()
         .find(|name| others.split_whitespace().any(|word| word == **name));
     Ok(vec![match better {
-        Some(better) => finding.command(format!("echo {better} > {CLOCKSOURCE}")).mend(
+        Some(better) => finding.command(ShellCommand::write(better, CLOCKSOURCE)).mend(
             MendKind::Boot,
             format!("clocksource={better}"),
         ),

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::pods::nodes_of;
+use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
-    groups::{Groups, Quota},
+    groups::{Groups, Quota, raise},
 };
 use crate::topology::CpuList;
 
@@ -76,17 +77,6 @@ fn has_below(paths: &[&str], path: &str) -> bool {
     paths.iter().any(below)
 }
 
-/// Sets a quota of so many CPUs, keeping the period.
-fn raise(groups: &Groups, path: &str, quota: Quota, cpus: u64) -> Option<String> {
-    let file = groups.quota_file(path)?;
-    let wanted = cpus * quota.period;
-    Some(if groups.unified() {
-        format!("echo '{wanted} {}' > {file}", quota.period)
-    } else {
-        format!("echo {wanted} > {file}")
-    })
-}
-
 pub static THREADS_OVER_QUOTA: Check = Check {
     name: "threads-over-quota",
     group: Group::Workloads,
@@ -113,7 +103,7 @@ fn threads_over_quota(node: &Node) -> Result<Vec<Finding>, Unmade> {
             .read(groups.quota_file(path).unwrap_or_default())
             .read(&each.threads_file)
             .why(format!("{}, if all of them run, the quota of a period of {} ms is used up after {burnt:.1} ms, and every thread stands still for the rest of it.", node.here(), quota.period / 1000));
-        if let Some(command) = raise(groups, path, quota, enough) {
+        if let Some(command) = raise(&groups.limits(&node.root, path), groups.unified(), enough as f64) {
             finding = finding.command(command);
         }
         finding
@@ -146,7 +136,7 @@ fn quota_below_one(node: &Node) -> Result<Vec<Finding>, Unmade> {
             .read(groups.quota_file(path).unwrap_or_default())
             .read(&each.threads_file)
             .why(format!("{}, not even one thread can run through a period: whoever holds a lock when the quota is used up makes all others wait for the next period.", node.here()));
-        if let Some(command) = raise(groups, path, quota, enough) {
+        if let Some(command) = raise(&groups.limits(&node.root, path), groups.unified(), enough as f64) {
             finding = finding.command(command);
         }
         finding.mend(MendKind::Pod, "resources.limits.cpu: \"1\" or more, or no limit of CPU")
@@ -237,7 +227,7 @@ fn apart(
     }
     let finding = finding
         .why(format!("{}, every miss of its caches goes to another node: latency of memory is that of the distance between them, all the time, and NUMA balancing may not help against a cpuset.", node.here()))
-        .command(format!("echo {} > {mems_file}", list(of_cpus)))
+        .command(ShellCommand::write(list(of_cpus), &mems_file))
         .mend(MendKind::Kubelet, "memoryManagerPolicy: Static with topologyManagerPolicy: single-numa-node");
     Some((path.to_owned(), finding))
 }

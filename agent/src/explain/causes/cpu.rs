@@ -2,6 +2,8 @@
 
 use super::{Case, Evidence, Remedy};
 use crate::{
+    ShellCommand,
+    doctor::groups::save_up,
     explain::{Other, text},
     history::Quantity,
 };
@@ -63,9 +65,9 @@ pub(super) fn throttled_evidence(case: &Case) -> Vec<Evidence> {
 
 pub(super) fn throttled_remedy(case: &Case) -> Vec<Remedy> {
     let mut remedies = Vec::new();
-    let limit: Option<f64> = case.facts.quotas.first().map(crate::explain::Quota::cpus);
+    let limit: Option<f64> = case.facts.quotas.first().map(crate::explain::Limit::cpus);
     if let Some(limit) = limit {
-        remedies.push(case.raise_cpu_limit(larger(case, limit)));
+        remedies.extend(case.raise_cpu_limit(larger(case, limit)));
         if let Some(threads) = case.facts.threads
             && threads as f64 > limit.ceil() + 1.0
         {
@@ -75,10 +77,15 @@ pub(super) fn throttled_remedy(case: &Case) -> Vec<Remedy> {
             )));
         }
     }
-    if let (Some(file), Some(quota)) = (&case.facts.burst_file, case.facts.quotas.first()) {
+    if let Some(command) = save_up(&case.facts.limits) {
+        let until = if case.pod.is_some() {
+            ", until it starts anew"
+        } else {
+            ""
+        };
         remedies.push(Remedy::run(
-            "Let it save up what it does not use for short bursts",
-            format!("echo {} > {file}", quota.quota_us),
+            format!("Let it save up what it does not use for short bursts{until}"),
+            command,
         ));
     }
     remedies
@@ -153,7 +160,7 @@ pub(super) fn host_evidence(case: &Case) -> Vec<Evidence> {
 }
 
 pub(super) fn neighbour_remedy(case: &Case) -> Vec<Remedy> {
-    let mut remedies = vec![case.raise_cpu_share()];
+    let mut remedies = case.raise_cpu_share();
     if let Some(other) = others(case, false).next() {
         remedies.push(Remedy::advice(format!(
             "Limit {}, or move it to another node",
@@ -167,28 +174,31 @@ pub(super) fn neighbour_remedy(case: &Case) -> Vec<Remedy> {
 }
 
 pub(super) fn host_remedy(case: &Case) -> Vec<Remedy> {
-    vec![
-        case.raise_cpu_share(),
-        Remedy::run(
-            "See which service it is",
-            "systemd-cgtop --iterations=2 --order=cpu",
-        ),
-        Remedy::advice(
-            "Keep CPUs for the host's services: the kubelet's --reserved-cpus, or CPUAffinity= in system.conf",
-        ),
-    ]
+    let mut remedies = case.raise_cpu_share();
+    remedies.push(Remedy::run(
+        "See which service it is",
+        ShellCommand::new("systemd-cgtop").args(["--iterations=2", "--order=cpu"]),
+    ));
+    remedies.push(Remedy::advice(
+        "Keep CPUs for the host's services: the kubelet's --reserved-cpus, or CPUAffinity= in system.conf",
+    ));
+    remedies
 }
 
 pub(super) fn kernel_remedy(_: &Case) -> Vec<Remedy> {
     vec![Remedy::run(
         "See which kernel threads run: ksoftirqd speaks for the network or interrupts on one CPU, kworker for drivers and writeback",
-        "ps -eLo psr,pcpu,comm --sort=-pcpu --ppid 2 | head -15",
+        ShellCommand::new("ps")
+            .args(["-L", "--ppid", "2", "-o", "psr,pcpu,comm", "--sort=-pcpu"])
+            .pipe(&ShellCommand::new("head").arg("-15")),
     )]
 }
 
 pub(super) fn idle_remedy(_: &Case) -> Vec<Remedy> {
     vec![Remedy::run(
         "Keep CPUs from deep sleep and low clock rates; in a virtual machine, that is the host's to do",
-        "cpupower idle-set --disable-by-latency 20; cpupower frequency-set --governor performance",
+        ShellCommand::fixed(
+            "cpupower idle-set --disable-by-latency 20; cpupower frequency-set --governor performance",
+        ),
     )]
 }

@@ -1,7 +1,10 @@
 //! Memory daemons, reclaim and compaction.
 
-use super::{Case, Evidence, Remedy};
-use crate::explain::text::{bytes, number};
+use super::{Case, Evidence, Remedy, sysctl};
+use crate::{
+    ShellCommand,
+    explain::text::{bytes, number},
+};
 
 pub(super) fn daemon_evidence(case: &Case) -> Vec<Evidence> {
     let seconds = case.window_seconds().max(1.0);
@@ -42,7 +45,7 @@ pub(super) fn limit_evidence(case: &Case) -> Vec<Evidence> {
 }
 
 pub(super) fn limit_remedy(case: &Case) -> Vec<Remedy> {
-    let mut remedies: Vec<_> = case.raise_memory_limit().into_iter().collect();
+    let mut remedies = case.raise_memory_limit();
     remedies.push(Remedy::advice(
         "Or let it use less: page cache of files that are read once counts too (O_DIRECT, posix_fadvise), and so do caches of its own",
     ));
@@ -56,14 +59,14 @@ pub(super) fn reclaim_remedy(case: &Case) -> Vec<Remedy> {
         if more > now {
             remedies.push(Remedy::run(
                 format!("Have memory freed earlier and more of it at a time ({now} now)"),
-                format!("sysctl -w vm.watermark_scale_factor={more}"),
+                sysctl("vm.watermark_scale_factor", more),
             ));
         }
     }
     if let Some(now) = case.node.min_free_kbytes {
         remedies.push(Remedy::run(
             format!("Keep more memory free ({now} kB now)"),
-            format!("sysctl -w vm.min_free_kbytes={}", now * 2),
+            sysctl("vm.min_free_kbytes", now * 2),
         ));
     }
     remedies.push(Remedy::advice(
@@ -79,13 +82,13 @@ pub(super) fn huge_page_remedy(case: &Case) -> Vec<Remedy> {
         if enabled == "always" {
             remedies.push(Remedy::run(
                 "Give huge pages to those only that ask for them",
-                format!("echo madvise > {THP}/enabled"),
+                ShellCommand::write("madvise", &format!("{THP}/enabled")),
             ));
         }
         if defrag != "never" {
             remedies.push(Remedy::run(
                 "Do not stop threads to make huge pages",
-                format!("echo never > {THP}/defrag"),
+                ShellCommand::write("never", &format!("{THP}/defrag")),
             ));
         }
     }

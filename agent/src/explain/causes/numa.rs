@@ -1,6 +1,6 @@
 //! Threads away from their memory. The kernel measures no time for this, so it is reckoned, and said to be.
 
-use super::{Case, Evidence, Remedy};
+use super::{Case, Evidence, Remedy, sysctl};
 use crate::{
     explain::{amount, cpu_seconds, text::number},
     history::{Quantity, Sums},
@@ -176,7 +176,7 @@ pub(super) fn remedy(case: &Case) -> Vec<Remedy> {
     if case.node.numa_balancing == Some(0) {
         remedies.push(Remedy::run(
             "Or let memory follow the threads",
-            "sysctl -w kernel.numa_balancing=1",
+            sysctl("kernel.numa_balancing", 1),
         ));
     }
     remedies

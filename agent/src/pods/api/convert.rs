@@ -90,6 +90,7 @@ fn convert(raw: wire::Pod, asked: &[String], reading: &mut Reading) {
         name: name.to_owned(),
         workload: workload(&metadata),
         labels: labels(metadata.labels.as_ref(), asked, &of, reading),
+        resizable: raw.spec.as_ref().map(resizable),
         containers: containers(raw.status.unwrap_or_default(), &of, reading),
     };
     reading.pod = Some((uid, pod));
@@ -164,6 +165,13 @@ fn workload(metadata: &wire::Metadata) -> Option<Workload> {
         kind: kind.to_owned(),
         name: name.to_owned(),
     })
+}
+
+/// Whether the API server knows of resizing in place: it fills in each container's policy then (KEP-1287; by default
+/// from Kubernetes 1.33 on).
+fn resizable(spec: &wire::PodSpec) -> bool {
+    let mut containers = spec.containers.iter().flatten();
+    containers.any(|container| container.resize_policy.is_some())
 }
 
 fn scheduled(job: &str) -> Option<&str> {

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 /// A page of a list. Pods stay as text, so that one that makes no sense does not spoil the others.
@@ -51,7 +51,22 @@ pub(super) struct Bookmark {
 #[serde(default)]
 pub(super) struct Pod {
     pub metadata: Metadata,
+    pub spec: Option<PodSpec>,
     pub status: Option<PodStatus>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PodSpec {
+    pub containers: Option<Vec<Container>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Container {
+    /// What the API server fills in where pods can be resized in place.
+    #[serde(rename = "resizePolicy")]
+    pub resize_policy: Option<IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]

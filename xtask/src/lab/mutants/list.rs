@@ -42,15 +42,15 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         wrong: "what a cgroup counted is dropped with it",
         file: "agent-ebpf/src/slot.rs",
-        old: "            (*retired).add(&*cell);\n",
-        new: "            let _ = retired;\n",
+        old: "                (*self.retired).add(&*self.cell);\n",
+        new: "                let _ = self.retired;\n",
         truth: "cgroups_come_and_go",
     },
     Mutant {
         wrong: "a cgroup inherits the cell of the one that had its slot",
         file: "agent-ebpf/src/slot.rs",
-        old: "            if !(*cell).is_of(self.serial) {\n",
-        new: "            if !(*cell).is_of(self.serial) && (*cell).cgroup() == 0 {\n",
+        old: "            if (*cell).serial() != self.serial {\n",
+        new: "            if (*cell).serial() != self.serial && (*cell).cgroup() == 0 {\n",
         truth: "cgroups_come_and_go",
     },
     Mutant {

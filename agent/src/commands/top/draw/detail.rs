@@ -216,7 +216,7 @@ mod tests {
             "    - evidence",
             "      of some",
             "      length",
-            "x?[2J",
+            r"x\x1b[2J",
         ];
         assert_eq!(wrapped(text, 14), expected);
         for width in 0..6 {

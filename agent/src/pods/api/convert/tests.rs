@@ -267,6 +267,19 @@ fn key() -> impl Strategy<Value = String> {
     .prop_map(str::to_owned)
 }
 
+#[test]
+fn pods_can_be_resized_where_the_api_knows_of_it() {
+    let resizable = |spec: Value| good(&with("spec", spec)).1.resizable;
+    let policy = json!([{"resourceName": "cpu", "restartPolicy": "NotRequired"}]);
+    assert_eq!(resizable(Value::Null), None);
+    assert_eq!(
+        resizable(json!({"containers": [{"name": "a"}]})),
+        Some(false)
+    );
+    let with_policy = json!({"containers": [{"name": "a", "resizePolicy": policy}]});
+    assert_eq!(resizable(with_policy), Some(true));
+}
+
 proptest! {
     #[test]
     fn no_answer_panics_or_passes_a_bound(value in anything(), path in prop::sample::select(vec![
@@ -308,6 +321,7 @@ proptest! {
             name,
             workload: None,
             labels: BTreeMap::from([("app".to_owned(), label)]),
+            resizable: None,
             containers: vec![(id, container)],
         });
     }
