@@ -12,7 +12,6 @@
 #[allow(dead_code, reason = "each test uses a part")]
 mod exposition;
 mod kernel;
-#[allow(dead_code, reason = "each test uses a part")]
 mod serving;
 
 use std::{

@@ -45,9 +45,8 @@ fn expected(probe: &str, map: &str, host: &Host) -> Option<(u32, u64)> {
         // One of three daemons on each node, and what has no cell.
         ("cpu_wait", "DAEMONS") => (ARRAY, 3 * nodes + 1),
         ("task_migrations", "DISTANCES") => (ARRAY, nodes * nodes),
-        ("task_migrations", "NODE_PAIRS") if nodes == 1 => (HASH, 1),
+        ("task_migrations", "NODE_PAIRS") | ("page_faults", "HINTS") if nodes == 1 => (HASH, 1),
         ("task_migrations", "NODE_PAIRS") => (HASH, NODE_PAIRS.into()),
-        ("page_faults", "HINTS") if nodes == 1 => (HASH, 1),
         ("page_faults", "HINTS") => (HASH, HINTED_CGROUPS.into()),
         // By cgroup, task or reason.
         ("page_faults", "LOST") => (ARRAY, 1),
