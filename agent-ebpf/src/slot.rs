@@ -244,12 +244,12 @@ impl<T: Cell, A: Access> Takeover for Passing<T, A> {
 #[inline(never)]
 unsafe fn start_afresh<T: Cell, A: Access>(cell: *mut T, cells: Cells<T>, seat: Seat<A>, cpu: u32) {
     // Those of the second set come after all of the first.
-    let set = if seat.index >= kernel::slots() {
+    let first = if seat.index >= kernel::slots() {
         kernel::cpus()
     } else {
         0
     };
-    let retired = cells.retired.get_ptr_mut(cpu + set);
+    let retired = cells.retired.get_ptr_mut(cpu + first);
     take_over(&mut Passing {
         cell,
         retired: retired.unwrap_or(core::ptr::null_mut()),
