@@ -41,6 +41,8 @@ fn expected(probe: &str, map: &str, host: &Host) -> Option<(u32, u64)> {
         // One a CPU, and one for all.
         ("cpu_wait" | "page_faults" | "task_migrations", "TURNS") => (ARRAY, cpus + 1),
         ("cpu_wait", "OWNERS") => (ARRAY, slots),
+        ("cpu_wait", "PHANTOMS") => (HASH, 1024),
+        ("cpu_wait", "PHANTOMS_LOST") => (ARRAY, 1),
         ("cpu_wait", "TASKS") => (ARRAY, 1 << host.task_bits),
         // One of three daemons on each node, and what has no cell.
         ("cpu_wait", "DAEMONS") => (ARRAY, 3 * nodes + 1),

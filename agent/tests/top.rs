@@ -255,7 +255,7 @@ fn a_session_from_the_list_to_one_container_and_back() {
 fn names_cannot_touch_the_terminal() {
     let agent = Agent::start("127.0.0.1:0");
     let mut session = Session::start(&mut top(&agent.address, &["--filter", "evil"]), (24, 140));
-    session.sees("/user.slice/?evil?[2J???name");
+    session.sees(r"l\x1b[2J\x0d\x0a\x09name");
     session.keys("\x03");
     assert_eq!(session.end().0.code(), Some(0));
 }

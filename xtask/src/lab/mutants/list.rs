@@ -182,8 +182,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         wrong: "the audit prints a command that mends nothing",
         file: "agent/src/doctor/check.rs",
-        old: "            text: format!(\"sysctl -w {key}={value}\"),\n",
-        new: "            text: format!(\"sysctl {key} # {value}\"),\n",
+        old: "        let run = ShellCommand::new(\"sysctl\").arg(\"-w\");\n",
+        new: "        let run = ShellCommand::new(\"true\").arg(\"-w\");\n",
         truth: "doctor_finds_and_mends",
     },
     Mutant {
