@@ -9,7 +9,8 @@ mod block;
 mod quantity;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -259,21 +260,28 @@ impl History {
         let before = record.bytes;
         record.push(second, &self.changed, &mut self.room);
         self.bytes = self.bytes + record.bytes - before;
-        while self.bytes > self.limits.bytes && self.drop_oldest() {}
+        if self.bytes > self.limits.bytes {
+            self.drop_oldest();
+        }
     }
 
-    /// Drops the oldest block of all. False when there is none.
-    fn drop_oldest(&mut self) -> bool {
-        let oldest = self
-            .records
-            .values_mut()
-            .filter(|record| !record.blocks.is_empty())
-            .min_by_key(|record| record.blocks.front().map(Block::last));
-        let Some(record) = oldest else {
-            return false;
+    /// Drops the oldest blocks of all until there is room again, and a little more: finding them takes a look at all
+    /// records.
+    fn drop_oldest(&mut self) {
+        let enough = self.limits.bytes - self.limits.bytes / 64;
+        let oldest = |(subject, record): (&Subject, &Record)| {
+            Some(Reverse((record.blocks.front()?.last(), *subject)))
         };
-        self.bytes -= record.make_room();
-        true
+        let mut fronts: BinaryHeap<_> = self.records.iter().filter_map(oldest).collect();
+        while self.bytes > enough
+            && let Some(Reverse((_, subject))) = fronts.pop()
+        {
+            let Some(record) = self.records.get_mut(&subject) else {
+                continue;
+            };
+            self.bytes -= record.make_room();
+            fronts.extend(oldest((&subject, record)));
+        }
     }
 
     /// An owner has ended or lost its place: what it counted beyond its record is another's, whose totals contain its
@@ -283,6 +291,7 @@ impl History {
             return;
         };
         let last = std::mem::take(&mut record.last);
+        self.bytes -= record.close();
         let into = self.records.entry(Subject::Owner(into)).or_default();
         into.last.resize(self.plan.len().max(into.last.len()), 0);
         for (sum, part) in into.last.iter_mut().zip(last) {
@@ -372,12 +381,14 @@ fn place(plan: &mut Vec<Quantity>, at: usize, quantity: Quantity) -> usize {
 
 impl Record {
     fn push(&mut self, second: u32, values: &[(usize, u64)], room: &mut Vec<u8>) {
-        let fits = self
-            .blocks
-            .back_mut()
-            .is_some_and(|block| block.push(second, values, room));
-        if fits {
-            return;
+        if let Some(block) = self.blocks.back_mut() {
+            let before = block.size();
+            let fits = block.push(second, values, room);
+            // One that was closed has to grow.
+            self.bytes = self.bytes + block.size() - before;
+            if fits {
+                return;
+            }
         }
         let mut block = Block::new(second);
         block.push(second, values, room);
@@ -386,6 +397,19 @@ impl Record {
         while self.bytes > CONTAINER_BYTES && self.blocks.len() > 1 {
             self.make_room();
         }
+    }
+
+    /// Gives back the room in the last block, and says how many bytes that was: most short-lived containers have a
+    /// second or two.
+    fn close(&mut self) -> usize {
+        let Some(block) = self.blocks.back_mut() else {
+            return 0;
+        };
+        let before = block.size();
+        block.close();
+        let given = before - block.size();
+        self.bytes -= given;
+        given
     }
 
     /// Drops the oldest block, and says how many bytes that was.

@@ -26,8 +26,8 @@ pub use labels::LabelSet;
 use labels::Subject;
 use pending::Waiting;
 pub use pending::{PATIENCE, PodCgroups};
-pub use seats::Activity;
 use seats::Seats;
+pub use seats::{Activity, MOST_ENDED};
 use stallscope_ebpf::{GROUP_HOST, GROUP_UNKNOWN};
 
 /// Names an owner for as long as the agent runs.
@@ -35,7 +35,7 @@ use stallscope_ebpf::{GROUP_HOST, GROUP_UNKNOWN};
 pub struct OwnerIndex(pub u32);
 
 /// How long an owner keeps its series after its last cgroup is gone, so that the last scrape of it
-/// is not missed.
+/// is not missed; where more than [`MOST_ENDED`] have ended, some of them less long.
 pub const GRACE: Duration = Duration::from_secs(300);
 
 /// How often a cgroup is asked for before it is taken for removed.
@@ -197,6 +197,7 @@ impl Owners {
         }
         self.settle_claims(asking, now, activity);
         self.settle(now, activity);
+        self.seats.thin_out();
         if self.seats.freed() {
             self.seat_standing(now, activity);
         }

@@ -141,6 +141,21 @@ fn what_an_owner_counted_is_not_counted_again_for_the_one_it_is_folded_into() {
 }
 
 #[test]
+fn the_record_of_one_that_ended_takes_no_more_room_than_what_is_in_it() {
+    let mut history = history(3600, 1 << 20);
+    for index in 3..1003 {
+        let second = history.recorded().map_or(1 << 20, |(_, end)| end);
+        history.begin_second(second);
+        record(&mut history, index, [5_000_000, 0, 0]);
+        history.fold(OwnerIndex(index), OwnerIndex(1));
+    }
+    assert!(history.bytes() < 1000 * 100, "{}", history.bytes());
+    let (first, end) = history.recorded().unwrap();
+    let kept = (3..1003).filter(|index| !history.sums(subject(*index), first, end).is_empty());
+    assert_eq!(kept.count(), 1000);
+}
+
+#[test]
 fn of_seconds_that_were_not_seen_only_the_sum_is_known_and_windows_share_it() {
     let mut history = history(3600, 1 << 20);
     for second in 0..10 {

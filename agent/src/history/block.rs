@@ -31,6 +31,11 @@ impl Block {
         self.bytes.capacity() + size_of::<Self>()
     }
 
+    /// Gives back the room that is left: nothing more is expected.
+    pub(super) fn close(&mut self) {
+        self.bytes.shrink_to_fit();
+    }
+
     /// Appends a second: places in the plan with their values. False when it is full.
     pub(super) fn push(
         &mut self,
