@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn of_many_that_have_ended_the_lowest_rank_gives_way_and_the_longest_ended_first() {
         let (mut seats, start) = (seats(usize::MAX), Instant::now());
-        let mut come_and_go = |seats: &mut Seats, name: usize, rank| {
+        let come_and_go = |seats: &mut Seats, name: usize, rank| {
             let owner = seats.take(labels(name), rank, &|_| 0).expect("a seat");
             seats.join(owner, None);
             seats.leave(owner, start + Duration::from_millis(name as u64));
