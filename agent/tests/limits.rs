@@ -42,7 +42,6 @@ fn expected(probe: &str, map: &str, host: &Host) -> Option<(u32, u64)> {
         ("cpu_wait" | "page_faults" | "task_migrations", "TURNS") => (ARRAY, cpus + 1),
         ("cpu_wait", "OWNERS") => (ARRAY, slots),
         ("cpu_wait", "PHANTOMS") => (HASH, 1024),
-        ("cpu_wait", "PHANTOMS_LOST") => (ARRAY, 1),
         ("cpu_wait", "TASKS") => (ARRAY, 1 << host.task_bits),
         // One of three daemons on each node, and what has no cell.
         ("cpu_wait", "DAEMONS") => (ARRAY, 3 * nodes + 1),
@@ -51,7 +50,7 @@ fn expected(probe: &str, map: &str, host: &Host) -> Option<(u32, u64)> {
         ("task_migrations", "NODE_PAIRS") => (HASH, NODE_PAIRS.into()),
         ("page_faults", "HINTS") => (HASH, HINTED_CGROUPS.into()),
         // By cgroup, task or reason.
-        ("page_faults", "LOST") => (ARRAY, 1),
+        ("page_faults", "LOST") | ("cpu_wait", "PHANTOMS_LOST") => (ARRAY, 1),
         ("cpu_throttling", "LENGTHS") | ("reclaim", "TASKS") => (HASH, 4096),
         ("cpu_throttling", "LOST") => (ARRAY, 2),
         ("reclaim", "LENGTHS") => (HASH, 8192),
