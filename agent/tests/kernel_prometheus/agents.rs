@@ -71,6 +71,8 @@ impl Agent {
         let mut all = ["--doctor", "10s", "--pod-source", "files"]
             .map(Path::new)
             .to_vec();
+        let pods = format!("--kubelet-cgroup-root={}", super::node::root());
+        all.push(pods.as_ref());
         all.extend(arguments);
         let serving = Serving::start(all);
         Self {
@@ -82,8 +84,7 @@ impl Agent {
 
     /// One that measures this host, with names from a kubelet's directories.
     pub fn measuring(logs: &Path) -> Self {
-        let pods = format!("--kubelet-cgroup-root={}", super::node::root());
-        Self::start(None, &["--kubelet-logs".as_ref(), logs, pods.as_ref()])
+        Self::start(None, &["--kubelet-logs".as_ref(), logs])
     }
 
     /// One that audits the files of another node, attaches nothing that costs, knows no pod by name and has hardly any
