@@ -41,12 +41,27 @@ fn type_of(hook: Attach) -> Option<(u32, String)> {
     }
 }
 
+/// What a type is kept for, which decides what else is kept with it.
+#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+enum Role {
+    /// A value: kept with all that lies within it.
+    Value,
+    /// A function, or what stands for a tracepoint: kept with its arguments.
+    Prototype,
+    /// An argument: of a structure it points to, the name is kept.
+    Argument,
+    /// What an argument points to.
+    Target,
+}
+
 /// The types to keep, by id. A reference to any other becomes one to `void`.
 struct Reduction<'a> {
     btf: &'a Btf,
     kept: BTreeSet<u32>,
     /// Structures of which only the name is kept.
     named: BTreeSet<u32>,
+    /// Types that were followed: one that leads back to itself is followed once.
+    followed: BTreeSet<(u32, Role)>,
 }
 
 impl<'a> Reduction<'a> {
@@ -55,6 +70,7 @@ impl<'a> Reduction<'a> {
             btf,
             kept: BTreeSet::new(),
             named: BTreeSet::new(),
+            followed: BTreeSet::new(),
         }
     }
 
@@ -63,87 +79,53 @@ impl<'a> Reduction<'a> {
         let Some(id) = self.btf.find_id(name, kinds) else {
             return;
         };
-        match self.btf.type_by_id(id).map(|t| t.kind) {
-            Some(kind::STRUCT) => self.value(id),
-            _ => self.prototype(id),
+        let role = match self.btf.type_by_id(id).map(|t| t.kind) {
+            Some(kind::STRUCT) => Role::Value,
+            _ => Role::Prototype,
+        };
+        let mut ahead = vec![(id, role)];
+        while let Some(next) = ahead.pop() {
+            if self.followed.insert(next)
+                && let Some(t) = self.btf.type_by_id(next.0)
+            {
+                self.follow(next.0, t, next.1, &mut ahead);
+            }
         }
     }
 
-    /// Keeps a type with all that lies within it.
-    fn value(&mut self, id: u32) {
-        let Some(t) = self.btf.type_by_id(id) else {
-            return;
-        };
-        if !self.kept.insert(id) {
-            return;
-        }
-        match t.kind {
-            kind::STRUCT | kind::UNION => {
-                for member in self.btf.entries(t, 3) {
-                    self.value(member[1]);
-                }
+    /// Keeps one type, and puts the types that it needs on the list of those ahead.
+    fn follow(&mut self, id: u32, t: Type, role: Role, ahead: &mut Vec<(u32, Role)>) {
+        let btf = self.btf;
+        let referred = t.size_or_id;
+        match (role, t.kind) {
+            (Role::Prototype, kind::FUNC_PROTO) => {
+                ahead.push((referred, Role::Argument));
+                let arguments = btf.entries(t, 2);
+                ahead.extend(arguments.iter().map(|entry| (entry[1], Role::Argument)));
             }
-            kind::ARRAY => {
-                for &id in self.btf.entries(t, 3).iter().flat_map(|array| &array[..2]) {
-                    self.value(id);
+            (Role::Argument, kind::PTR) => ahead.push((referred, Role::Target)),
+            (Role::Target, kind::STRUCT | kind::UNION) => {
+                if !btf.name(t.name).is_empty() {
+                    self.named.insert(id);
                 }
+                return;
             }
-            _ if is_modifier(t.kind) => self.value(t.size_or_id),
-            _ => {}
+            (Role::Target, kind::FWD) => {}
+            (Role::Prototype, _) => ahead.push((referred, role)),
+            (_, kind) if is_modifier(kind) => ahead.push((referred, role)),
+            (Role::Target, _) => return,
+            (Role::Value | Role::Argument, kind::STRUCT | kind::UNION) => {
+                let members = btf.entries(t, 3);
+                ahead.extend(members.iter().map(|member| (member[1], Role::Value)));
+            }
+            (Role::Value | Role::Argument, kind::ARRAY) => {
+                let arrays = btf.entries(t, 3);
+                let ids = arrays.iter().flat_map(|array| &array[..2]);
+                ahead.extend(ids.map(|&id| (id, Role::Value)));
+            }
+            (Role::Value | Role::Argument, _) => {}
         }
-    }
-
-    /// Keeps a function, or what stands for a tracepoint, with its arguments.
-    fn prototype(&mut self, id: u32) {
-        let Some(t) = self.btf.type_by_id(id) else {
-            return;
-        };
         self.kept.insert(id);
-        if t.kind == kind::FUNC_PROTO {
-            self.argument(t.size_or_id);
-            for argument in self.btf.entries(t, 2) {
-                self.argument(argument[1]);
-            }
-        } else {
-            self.prototype(t.size_or_id);
-        }
-    }
-
-    /// Keeps an argument; of a structure it points to, the name.
-    fn argument(&mut self, id: u32) {
-        let Some(t) = self.btf.type_by_id(id) else {
-            return;
-        };
-        match t.kind {
-            kind::PTR => {
-                self.kept.insert(id);
-                self.target(t.size_or_id);
-            }
-            _ if is_modifier(t.kind) => {
-                self.kept.insert(id);
-                self.argument(t.size_or_id);
-            }
-            _ => self.value(id),
-        }
-    }
-
-    fn target(&mut self, id: u32) {
-        let Some(t) = self.btf.type_by_id(id) else {
-            return;
-        };
-        match t.kind {
-            kind::STRUCT | kind::UNION if !self.btf.name(t.name).is_empty() => {
-                self.named.insert(id);
-            }
-            _ if is_modifier(t.kind) => {
-                self.kept.insert(id);
-                self.target(t.size_or_id);
-            }
-            kind::FWD => {
-                self.kept.insert(id);
-            }
-            _ => {}
-        }
     }
 
     fn write(&self) -> Vec<u8> {
@@ -277,4 +259,51 @@ fn asked_of(btf: &Btf, t: Type) -> Vec<Vec<u32>> {
         Enumerator::all().any(|asked| asked.name().as_bytes() == name)
     });
     enumerators
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Type information of types without entries: name, kind and the type referred to. Names are given by place: 1 is
+    /// `btf_trace_sched_switch`, 24 `handle_mm_fault`.
+    fn chain(types: &[(u32, u32, u32)]) -> Btf {
+        let mut writer = Writer::new(const { &BTreeMap::new() });
+        for &(name, kind, referred) in types {
+            writer.words(&[name, kind << 24, referred]);
+        }
+        writer.string(b"btf_trace_sched_switch");
+        writer.string(b"handle_mm_fault");
+        Btf::parse(writer.finish()).expect("BTF")
+    }
+
+    #[test]
+    fn types_that_lead_back_to_themselves_are_followed_once() {
+        let hooks = [
+            Attach::TpBtf("", "sched_switch"),
+            Attach::Fentry("", "handle_mm_fault"),
+        ];
+        for types in [
+            // A function of itself, and a tracepoint of itself.
+            vec![(24, kind::FUNC, 1)],
+            vec![(1, kind::TYPEDEF, 1)],
+            // A result, and what a result points to, that are names of each other.
+            vec![
+                (24, kind::FUNC, 2),
+                (0, kind::FUNC_PROTO, 3),
+                (0, kind::CONST, 4),
+                (0, kind::TYPEDEF, 3),
+            ],
+            vec![
+                (24, kind::FUNC, 2),
+                (0, kind::FUNC_PROTO, 3),
+                (0, kind::PTR, 4),
+                (0, kind::CONST, 4),
+            ],
+        ] {
+            let reduced = chain(&types).reduced(hooks.into_iter());
+            let reduced = Btf::parse(reduced).expect("BTF");
+            assert_eq!(reduced.offsets.len(), types.len() + 1);
+        }
+    }
 }
