@@ -1,10 +1,10 @@
-//! Kubernetes pods: what a cgroup's path says of one.
+//! Kubernetes pods, and their identity as a cgroup's path states it.
 //!
-//! The kubelet makes `<root>/kubepods/<QoS>/pod<UID>` (cgroup driver `cgroupfs`) or
-//! `<root>-kubepods-<QoS>-pod<UID with _ for ->.slice` (driver `systemd`), leaving the level out for guaranteed pods
-//! (kubernetes/pkg/kubelet/cm: `pod_container_manager_linux.go`, `cgroup_manager_linux.go`); the runtime makes the
-//! containers' below it. Only the UID, the container's ID and the class are in it: names come from a source of their own,
-//! which fills a [`Directory`] by way of a [`feed`].
+//! The kubelet makes `<root>/kubepods/<QoS>/pod<UID>` (cgroup driver `cgroupfs`) or `<root>-kubepods-<QoS>-pod<UID with
+//! _ for ->.slice` (driver `systemd`), leaving the level out for guaranteed pods (kubernetes/pkg/kubelet/cm:
+//! `pod_container_manager_linux.go`, `cgroup_manager_linux.go`); the runtime makes the containers' cgroups below it. A
+//! path has only the pod UID, the container ID and the QoS class. The names come from a separate source, which fills a
+//! [`Directory`] through a [`feed`].
 
 pub mod api;
 pub mod cri;
@@ -22,7 +22,7 @@ use crate::cgroup::CgroupPath;
 pub use directory::{Conflict, Directory, Found, Pod, RETENTION, Workload};
 pub use trees::{PodTrees, TreeRoot};
 
-/// Takes pods in as a source says them, and looks each up.
+/// Puts pods into a directory as a source does, and checks that each is found.
 fn fuzz_directory(pods: Vec<(PodUid, Pod)>) {
     let mut directory = Directory::default();
     let now = std::time::Instant::now();
@@ -50,16 +50,16 @@ fn fuzz_directory(pods: Vec<(PodUid, Pod)>) {
 pub struct PodIdentity {
     /// The pod.
     pub uid: PodUid,
-    /// The container, 64 hex digits; none for the pod's own cgroup and for a runtime's helpers in it. The sandbox
-    /// ("pause") has one too.
+    /// The container ID, 64 hex digits; the sandbox ("pause") has one too. None for the pod's own cgroup and for a
+    /// runtime's helpers in it.
     pub container_id: Option<String>,
-    /// The class; none where the path does not say.
+    /// The QoS class; none where the path does not state it.
     pub qos: Option<QosClass>,
 }
 
 impl PodIdentity {
-    /// The pod that `path` names in the kubelet's tree ([`PodTrees::Found`]), if there is one. The path is all there is to
-    /// go by: the caller has to know that only the host's root could make it.
+    /// Returns the pod that `path` names in the kubelet's tree ([`PodTrees::Found`]), if any. The function sees only
+    /// the path: the caller has to know that only the host's root can have made it.
     #[must_use]
     pub fn parse(path: &CgroupPath) -> Option<Self> {
         let components: Vec<&[u8]> = path.components().collect();
@@ -68,7 +68,7 @@ impl PodIdentity {
     }
 }
 
-/// A pod's UID as its cgroup names it.
+/// A pod's UID as the pod's cgroup has it.
 ///
 /// For a pod of the API, its `metadata.uid`. A static pod (a file of the kubelet's) has 32 hex digits, the hash of its
 /// configuration: the API's mirror pod has another UID and this one as annotation `kubernetes.io/config.hash`.
@@ -76,21 +76,21 @@ impl PodIdentity {
 pub struct PodUid(String);
 
 impl PodUid {
-    /// A UID as the API writes it (RFC 4122 text, lower case), or a static pod's configuration hash of 32 hex digits;
-    /// none for anything else.
+    /// Parses a UID as the API writes it (RFC 4122 text, lower case), or a static pod's configuration hash of 32 hex
+    /// digits. Returns none for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         (!text.contains(['_', '.', ':'])).then_some(())?;
         uid_at(text.as_bytes())
     }
 
-    /// The UID, with dashes whichever driver made the path.
+    /// Returns the UID with dashes, whichever cgroup driver made the path.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is a static pod's configuration hash.
+    /// Returns whether the UID is a static pod's configuration hash.
     #[must_use]
     pub fn is_config_hash(&self) -> bool {
         !self.0.contains('-')
@@ -108,14 +108,14 @@ impl fmt::Display for PodUid {
 pub enum QosClass {
     /// Requests equal limits in each container.
     Guaranteed,
-    /// Some requests or limits.
+    /// Some requests or limits are set.
     Burstable,
-    /// None.
+    /// No requests and no limits.
     BestEffort,
 }
 
 impl QosClass {
-    /// The name as in a pod's `status.qosClass`.
+    /// Returns the name as in a pod's `status.qosClass`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -126,24 +126,24 @@ impl QosClass {
     }
 }
 
-/// A pod in a path's components.
+/// A pod found in a cgroup path.
 pub(crate) struct InPath {
-    /// Which pod, and which container in it.
+    /// The pod, and the container in it.
     pub(crate) identity: PodIdentity,
-    /// How many components lead to the cgroup that owns the rest: the container's, or else the pod's.
+    /// Number of components up to the cgroup that owns the rest: the container's, or else the pod's.
     pub(crate) owner: usize,
-    /// How many lead to the pod's.
+    /// Number of components up to the pod's cgroup.
     pub(crate) pod: usize,
-    /// Whether it is of a kubelet in a container.
+    /// True for a pod of a kubelet that runs in a container.
     pub(crate) nested: bool,
 }
 
-/// The pod that the component at `index` names.
+/// Returns the pod that the component at `index` names.
 fn pod_at(components: &[&[u8]], index: usize) -> Option<InPath> {
     let pod = pod_in(components[index])?;
     let above = index.checked_sub(1).map(|above| components[above]);
     let qos = qos(pod.before, above);
-    // `…pod<UID>.slice:cri-containerd:<ID>`: a slice given to a runtime that takes it for a plain name.
+    // `…pod<UID>.slice:cri-containerd:<ID>`: the kubelet gives a slice to a runtime that takes it for a plain name.
     let container = container::named_by(components[index], None)
         .map(|found| (index, found))
         .or_else(|| {
@@ -166,12 +166,12 @@ fn pod_at(components: &[&[u8]], index: usize) -> Option<InPath> {
 }
 
 struct PodName<'a> {
-    /// What stands before `pod` in the component.
+    /// The part of the component before `pod`.
     before: &'a [u8],
     uid: PodUid,
 }
 
-/// The last `pod<UID>` in one component, standing alone or after a dash.
+/// Finds the last `pod<UID>` in one component, at its start or after a dash.
 fn pod_in(component: &[u8]) -> Option<PodName<'_>> {
     let starts = (0..component.len())
         .rev()
@@ -187,7 +187,8 @@ fn pod_in(component: &[u8]) -> Option<PodName<'_>> {
         })
 }
 
-/// The UID at the start of a text, if it ends there, or where the name's suffix (`.slice`, `:…`) begins.
+/// Parses the UID at the start of a text. It has to end where the text ends or the name's suffix (`.slice`, `:…`)
+/// begins.
 fn uid_at(text: &[u8]) -> Option<PodUid> {
     let length = text
         .iter()
@@ -208,12 +209,13 @@ fn uid_at(text: &[u8]) -> Option<PodUid> {
     (has_groups('-') || has_groups('_')).then(|| PodUid(text.replace('_', "-")))
 }
 
-/// The class, by what stands before `pod` (driver systemd) or, where nothing does, by the directory above (cgroupfs).
+/// Returns the QoS class from the part before `pod` (driver `systemd`) or, where that is empty, from the directory
+/// above (`cgroupfs`).
 fn qos(before: &[u8], above: Option<&[u8]>) -> Option<QosClass> {
     let level = before
         .strip_suffix(b"-")
         .or(above.filter(|_| before.is_empty()))?;
-    // With another root the name has more in front: `kubelet-kubepods-burstable`.
+    // With another root the level has a prefix: `kubelet-kubepods-burstable`.
     let last = level.rsplit(|&byte| byte == b'-').next()?;
     match last {
         b"kubepods" => Some(QosClass::Guaranteed),

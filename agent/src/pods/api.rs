@@ -1,8 +1,8 @@
 //! Names from the Kubernetes API: the pods of this node, listed once and then watched.
 //!
-//! Needs the verbs `list` and `watch` on `pods`, nothing else. What is asked for is limited to one node by
-//! `fieldSelector=spec.nodeName=<node>`. An answer that is too long, too slow or no sense is given up; the attempts never
-//! end, and get rarer.
+//! The agent needs the verbs `list` and `watch` on `pods`, nothing else. `fieldSelector=spec.nodeName=<node>` limits
+//! each request to one node. The agent gives up on an answer that is too long, too slow or malformed. It retries for
+//! ever, at growing intervals.
 
 mod body;
 mod connect;
@@ -22,35 +22,35 @@ use super::feed::{Closed, Feed};
 use session::{Position, Stop};
 use teller::Teller;
 
-/// Where a pod finds its service account.
+/// Directory where a pod finds its service account.
 pub const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Pods that are kept at most: a node runs a few hundred.
+/// Maximum number of pods kept: a node runs a few hundred.
 pub const MAX_PODS: usize = 4000;
 
-/// The length of a node's name at most, in bytes (a DNS subdomain, as the API checks it).
+/// Maximum length of a node's name, in bytes (a DNS subdomain, as the API checks it).
 const MAX_NODE: usize = 253;
 
-/// What to ask, and whom.
+/// Settings of the source: the API server, the credentials, and the pods to ask for.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The name of this node, as in its pods' `spec.nodeName`.
     pub node: String,
-    /// The API server's URL; without it, that of the kubeconfig, or else of the cluster the agent runs in
+    /// The API server's URL. Without it, the kubeconfig's is used, or else that of the cluster the agent runs in
     /// (`KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT`).
     pub address: Option<String>,
-    /// A kubeconfig file, of which the current context counts. Without it, the service account's token is used.
+    /// A kubeconfig file; its current context is used. Without it, the service account's token is used.
     pub kubeconfig: Option<PathBuf>,
     /// The keys of the labels to read of each pod.
     pub labels: Vec<String>,
     /// The directory with the service account's `token` and `ca.crt`.
     pub service_account: PathBuf,
-    /// How long things may take.
+    /// Timeouts and pauses.
     pub timing: Timing,
 }
 
 impl Config {
-    /// The pods of `node`, from the API of the cluster the agent runs in.
+    /// Returns the settings for the pods of `node`, from the API of the cluster the agent runs in.
     #[must_use]
     pub fn in_cluster(node: impl Into<String>) -> Self {
         Self {
@@ -64,21 +64,22 @@ impl Config {
     }
 }
 
-/// How long things may take.
+/// Timeouts and pauses.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// The pause after a first failure; each further one doubles it, at random up to twice as long again.
+    /// The pause after a first failure. Each further failure doubles it, and a random part makes it up to twice as
+    /// long.
     pub first_pause: Duration,
     /// The longest pause.
     pub longest_pause: Duration,
-    /// Until a connection stands.
+    /// Timeout of connecting.
     pub connect: Duration,
-    /// Until an answer has begun; until a list is there whole; until a line that has begun has ended.
+    /// Timeout of the start of an answer, of a whole list, and of the rest of a line once its first bytes are there.
     pub answer: Duration,
-    /// After which the API server is asked to end a watch, to be asked for the next; at most 240 s. At random up to a
-    /// fifth longer.
+    /// The time after which the API server is asked to end a watch, so that the agent starts the next; at most 240 s. A
+    /// random part makes it up to a fifth longer.
     pub watch: Duration,
-    /// How long a watch has to last for the pauses to begin from the first again.
+    /// The time a session has to last before the pauses start from the first again.
     pub steady: Duration,
 }
 
@@ -95,12 +96,12 @@ impl Default for Timing {
     }
 }
 
-/// Starts the thread that keeps `feed` informed until nobody listens to it any more.
+/// Starts the thread that keeps `feed` informed until the agent drops its end.
 ///
 /// The API need not answer yet.
 ///
 /// # Errors
-/// When `config` cannot be right, whatever the API says.
+/// When `config` is invalid by itself, whatever the API answers.
 pub fn spawn(config: Config, feed: Feed) -> anyhow::Result<()> {
     check_node(&config.node)?;
     connect::check(&config)?;
@@ -109,10 +110,10 @@ pub fn spawn(config: Config, feed: Feed) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime of the pod source")?;
     let body = move || {
-        // The library's own messages have whole answers in them; what is worth saying goes to the feed.
+        // The library's own messages contain whole answers; the feed gets what matters.
         let _silent =
             tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default());
-        // Nobody listens any more: nothing is left to do.
+        // The agent has dropped its end: nothing is left to do.
         let Err(Closed) = runtime.block_on(run(&config, Teller::new(feed)));
         runtime.shutdown_background();
     };
@@ -123,7 +124,7 @@ pub fn spawn(config: Config, feed: Feed) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads bytes as each answer of the API, and makes pods of them: the door for `fuzz/`.
+/// Parses bytes as each kind of the API's answers and makes pods of them: the entry point for `fuzz/`.
 #[doc(hidden)]
 pub fn fuzz(answer: &[u8]) {
     let labels = ["app".to_owned()];
@@ -150,7 +151,7 @@ pub fn fuzz(answer: &[u8]) {
     super::fuzz_directory(pods);
 }
 
-/// Lists and watches, over and over.
+/// Lists and watches until the agent drops its end.
 async fn run(config: &Config, mut teller: Teller) -> Result<std::convert::Infallible, Closed> {
     let mut position = Position::Start;
     let mut pauses = pauses(config.timing);
@@ -168,7 +169,7 @@ async fn run(config: &Config, mut teller: Teller) -> Result<std::convert::Infall
         if steady {
             pauses = self::pauses(config.timing);
         }
-        // A watch that ended in its own time is followed by the next at once.
+        // A watch that ended in its own time is followed by the next without a pause.
         if !steady || !pause.is_zero() {
             pause = pause.max(pauses.next().unwrap_or(config.timing.longest_pause));
         }
@@ -176,7 +177,8 @@ async fn run(config: &Config, mut teller: Teller) -> Result<std::convert::Infall
     }
 }
 
-/// The pauses between attempts. Half of the longest is random, so that the nodes of a cluster do not come all at once.
+/// Returns the pauses between attempts. Half of the longest is random, so that a cluster's nodes do not all retry at
+/// once.
 fn pauses(timing: Timing) -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(timing.first_pause)

@@ -1,7 +1,7 @@
-//! Names from the container runtime itself, over its CRI socket.
+//! Names from the container runtime, over its CRI socket.
 //!
-//! Two calls of the container runtime interface, version 1, list all there is: pods' sandboxes and containers. Nothing is
-//! watched: it is asked at the start, when a cgroup has no name, and once a minute.
+//! Two calls of the container runtime interface, version 1, list all sandboxes and containers. The agent does not
+//! watch: it asks at the start, when a cgroup has no name, and once a minute.
 
 mod ask;
 mod join;
@@ -19,21 +19,21 @@ use self::join::Join;
 use super::feed::{Closed, Feed, Message};
 use crate::deadline::{Reader, Reads};
 
-/// How long the runtime has to answer.
+/// Timeout of the runtime's answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// It is asked again after this long though nothing is wanted: pods that have ended are found so.
+/// Longest time between two requests when no name is wanted: the agent learns so of pods that have ended.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// It is left alone for this long after an answer, and for some times as long as that took.
+/// Minimum pause after an answer, and the pause as a multiple of the time that the answer took. The longer one counts.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_RATIO: u32 = 9;
 
-/// After a failure it is asked again after the first of these, then twice as long each time up to the second.
+/// Pause after a first failure, and the longest: each further failure doubles it.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
-/// Where runtimes have their sockets: containerd, k3s and RKE2, CRI-O, Docker by cri-dockerd.
+/// Sockets of known runtimes: containerd, k3s and RKE2, CRI-O, Docker through cri-dockerd.
 const SOCKETS: [&str; 4] = [
     "/run/containerd/containerd.sock",
     "/run/k3s/containerd/containerd.sock",
@@ -41,17 +41,18 @@ const SOCKETS: [&str; 4] = [
     "/var/run/cri-dockerd.sock",
 ];
 
-/// The first of the sockets of known runtimes that is there.
+/// Returns the first socket of a known runtime that exists.
 #[must_use]
 pub fn default_socket() -> Option<PathBuf> {
     let mut sockets = SOCKETS.iter().map(Path::new);
     sockets.find(|path| path.exists()).map(Path::to_owned)
 }
 
-/// Asks the runtime behind `socket` on a thread of its own, until nobody listens any more.
+/// Starts the thread that asks the runtime behind `socket`, until the agent drops its end of the feed.
 ///
 /// # Errors
-/// When the thread cannot be started. A socket that does not answer is none: the feed says so, and it is tried for ever.
+/// When the thread cannot be started. A socket that does not answer is no error: the feed reports it, and the thread
+/// tries for ever.
 pub fn spawn(socket: PathBuf, feed: Feed, reads: &Reads) -> anyhow::Result<()> {
     let reader = reads.reader("cri_socket", PATIENCE);
     let tokio = tokio::runtime::Builder::new_current_thread()
@@ -65,7 +66,7 @@ pub fn spawn(socket: PathBuf, feed: Feed, reads: &Reads) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads bytes as both answers of a runtime, and makes pods of them: the door for `fuzz/`.
+/// Parses bytes as both answers of a runtime and makes pods of them: the entry point for `fuzz/`.
 #[doc(hidden)]
 pub fn fuzz(answer: &[u8]) {
     let sandboxes = messages::List::decode(answer);
@@ -101,13 +102,13 @@ async fn run(socket: &Path, feed: &Feed, reader: &Reader) -> Closed {
         };
         sleep(pause).await;
         if retry == FIRST_RETRY {
-            // Whether it is wanted or time is up, it is asked.
+            // The next request follows either way: when a name is wanted, or when the period is over.
             let _ = timeout(PERIOD.saturating_sub(pause), feed.wanted()).await;
         }
     }
 }
 
-/// Says what the runtime answered; whether it did.
+/// Passes on the runtime's answer. Returns whether there was one.
 fn say(feed: &Feed, join: &mut Join, answer: Result<Listed, Failure>) -> Result<bool, Closed> {
     match answer {
         Ok(listed) => {

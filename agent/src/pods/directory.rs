@@ -1,4 +1,4 @@
-//! What is known of this node's pods, whichever source said it.
+//! Directory of this node's pods, whichever source named them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,16 +7,16 @@ use std::{
 
 use super::{PodIdentity, PodUid};
 
-/// How long a pod that has ended keeps its name, for counts that are read after its end.
+/// Time for which a pod that has ended keeps its name, for counts that are read after its end.
 pub const RETENTION: Duration = Duration::from_secs(300);
 
-/// Ended pods that keep their name at most; a node has room for a few hundred.
+/// Maximum number of ended pods that keep their name; a node has room for a few hundred.
 const MAX_ENDED: usize = 4000;
 
-/// Containers of one pod that are remembered at most: one that crashes over and over has a new ID each time.
+/// Maximum number of containers remembered per pod: a container in a crash loop has a new ID each time.
 const MAX_CONTAINERS: usize = 256;
 
-/// The digits of a container's ID, and those that tell it apart where a file's name is cut short.
+/// Number of digits of a container ID, and the minimum that identifies a container where a file's name is cut short.
 const ID_DIGITS: usize = 64;
 const TELLING_DIGITS: usize = 8;
 
@@ -27,39 +27,39 @@ pub struct Pod {
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
-    /// What made the pod; none if it was made by hand, or if the source does not say.
+    /// The workload that owns the pod; none if the pod has none, or if the source does not state it.
     pub workload: Option<Workload>,
     /// Those of the pod's labels that were asked for; none if the source has no labels.
     pub labels: BTreeMap<String, String>,
-    /// Whether its containers can be resized while they run; none if the source does not say.
+    /// True if its containers can be resized while they run; none if the source does not state it.
     pub resizable: Option<bool>,
     /// Names of containers by ID, without the runtime's prefix (`containerd://`). An ID may be cut short to its
     /// first digits.
     pub containers: Vec<(String, String)>,
 }
 
-/// What made a pod.
+/// The workload that owns a pod.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Workload {
     /// The kind as the API writes it: `Deployment`, `StatefulSet`, `DaemonSet`, `Job`, `CronJob`, `ReplicaSet`, …
     pub kind: String,
-    /// Its name, in the pod's namespace.
+    /// The workload's name, in the pod's namespace.
     pub name: String,
 }
 
-/// What the directory knows of a cgroup's pod.
+/// Result of looking a cgroup's pod up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Found<'a> {
-    /// Nothing.
+    /// The pod is unknown.
     Nothing,
-    /// The pod. The cgroup is the pod's own, or of a container without a name: the sandbox, or one that no source has
-    /// named yet.
+    /// The pod. The cgroup is the pod's own, or that of a container without a name: the sandbox, or one that no source
+    /// has named yet.
     Pod(&'a Pod),
-    /// The pod and the name of the container.
+    /// The pod, and the name of the container.
     Container(&'a Pod, &'a str),
 }
 
-/// Two pods were said to have one UID. The first of them is kept.
+/// A source gave two running pods the same UID. The first keeps it.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 #[error("pods {known} and {claimed} are both said to have UID {uid}; the first keeps it")]
 pub struct Conflict {
@@ -68,7 +68,7 @@ pub struct Conflict {
     claimed: String,
 }
 
-/// See the module.
+/// Pods by UID, with their containers' names.
 #[derive(Debug, Default)]
 pub struct Directory {
     pods: HashMap<PodUid, Known>,
@@ -81,7 +81,7 @@ struct Known {
 }
 
 impl Directory {
-    /// Takes in what a source says of a pod. Containers that it named before keep their names.
+    /// Adds or updates a pod. Containers that were named before keep their names.
     ///
     /// # Errors
     /// When another pod that still runs has the same UID.
@@ -107,14 +107,14 @@ impl Directory {
         Ok(())
     }
 
-    /// A pod has ended: it keeps its name for [`RETENTION`].
+    /// Marks a pod as ended: it keeps its name for [`RETENTION`].
     pub fn end(&mut self, uid: &PodUid, now: Instant) {
         if let Some(known) = self.pods.get_mut(uid) {
             known.ended.get_or_insert(now);
         }
     }
 
-    /// All pods but these have ended.
+    /// Marks all pods but these as ended.
     pub fn end_others<'a>(&mut self, listed: impl IntoIterator<Item = &'a PodUid>, now: Instant) {
         let listed: std::collections::HashSet<_> = listed.into_iter().collect();
         for (uid, known) in &mut self.pods {
@@ -124,7 +124,7 @@ impl Directory {
         }
     }
 
-    /// Forgets pods that ended longer than [`RETENTION`] ago, and the longest ended when there are too many.
+    /// Forgets pods that ended at least [`RETENTION`] ago, and the first to end when there are too many.
     pub fn expire(&mut self, now: Instant) {
         self.pods.retain(|_, known| {
             known
@@ -143,7 +143,7 @@ impl Directory {
         }
     }
 
-    /// What is known of a cgroup's pod.
+    /// Finds a cgroup's pod and container.
     #[must_use]
     pub fn find(&self, identity: &PodIdentity) -> Found<'_> {
         let Some(Known { pod, .. }) = self.pods.get(&identity.uid) else {
@@ -159,7 +159,7 @@ impl Directory {
         }
     }
 
-    /// Pods that run.
+    /// Returns the number of pods that run.
     #[must_use]
     pub fn running(&self) -> usize {
         self.pods
@@ -174,7 +174,7 @@ impl Pod {
         self.namespace == other.namespace && self.name == other.name
     }
 
-    /// The name of a container by its whole ID. Names without any digit of an ID say nothing.
+    /// Returns a container's name by its whole ID. An ID cut to fewer than [`TELLING_DIGITS`] digits matches none.
     fn container(&self, id: &str) -> Option<&str> {
         let matches = |known: &str| {
             known == id
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(found(uid(1), Some(&a)), "shop/cart-0/server");
         assert_eq!(found(uid(1), Some(&b)), "shop/cart-0");
         assert_eq!(found(uid(1), None), "shop/cart-0");
-        // A container of another pod, whatever its ID.
+        // A container of another pod is not found, even by its ID.
         assert_eq!(found(uid(2), Some(&a)), "");
         Ok(())
     }

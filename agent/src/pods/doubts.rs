@@ -1,10 +1,11 @@
-//! What makes no sense, said once rather than at each reading.
+//! Doubts: entries of a source that make no sense. Each kind is reported when there are more of it than before, not at
+//! each reading.
 
 use std::collections::BTreeMap;
 
 use super::feed::{Closed, Feed};
 
-/// Doubts of one reading, and how many of each kind were said of earlier ones.
+/// Doubts of one reading, and the number of each kind reported at earlier ones.
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
     noted: BTreeMap<&'static str, Noted>,
@@ -18,7 +19,7 @@ struct Noted {
 }
 
 impl Doubts {
-    /// Those of the next reading.
+    /// Returns an empty set for the next reading, with the numbers reported before.
     pub(super) fn next(&self) -> Self {
         Self {
             noted: BTreeMap::new(),
@@ -26,7 +27,7 @@ impl Doubts {
         }
     }
 
-    /// Notes one doubt; `text` is made for the first of its kind.
+    /// Notes one doubt. `text` is called only for the first of its kind.
     pub(super) fn note(&mut self, reason: &'static str, text: impl FnOnce() -> String) {
         let noted = self.noted.entry(reason).or_insert_with(|| Noted {
             count: 0,
@@ -35,7 +36,7 @@ impl Doubts {
         noted.count += 1;
     }
 
-    /// Says those kinds of which there are more than before.
+    /// Reports the kinds of which there are more than before.
     pub(super) fn say(&mut self, feed: &Feed) -> Result<(), Closed> {
         let before = std::mem::take(&mut self.said);
         for (reason, Noted { count, first }) in std::mem::take(&mut self.noted) {

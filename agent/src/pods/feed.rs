@@ -1,4 +1,4 @@
-//! The way from a source to the agent: what it knows, and how it fares.
+//! Channel from a source of names to the agent: pods, and the state of the source.
 
 use std::sync::{
     Arc,
@@ -9,14 +9,14 @@ use tokio::sync::Notify;
 
 use super::{Pod, PodUid};
 
-/// What a source says.
+/// A message from a source.
 #[derive(Debug)]
 pub enum Message {
-    /// A pod is there, or has changed. Containers that were named before need not be named again.
+    /// A pod is new or has changed. Containers that were named before need not be named again.
     Put(PodUid, Pod),
     /// A pod has ended.
     Ended(PodUid),
-    /// All pods that there are: the others have ended.
+    /// The complete set of running pods: the others have ended.
     All(Vec<(PodUid, Pod)>),
     /// The source answered.
     Up,
@@ -24,18 +24,18 @@ pub enum Message {
     Trouble(Trouble),
 }
 
-/// Something that went wrong. Names already known stay.
+/// A problem of a source. Names that are known stay.
 #[derive(Debug)]
 pub struct Trouble {
-    /// What kind of thing: a word for the label `reason`, of which there are few.
+    /// Kind of the problem: one of a few words, the value of the label `reason`.
     pub reason: &'static str,
-    /// What happened, with the name of the file, pod or address, and what to do.
+    /// Description: the problem, the file, pod or address, and the remedy.
     pub text: String,
-    /// Whether nothing can be read now, rather than one thing in the source.
+    /// True if the whole source cannot be read now, false if only one thing in it cannot.
     pub down: bool,
 }
 
-/// The source's end. What it is given is taken in at the agent's next look, about once a second.
+/// The source's end. The agent reads messages about once a second.
 #[derive(Clone, Debug)]
 pub struct Feed {
     messages: Sender<Message>,
@@ -49,12 +49,12 @@ pub struct Inbox {
     wanted: Arc<Notify>,
 }
 
-/// The other end is gone: to a source, the agent.
+/// Error: the other end is gone. To a source, the other end is the agent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the other end has ended")]
 pub struct Closed;
 
-/// Both ends.
+/// Makes a channel and returns both ends.
 #[must_use]
 pub fn feed() -> (Feed, Inbox) {
     let (sender, receiver) = channel();
@@ -71,26 +71,26 @@ pub fn feed() -> (Feed, Inbox) {
 }
 
 impl Feed {
-    /// Says something.
+    /// Sends a message.
     ///
     /// # Errors
-    /// When nobody listens any more.
+    /// When the agent has dropped its end.
     pub fn say(&self, message: Message) -> Result<(), Closed> {
         self.messages.send(message).map_err(|_| Closed)
     }
 
-    /// Says that nothing can be read now.
+    /// Reports that the whole source cannot be read now.
     ///
     /// # Errors
-    /// When nobody listens any more.
+    /// When the agent has dropped its end.
     pub fn down(&self, reason: &'static str, text: impl Into<String>) -> Result<(), Closed> {
         self.trouble(reason, text.into(), true)
     }
 
-    /// Says that one thing cannot be read, or makes no sense.
+    /// Reports that one thing cannot be read, or makes no sense.
     ///
     /// # Errors
-    /// When nobody listens any more.
+    /// When the agent has dropped its end.
     pub fn doubt(&self, reason: &'static str, text: impl Into<String>) -> Result<(), Closed> {
         self.trouble(reason, text.into(), false)
     }
@@ -99,22 +99,22 @@ impl Feed {
         self.say(Message::Trouble(Trouble { reason, text, down }))
     }
 
-    /// Waits until the agent sees a pod or container without a name. For sources that have to be asked.
+    /// Waits until the agent sees a pod or container without a name. For sources that the agent has to ask.
     pub async fn wanted(&self) {
         self.wanted.notified().await;
     }
 }
 
 impl Inbox {
-    /// What was said since the last time.
+    /// Returns the messages sent since the last call.
     pub fn drain(&self) -> impl Iterator<Item = Message> {
         self.messages.try_iter()
     }
 
-    /// The next thing that was said; none when there is no more for now.
+    /// Returns the next message; none when there is no more for now.
     ///
     /// # Errors
-    /// When nobody is left to say anything.
+    /// When the source has dropped its end.
     pub fn next(&self) -> Result<Option<Message>, Closed> {
         match self.messages.try_recv() {
             Ok(message) => Ok(Some(message)),

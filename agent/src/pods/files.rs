@@ -1,8 +1,9 @@
 //! Names from the kubelet's log directories, without the API and without rights on it.
 //!
-//! `<root>/pods/<namespace>_<pod>_<UID>` names a pod before its containers start, and
-//! `<root>/containers/<pod>_<namespace>_<container>-<ID>.log`, a link to `…/<namespace>_<pod>_<UID>/<container>/<N>.log`,
-//! a container once it runs. Only names and the links' targets are read, never a log: a target need not exist here.
+//! A directory `<root>/pods/<namespace>_<pod>_<UID>` names a pod before its containers start. A link
+//! `<root>/containers/<pod>_<namespace>_<container>-<ID>.log` to `…/<namespace>_<pod>_<UID>/<container>/<N>.log` names
+//! a container once it runs. The agent reads only names and the links' targets, never a log: a target need not exist
+//! here.
 
 mod names;
 mod place;
@@ -26,8 +27,8 @@ pub use reading::{News, Reading};
 const PODS: &str = "pods";
 const CONTAINERS: &str = "containers";
 
-/// Reads lines as names in the kubelet's directories, `NAME` or `NAME -> TARGET`, and makes pods of them: the door for
-/// `fuzz/`.
+/// Parses lines as names in the kubelet's directories, `NAME` or `NAME -> TARGET`, and makes pods of them: the entry
+/// point for `fuzz/`.
 #[doc(hidden)]
 pub fn fuzz(listing: &str) {
     let mut pods = Vec::new();
@@ -50,11 +51,11 @@ pub fn fuzz(listing: &str) {
     assert!(inbox.drain().count() > 0, "all is said at first");
 }
 
-/// See the module.
+/// Source of pods' names from the kubelet's log directories.
 ///
-/// A directory's own time stamp tells whether it has changed, so that nothing is used up where limits on watches are, and
-/// nothing is missed where the directory itself is replaced or mounted over. What is read is compared with what was read
-/// before.
+/// It compares a directory's own time stamp to see whether it has changed. Unlike inotify watches, this uses up no
+/// limited resource, and it misses nothing where the directory itself is replaced or mounted over. It compares the
+/// entries with those of the last reading, and reports the difference.
 #[derive(Debug)]
 pub struct Files {
     feed: Feed,
@@ -62,14 +63,14 @@ pub struct Files {
     containers: Place<Link>,
     view: View,
     contradictions: Doubts,
-    /// Why a directory could not be read at the last look, of `pods` and of `containers`.
+    /// Reason why `pods`, and `containers`, could not be read at the last look.
     failed: [Option<&'static str>; 2],
-    /// Whether what is known has to be said as a whole.
+    /// True if the next reading has to be reported as a whole.
     starts: bool,
 }
 
 impl Files {
-    /// A source for the kubelet's `pods` and `containers` below `root`, usually `/var/log`. Nothing is read yet.
+    /// Makes a source for the kubelet's `pods` and `containers` below `root`, usually `/var/log`. Reads nothing yet.
     #[must_use]
     pub fn new(root: PathBuf, feed: Feed) -> Self {
         let containers = root.join(CONTAINERS);
@@ -86,14 +87,14 @@ impl Files {
         }
     }
 
-    /// Says what has changed since the last poll, without waiting. Two system calls if nothing has.
+    /// Reports changes since the last poll. Takes two system calls if nothing has changed.
     ///
-    /// Where nobody listens any more nothing is said.
+    /// If the agent has dropped its end of the feed, nothing is reported.
     pub fn poll(&mut self) {
         let _ = self.try_poll(Instant::now());
     }
 
-    /// Pods that are known now.
+    /// Returns the number of known pods.
     #[must_use]
     pub fn pods(&self) -> usize {
         self.view.len()
@@ -132,7 +133,7 @@ impl Files {
         self.view.say_changes(&before, &self.feed)
     }
 
-    /// Says which directories cannot be read, when that has changed. One of them is enough to go on.
+    /// Reports which directories cannot be read, when that has changed. One readable directory is enough to go on.
     fn say_failures(&mut self, looks: &[Look; 2]) -> Result<(), Closed> {
         let failed = looks.each_ref().map(reason);
         if failed == self.failed {
@@ -161,10 +162,10 @@ impl Files {
     }
 }
 
-/// Whether there is something below `root` to read.
+/// Checks that at least one of the two directories below `root` can be read.
 ///
 /// # Errors
-/// When neither of the two directories can be read: which, why, and what to do.
+/// When neither can be read: both paths, the causes and the remedies.
 pub fn readable(root: &Path) -> Result<(), String> {
     let errors = [PODS, CONTAINERS].map(|name| {
         let path = root.join(name);
@@ -178,7 +179,7 @@ pub fn readable(root: &Path) -> Result<(), String> {
     }
 }
 
-/// The label for a look's failure.
+/// Returns the value of the label `reason` for a failed look.
 fn reason(look: &Look) -> Option<&'static str> {
     let Look::Failed(error) = look else {
         return None;

@@ -1,4 +1,4 @@
-//! The names of this node's pods: where they come from, how the source fares, and the directory it fills.
+//! Names of this node's pods: the source that gives them, the source's state, and the directory that it fills.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ use crate::{
     metric::{Kind, Metric, Scope, Value},
 };
 
-/// The families written here.
+/// The families that this module writes.
 pub static METRICS: [&Metric; 4] = [&INFO, &UP, &ERRORS, &PODS];
 
 static INFO: Metric = Metric {
@@ -57,10 +57,10 @@ static PODS: Metric = Metric {
     source: "the agent",
 };
 
-/// Where names come from.
+/// A source of names.
 #[derive(Clone, Debug, Default)]
 pub enum Source {
-    /// From nowhere: pods are known by their cgroup.
+    /// No source: pods are known by their cgroup.
     #[default]
     None,
     /// The directory with the kubelet's `pods` and `containers`.
@@ -72,7 +72,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The name as `--pod-source` has it.
+    /// Returns the source's name as the value of `--pod-source`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -84,47 +84,47 @@ impl Source {
     }
 }
 
-/// A source, and why it is that one.
+/// A source, and the reason why it was chosen.
 #[derive(Clone, Debug, Default)]
 pub struct Chosen {
     /// The source.
     pub source: Source,
-    /// For people.
+    /// The reason, as text for people.
     pub reason: String,
 }
 
-/// See the module.
+/// The source of names, and the directory that it fills.
 #[derive(Debug)]
 pub struct Names {
     chosen: Chosen,
     inbox: Inbox,
-    /// Until the source has started.
+    /// The source's end of the feed, until the source has started.
     feed: Option<Feed>,
-    /// The source that is asked rather than speaking up by itself.
+    /// The source of files, which the agent polls; the other sources send messages by themselves.
     files: Option<Reading>,
-    /// Whether the source speaks up no more.
+    /// True once the source has dropped its end of the feed.
     ended: bool,
     directory: Directory,
     health: Health,
 }
 
-/// How a source fares.
+/// State of a source.
 #[derive(Debug, Default)]
 struct Health {
-    /// None before the first attempt is over.
+    /// True if the last attempt succeeded; none before the first attempt is over.
     up: Option<bool>,
     errors: BTreeMap<&'static str, u64>,
-    /// Why it could not be read, since it last could: each reason is logged once.
+    /// Reasons why the source could not be read, since it last could: each is logged once.
     down: BTreeSet<&'static str>,
-    /// What made no sense and was logged.
+    /// Texts of the doubts that were logged, by reason.
     doubts: BTreeMap<&'static str, BTreeSet<String>>,
 }
 
-/// Doubts of one kind that are logged; more of them are counted, and shown with `RUST_LOG=debug`.
+/// Maximum number of doubts logged per reason; further ones are counted, and shown with `RUST_LOG=debug`.
 const LOGGED_DOUBTS: usize = 8;
 
 impl Names {
-    /// Names from a source that is yet to be started.
+    /// Makes the names from a source that is not started yet.
     #[must_use]
     pub fn new(chosen: Chosen) -> Self {
         let (feed, inbox) = feed();
@@ -139,10 +139,10 @@ impl Names {
         }
     }
 
-    /// Starts the source; nothing if it runs already. A poll waits a `moment` for what `reads` a file, at most.
+    /// Starts the source; does nothing if it runs already. With files, a poll waits at most a `moment` for `reads`.
     ///
     /// # Errors
-    /// When it could never work as it is set up.
+    /// When the source can never work with its settings.
     pub fn start(&mut self, reads: &Reads, moment: Duration) -> anyhow::Result<()> {
         let Some(feed) = self.feed.take() else {
             return Ok(());
@@ -158,19 +158,19 @@ impl Names {
         Ok(())
     }
 
-    /// Whether there is a source at all.
+    /// Returns whether there is a source at all.
     #[must_use]
     pub const fn expected(&self) -> bool {
         !matches!(self.chosen.source, Source::None)
     }
 
-    /// Whether the source says what made a pod: one of which it says nothing was made by itself then.
+    /// Returns whether the source states the workload of a pod. If it does, a pod without one has none.
     #[must_use]
     pub const fn tell_makers(&self) -> bool {
         matches!(self.chosen.source, Source::Api(_))
     }
 
-    /// Takes in what the source has said. True when names may have changed.
+    /// Applies the source's messages. Returns true when names may have changed.
     pub fn poll(&mut self, now: Instant) -> bool {
         let news = self.files.as_mut().and_then(Reading::poll);
         let mut changed = false;
@@ -213,7 +213,7 @@ impl Names {
         changed
     }
 
-    /// Why no name will ever come again, if so.
+    /// Returns the reason why no further name will come, if the source has ended.
     #[must_use]
     pub fn ended(&self) -> Option<String> {
         let source = self.chosen.source.name();
@@ -226,13 +226,13 @@ impl Names {
         self.inbox.want();
     }
 
-    /// What is known of a cgroup's pod.
+    /// Finds a cgroup's pod and container.
     #[must_use]
     pub fn find(&self, identity: &PodIdentity) -> Found<'_> {
         self.directory.find(identity)
     }
 
-    /// Forgets what ended long ago.
+    /// Forgets pods that ended long ago.
     pub fn expire(&mut self, now: Instant) {
         self.directory.expire(now);
     }
@@ -297,7 +297,7 @@ impl Health {
         self.down.clear();
     }
 
-    /// Counts each, and logs it unless it is known.
+    /// Counts a problem, and logs it at `warn` the first time, then at `debug`.
     fn trouble(&mut self, trouble: &Trouble) {
         let Trouble { reason, text, down } = trouble;
         *self.errors.entry(reason).or_default() += 1;

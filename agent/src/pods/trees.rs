@@ -1,17 +1,17 @@
-//! The cgroups below which pods are taken for pods.
+//! Cgroup trees in which a pod's name is trusted.
 //!
-//! A cgroup's name proves nothing: whoever has a delegated cgroup, or root in a container, can make `…/pod<UID>/<ID>` in
-//! it. A kubelet's pods are in its own tree, which only the host's root can make.
+//! A cgroup's name proves nothing: the owner of a delegated cgroup, or root in a container, can make `…/pod<UID>/<ID>`
+//! in it. A kubelet's pods are in the kubelet's own tree, which only the host's root can make.
 
 use std::{fmt, str::FromStr};
 
 use super::{InPath, pod_at, pod_in};
 use crate::{attribution::container, cgroup::CgroupPath};
 
-/// Which trees of pods are followed.
+/// The pod trees that the agent follows.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum PodTrees {
-    /// The kubelet's, found by where kubelets make them:
+    /// The host kubelet's tree, found at the places where kubelets make it:
     ///
     /// - `/kubepods` and `/kubepods.slice`;
     /// - `/a.slice/a-b.slice/a-b-kubepods.slice`, slices from the root on: systemd lets no user delegate these
@@ -19,12 +19,14 @@ pub enum PodTrees {
     /// - `/kubelet/kubepods`, kind's with the driver cgroupfs;
     /// - `kubepods-…-pod<UID>.slice:<runtime>:<ID>` in the runtime's own service, where kubelet and runtime have
     ///   different drivers.
+    ///   different drivers.
     #[default]
     Found,
-    /// Those in these cgroups, whoever can write there: a kubelet's `cgroupRoot` of another form, or that of a kubelet in
-    /// a container.
+    /// The trees in these cgroups, whoever can write there: for a kubelet whose `cgroupRoot` has another form, or that
+    /// of a kubelet in a container.
     Given(Vec<TreeRoot>),
-    /// The found ones, and those of kubelets in containers, whose pods are then pods rather than parts of the container.
+    /// The found tree, and those of kubelets in containers. Pods of the latter are pods then, not parts of the
+    /// container.
     Nested,
 }
 
@@ -59,9 +61,10 @@ impl fmt::Display for TreeRoot {
 }
 
 impl PodTrees {
-    /// The pod in a path of which the first `trusted` names are the host root's ([`Cgroup::trusted`]).
+    /// Returns the pod in a path of which the host's root made the first `trusted` names ([`Cgroup::trusted`]).
     ///
-    /// The outermost one of the tree: what a pod makes in its own cgroup belongs to it.
+    /// With [`Found`](Self::Found) and [`Given`](Self::Given) this is the outermost pod: what a pod makes in its own
+    /// cgroup belongs to it.
     ///
     /// [`Cgroup::trusted`]: crate::cgroup::Cgroup::trusted
     pub(crate) fn find(&self, components: &[&[u8]], trusted: usize) -> Option<InPath> {
@@ -80,19 +83,19 @@ impl PodTrees {
         }
     }
 
-    /// Whether a path has the name of a pod in it, wherever that is.
+    /// Returns whether any name in a path has the form of a pod's.
     pub(crate) fn names_pod(components: &[&[u8]]) -> bool {
         components
             .iter()
             .any(|component| pod_in(component).is_some())
     }
 
-    /// Whether a cgroup is named after a pod's slice and a container.
+    /// Returns whether a cgroup is named after a pod's slice and a container.
     pub(crate) fn is_mixed(component: &[u8]) -> bool {
         is_mixed(component)
     }
 
-    /// How many names of a path lead to the tree of pods in it; also where no pod is.
+    /// Returns the number of names up to the tree of pods in a path, even if the path has no pod.
     pub(crate) fn tree(&self, components: &[&[u8]]) -> Option<usize> {
         match self {
             Self::Found | Self::Nested => found(components),
@@ -117,7 +120,7 @@ impl fmt::Display for PodTrees {
 }
 
 impl TreeRoot {
-    /// How many names lead to the tree that this cgroup has in it or is.
+    /// Returns the number of names up to the tree that this cgroup contains or is.
     fn tree(&self, components: &[&[u8]]) -> Option<usize> {
         let depth = self.0.components().count();
         let is_below = self
@@ -136,14 +139,14 @@ impl TreeRoot {
     }
 }
 
-/// The tree that a kubelet of the host has: how many names lead to it.
+/// Returns the number of names up to the host kubelet's tree.
 fn found(components: &[&[u8]]) -> Option<usize> {
     match components {
         [b"kubepods" | b"kubepods.slice", ..] => return Some(1),
         [b"kubelet", b"kubepods", ..] => return Some(2),
         _ => {}
     }
-    // Slices inside one another repeat the names above (systemd.slice(5)).
+    // Nested slices repeat the names above (systemd.slice(5)).
     let mut above: &[u8] = b"";
     for (depth, component) in components.iter().enumerate() {
         if is_mixed(component) {
@@ -164,7 +167,7 @@ fn found(components: &[&[u8]]) -> Option<usize> {
     None
 }
 
-/// The pod of a kubelet that runs in a container of the host: the innermost.
+/// Returns the innermost pod in a container of the host: a pod of a kubelet that runs in that container.
 fn nested(components: &[&[u8]], trusted: usize) -> Option<InPath> {
     let outer = container::depth(components).filter(|depth| *depth <= trusted)?;
     let inner = (outer..components.len())
@@ -175,19 +178,20 @@ fn nested(components: &[&[u8]], trusted: usize) -> Option<InPath> {
     Some(pod)
 }
 
-/// The first pod at or below a depth.
+/// Returns the first pod at or below a depth.
 fn outermost(components: &[&[u8]], depth: usize) -> Option<InPath> {
     let at = (depth..components.len()).find(|at| pod_in(components[*at]).is_some())?;
     pod_at(components, at)
 }
 
-/// Whether a cgroup is named as the root of a kubelet's pods.
+/// Returns whether a cgroup is named as the root of a kubelet's pods.
 fn is_tree(component: &[u8]) -> bool {
     let name = component.strip_suffix(b".slice").unwrap_or(component);
     name == b"kubepods" || (name.len() < component.len() && name.ends_with(b"-kubepods"))
 }
 
-/// Whether a cgroup is named after a pod's slice and a container, by a runtime that takes the slice for a plain name.
+/// Returns whether a cgroup is named after a pod's slice and a container, by a runtime that takes the slice for a plain
+/// name.
 fn is_mixed(component: &[u8]) -> bool {
     let Some(pod) = pod_in(component) else {
         return false;

@@ -1,4 +1,4 @@
-//! Answers, read no further and no longer than makes sense.
+//! Bodies of the API's answers, read within limits of size and time.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::failure::Failure;
 pub(super) struct Reader<'a> {
     address: &'a str,
     body: Body,
-    /// What has come and was not given out yet, and how much of it has no newline.
+    /// Bytes received and not returned yet, and the number of them known to have no newline.
     buffer: BytesMut,
     searched: usize,
 }
@@ -28,7 +28,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The whole body, of `limit` bytes at most, within `patience`.
+    /// Returns the whole body, of `limit` bytes at most, within `patience`.
     pub(super) async fn whole(
         mut self,
         limit: usize,
@@ -41,8 +41,8 @@ impl<'a> Reader<'a> {
         Ok(self.buffer)
     }
 
-    /// The next line, of `limit` bytes at most; none at the end. It may begin within `idle`, and has to end within
-    /// `patience` from there.
+    /// Returns the next line, of `limit` bytes at most; none at the end of the body. The line has to begin within
+    /// `idle`, and to end within `patience` from there.
     pub(super) async fn line(
         &mut self,
         limit: usize,
@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What is there at once, for another word on an answer that failed already.
+    /// Returns what arrives within `limit` and `patience`, to add detail to an answer that has failed already.
     pub(super) async fn some(mut self, limit: usize, patience: Duration) -> BytesMut {
         let deadline = Instant::now() + patience;
         while let Ok(Some(chunk)) = self.chunk(deadline, "end its answer", patience).await {
@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
             match frame {
                 None => return Ok(None),
                 Some(Err(error)) => return Err(Failure::client(self.address, &error)),
-                // Trailers say nothing here.
+                // Trailers carry nothing that is used here.
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         return Ok(Some(data));

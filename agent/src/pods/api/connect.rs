@@ -1,4 +1,5 @@
-//! Where the API is, and who asks: all of it read anew for each connection, since tokens and certificates rotate.
+//! The API's address and the credentials. Both are read again for each connection, since tokens and certificates
+//! rotate.
 
 use std::{env, fs, path::Path};
 
@@ -9,17 +10,17 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use super::Config;
 use super::failure::{CONFIG, Failure, chain};
 
-/// What the kubelet sets in each container, for the cluster's own API server.
+/// Variables that the kubelet sets in each container, with the address of the cluster's own API server.
 const HOST: &str = "KUBERNETES_SERVICE_HOST";
 const PORT: &str = "KUBERNETES_SERVICE_PORT";
 
-/// A client, and the address as a person knows it.
+/// A client, and the address to show in messages.
 pub(super) struct Connection {
     pub client: kube::Client,
     pub address: String,
 }
 
-/// What can be known to be wrong before anything is asked.
+/// Checks the settings that can be found wrong before anything is sent.
 pub(super) fn check(config: &Config) -> anyhow::Result<()> {
     let given = config.address.as_deref().map(address).transpose()?;
     if let Some(path) = &config.kubeconfig {
@@ -30,7 +31,7 @@ pub(super) fn check(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A client with what the files say now. Nothing is sent yet.
+/// Makes a client from the current content of the files. Sends nothing yet.
 pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
     let made = settings(config).await;
     let mut settings = made.map_err(|error| Failure::new(CONFIG, format!("{error:#}")))?;
@@ -39,11 +40,11 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
 }
 
 fn client(mut settings: kube::Config, service_account: &Path) -> Result<Connection, Failure> {
-    // Deadlines and pauses are not the library's.
+    // The agent sets deadlines and pauses itself.
     settings.read_timeout = None;
     settings.default_retry = false;
     if settings.root_cert_file.is_some() || settings.cluster_url.scheme_str() == Some("http") {
-        // Or else the system's authorities are looked for, which a container need not have.
+        // Otherwise the library looks for the system's certificate authorities, which a container need not have.
         settings.root_cert.get_or_insert_default();
     }
     let address = settings.cluster_url.to_string();
@@ -86,7 +87,7 @@ async fn settings(config: &Config) -> anyhow::Result<kube::Config> {
     Ok(settings)
 }
 
-/// Reads the token here: the library sends a newline at its end too, and keeps it for a minute.
+/// Reads the token here: the library would also send a newline at its end, and caches it for a minute.
 fn read_token(settings: &mut kube::Config) -> anyhow::Result<()> {
     let Some(path) = settings.auth_info.token_file.take() else {
         return Ok(());
@@ -103,7 +104,8 @@ fn read_token(settings: &mut kube::Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The service account is shown to the cluster's own API server, and to another over TLS only, if there is one.
+/// Adds the service account: always for the cluster's own API server, for another only over TLS and where the files
+/// exist.
 fn with_service_account(address: Uri, directory: &Path, own: bool) -> kube::Config {
     let is_tls = address.scheme_str() == Some("https");
     let mut settings = kube::Config::new(address);
@@ -187,7 +189,7 @@ mod tests {
         }
     }
 
-    /// Why there is no connection with a service account whose directory has these files.
+    /// Returns the error of connecting with a service account whose directory has these files.
     fn refused(files: &[&str]) -> String {
         let directory = tempfile::tempdir().expect("a directory");
         for file in files {

@@ -1,4 +1,4 @@
-//! From the API's pod to the directory's.
+//! Conversion of the API's pods to the directory's.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,33 +6,33 @@ use super::failure::quoted;
 use super::wire;
 use crate::pods::{Pod, PodUid, Workload};
 
-/// The lengths that the API server holds its objects to, in bytes
-/// (kubernetes/apimachinery/pkg/util/validation: `validation.go`).
+/// Maximum lengths that the API server enforces on its objects, in bytes (kubernetes/apimachinery/pkg/util/validation:
+/// `validation.go`).
 const MAX_NAME: usize = 253;
 const MAX_SHORT_NAME: usize = 63;
 const MAX_VERSION: usize = 256;
 
-/// Containers of one pod that are read at most, dead ones included.
+/// Maximum number of containers read of one pod, dead ones included.
 const MAX_CONTAINERS: usize = 256;
 
-/// The digits of a container's ID.
+/// Number of digits of a container ID.
 const ID_DIGITS: usize = 64;
 
-/// The digits that the `CronJob` controller appends to its Jobs' names, at least: minutes since 1970, seconds in
+/// Minimum number of digits that the `CronJob` controller appends to its Jobs' names: minutes since 1970, seconds in
 /// Kubernetes before 1.21 (kubernetes/pkg/controller/cronjob: `utils.go`).
 const SCHEDULE_DIGITS: usize = 8;
 
-/// What could be read of a pod.
+/// Result of reading one pod.
 pub(super) struct Reading {
-    /// Which change of the pod this is, for a watch to go on from.
+    /// The pod's resource version, from which a watch can go on.
     pub version: Option<String>,
-    /// The pod; none without a UID or a name.
+    /// The pod; none without a valid UID or name.
     pub pod: Option<(PodUid, Pod)>,
-    /// What makes no sense in it.
+    /// Malformed parts of the pod.
     pub doubts: Vec<Doubt>,
 }
 
-/// Something in a pod that makes no sense.
+/// A malformed part of a pod.
 #[derive(Debug)]
 pub(super) struct Doubt {
     /// `bad_pod`, `bad_uid`, `bad_container` or `bad_label`.
@@ -40,7 +40,7 @@ pub(super) struct Doubt {
     pub text: String,
 }
 
-/// Reads a pod from its JSON; of its labels those in `labels`.
+/// Reads a pod from its JSON, with those of its labels that `labels` lists.
 pub(super) fn read(json: &str, labels: &[String]) -> Reading {
     let mut reading = Reading {
         version: None,
@@ -96,7 +96,7 @@ fn convert(raw: wire::Pod, asked: &[String], reading: &mut Reading) {
     reading.pod = Some((uid, pod));
 }
 
-/// A resource version that can be sent back.
+/// Returns `text` if it is a resource version that can be sent back.
 pub(super) fn version(text: String) -> Option<String> {
     is_name(&text, MAX_VERSION).then_some(text)
 }
@@ -105,8 +105,8 @@ fn is_name(text: &str, most: usize) -> bool {
     !text.is_empty() && text.len() <= most && !text.contains(char::is_control)
 }
 
-/// The UID that the pod's cgroup has: for a static pod the hash of its configuration, since the UID of its mirror in the
-/// API is another.
+/// Returns the UID that the pod's cgroup has. For a static pod that is the hash of its configuration: its mirror pod in
+/// the API has another UID.
 fn uid(metadata: &wire::Metadata, of: &str, reading: &mut Reading) -> Option<PodUid> {
     if let Some(hash) = static_hash(metadata) {
         if let Some(uid) = PodUid::parse(hash) {
@@ -137,8 +137,8 @@ fn static_hash(metadata: &wire::Metadata) -> Option<&str> {
     (source != "api").then(|| annotations.hash.as_deref().unwrap_or_default())
 }
 
-/// What made the pod, past the objects that stand between: a `ReplicaSet` is named after its Deployment, and, as a guess,
-/// a Job after its `CronJob`.
+/// Returns the workload that owns the pod, skipping intermediate objects: a `ReplicaSet` is named after its Deployment,
+/// and a Job, as a guess, after its `CronJob`.
 fn workload(metadata: &wire::Metadata) -> Option<Workload> {
     let owners = metadata.owner_references.as_deref().unwrap_or_default();
     let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
@@ -167,8 +167,8 @@ fn workload(metadata: &wire::Metadata) -> Option<Workload> {
     })
 }
 
-/// Whether the API server knows of resizing in place: it fills in each container's policy then (KEP-1287; by default
-/// from Kubernetes 1.33 on).
+/// Returns whether the API server supports resizing in place: it then fills in each container's policy (KEP-1287; by
+/// default from Kubernetes 1.33 on).
 fn resizable(spec: &wire::PodSpec) -> bool {
     let mut containers = spec.containers.iter().flatten();
     containers.any(|container| container.resize_policy.is_some())
@@ -191,7 +191,7 @@ fn labels(
         let Some(value) = all.and_then(|all| all.get(key)) else {
             continue;
         };
-        // An empty value is a value.
+        // An empty value is valid.
         if value.is_empty() || is_name(value, MAX_SHORT_NAME) {
             labels.insert(key.clone(), value.clone());
         } else {
@@ -205,7 +205,8 @@ fn labels(
     labels
 }
 
-/// Names by ID, those of dead containers first: where there are too many, the first are forgotten.
+/// Returns container names by ID. Dead containers come first, because the directory forgets the first ones when there
+/// are too many.
 fn containers(status: wire::PodStatus, of: &str, reading: &mut Reading) -> Vec<(String, String)> {
     let all = [status.containers, status.init, status.ephemeral];
     let mut all: Vec<_> = all.into_iter().flatten().flatten().collect();
@@ -222,7 +223,7 @@ fn containers(status: wire::PodStatus, of: &str, reading: &mut Reading) -> Vec<(
             } else {
                 container.id.as_ref()
             };
-            // A container that has yet to start has an empty ID.
+            // A container that has not started has an empty ID.
             let Some(id) = id.filter(|id| !id.is_empty()) else {
                 continue;
             };
@@ -236,7 +237,7 @@ fn containers(status: wire::PodStatus, of: &str, reading: &mut Reading) -> Vec<(
     containers
 }
 
-/// `<runtime>://<ID>`.
+/// Parses `<runtime>://<ID>`.
 fn container_id(text: &str) -> Option<&str> {
     let (_, id) = text.split_once("://")?;
     let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');

@@ -1,4 +1,4 @@
-//! What can go wrong between the agent and the API, in the few words the metric has for it.
+//! Failures between the agent and the API, with the reasons that the metric has as label values.
 
 use std::{error::Error, fmt::Write as _, io, time::Duration};
 
@@ -6,39 +6,39 @@ use hyper::{HeaderMap, StatusCode, header::RETRY_AFTER};
 
 use super::wire::Status;
 
-/// The length of what is quoted from elsewhere, in characters at most.
+/// Maximum length of quoted text, in characters.
 const QUOTED: usize = 200;
 
-/// Why the pods cannot be read now.
+/// A failure to read the pods.
 #[derive(Debug)]
 pub(super) struct Failure {
-    /// One of the words below.
+    /// One of the reasons below.
     pub reason: &'static str,
-    /// What happened where, and what to do.
+    /// Description of the failure, with the address and the remedy.
     pub text: String,
-    /// The least to wait before the next attempt.
+    /// Minimum pause before the next attempt.
     pub pause: Duration,
 }
 
-/// No connection, or one that broke.
+/// The connection failed or broke.
 pub(super) const UNREACHABLE: &str = "unreachable";
-/// The server is not the one it should be.
+/// TLS failed: the server's certificate is not valid for it.
 pub(super) const TLS: &str = "tls";
-/// 401.
+/// Status 401.
 pub(super) const UNAUTHORIZED: &str = "unauthorized";
-/// 403.
+/// Status 403.
 pub(super) const FORBIDDEN: &str = "forbidden";
-/// 410: what was to be continued is gone.
+/// Status 410: the version or page to continue from is gone.
 pub(super) const EXPIRED: &str = "expired";
-/// 429 and 503.
+/// Status 429 or 503.
 pub(super) const OVERLOADED: &str = "overloaded";
-/// Other 5xx.
+/// Any other status 5xx.
 pub(super) const SERVER_ERROR: &str = "server_error";
-/// Anything else that makes no sense.
+/// Any other unusable answer.
 pub(super) const BAD_ANSWER: &str = "bad_answer";
-/// Too slow.
+/// The server or the connection was too slow.
 pub(super) const TIMEOUT: &str = "timeout";
-/// The kubeconfig or the service account's files.
+/// The kubeconfig or the service account's files are unusable.
 pub(super) const CONFIG: &str = "config";
 
 impl Failure {
@@ -50,7 +50,7 @@ impl Failure {
         }
     }
 
-    /// An answer, or a part of one, that is not what was asked for.
+    /// An answer, or a part of one, is not what was asked for.
     pub(super) fn bad_answer(address: &str, what: impl std::fmt::Display) -> Self {
         let text = format!(
             "the Kubernetes API at {address} answered something else than pods: {what}; check that the address is an \
@@ -67,7 +67,7 @@ impl Failure {
         Self::new(TIMEOUT, text)
     }
 
-    /// What the client says instead of an answer.
+    /// Converts an error of the client library.
     pub(super) fn client(address: &str, error: &kube::Error) -> Self {
         match error {
             kube::Error::Auth(error) => {
@@ -82,7 +82,7 @@ impl Failure {
         }
     }
 
-    /// No answer at all, or the end of the connection in the middle of one.
+    /// Converts an error of the connection: no answer at all, or an answer cut off in the middle.
     pub(super) fn transport(address: &str, error: &(dyn Error + 'static)) -> Self {
         let what = chain(error);
         if any(error, &|error| error.is::<rustls::Error>()) {
@@ -107,7 +107,7 @@ impl Failure {
         Self::new(reason, text)
     }
 
-    /// What a status that is not 200 means.
+    /// Converts a status other than 200.
     pub(super) fn status(
         address: &str,
         code: StatusCode,
@@ -123,7 +123,7 @@ impl Failure {
         failure
     }
 
-    /// What an error in a watch, or the body of an answer, means.
+    /// Converts an error object, from a watch or from the body of an answer.
     pub(super) fn said(address: &str, code: u16, said: &Status) -> Self {
         let message = quoted(said.message.as_deref().unwrap_or_default());
         let (reason, hint) = match code {
@@ -147,14 +147,14 @@ impl Failure {
     }
 }
 
-/// The start of a text from elsewhere, in quotes.
+/// Returns the start of a foreign text, in quotes.
 pub(super) fn quoted(text: &str) -> String {
     let start: String = text.chars().take(QUOTED).collect();
     let more = if start.len() < text.len() { "…" } else { "" };
     format!("{start:?}{more}")
 }
 
-/// An error and its causes.
+/// Returns an error's text and those of its causes.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
@@ -171,7 +171,7 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     text.chars().take(2 * QUOTED).collect()
 }
 
-/// Whether an error or one of its causes is such. What is inside an I/O error is none of its sources.
+/// Returns whether an error or one of its causes matches. Looks into I/O errors too: `source` skips the inner error.
 fn any(error: &(dyn Error + 'static), is: &dyn Fn(&(dyn Error + 'static)) -> bool) -> bool {
     if is(error) {
         return true;

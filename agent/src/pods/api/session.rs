@@ -1,4 +1,4 @@
-//! One connection: a list, if one is needed, and the watch that goes on from it.
+//! One connection to the API: a list, if one is needed, and the watch that continues from it.
 
 use std::time::Duration;
 
@@ -18,39 +18,40 @@ use super::{Config, MAX_PODS};
 use crate::pods::feed::Closed;
 use crate::pods::{Pod, PodUid};
 
-/// An answer to a list, in bytes at most: a node's pods have a few hundred kilobytes, a few megabytes on the largest.
+/// Maximum size of a list, in bytes: a node's pods take a few hundred kilobytes, a few megabytes on the largest.
 const MAX_LIST: usize = 64 << 20;
-/// A line of a watch: the API server stores no object of more than 1.5 MiB, and writes it longer as JSON.
+/// Maximum size of a line of a watch, in bytes: the API server stores objects of up to 1.5 MiB, which are longer as
+/// JSON.
 const MAX_LINE: usize = 8 << 20;
-/// What is read of an error.
+/// Maximum size of an error's body that is read, in bytes, and the timeout of reading it.
 const MAX_ERROR: usize = 64 << 10;
 const ERROR_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Pods in a page, and pages at most. A server that ignores `limit` has one page.
+/// Pods in a page, and the maximum number of pages. A server that ignores `limit` sends one page.
 const PAGE: u32 = 250;
 const MAX_PAGES: usize = 4 * MAX_PODS / PAGE as usize;
 
-/// The longest watch that the library lets one ask for is 294 s.
+/// Longest watch to ask for, in seconds, before the random part; the library allows 294 s at most.
 const MAX_WATCH: u64 = 240;
-/// How much longer than asked for a silent watch is waited for, at most.
+/// Maximum time to wait for a silent watch beyond the length asked for.
 const MARGIN: Duration = Duration::from_secs(15);
 
-/// What to ask for next.
+/// Next request to make.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Position {
-    /// All pods, as the API server remembers them: no load on the storage behind it.
+    /// List all pods from the API server's cache, which puts no load on the storage behind it.
     Start,
-    /// All pods, as they are stored, in pages.
+    /// List all pods from the storage, in pages.
     Paged,
-    /// What changed after this version.
+    /// Watch for changes after this version.
     At(String),
 }
 
-/// Why a session ended before its time.
+/// Reason why a session ended early.
 pub(super) enum Stop {
-    /// The agent is gone.
+    /// The agent has dropped its end of the feed.
     Closed,
-    /// Nothing can be read now.
+    /// The pods cannot be read now.
     Failed(Failure),
 }
 
@@ -91,7 +92,7 @@ pub(super) async fn run(
     if let Err(Stop::Failed(failure)) = &watched {
         match failure.reason {
             EXPIRED => *position = Position::Paged,
-            // It may be the version that the server cannot make sense of.
+            // The server may be unable to handle this version.
             BAD_ANSWER | SERVER_ERROR | TIMEOUT => *position = Position::Start,
             _ => {}
         }
@@ -105,7 +106,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Tells of all pods and returns the version to watch from.
+    /// Passes on all pods and returns the version to watch from.
     async fn list(&self, teller: &mut Teller, paged: bool) -> Result<String, Stop> {
         let mut pods = Vec::new();
         let mut params = ListParams::default().fields(&self.selector());
@@ -137,7 +138,7 @@ impl Session<'_> {
         Err(self.bad_answer(what).into())
     }
 
-    /// Adds a page's pods to `pods`; returns the list's version, and the token for the next page.
+    /// Adds a page's pods to `pods`. Returns the list's version, and the token for the next page.
     async fn page(
         &self,
         params: &ListParams,
@@ -163,7 +164,7 @@ impl Session<'_> {
         Ok((metadata.resource_version.and_then(convert::version), rest))
     }
 
-    /// Tells of changes, and moves `position` along.
+    /// Passes on changes, and advances `position`.
     async fn watch(&self, teller: &mut Teller, position: &mut Position) -> Result<(), Stop> {
         let Position::At(version) = position else {
             return Ok(());
@@ -196,7 +197,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Tells of one change; returns the version it leads to.
+    /// Passes on one change. Returns the version it leads to.
     async fn event(&self, line: &[u8], teller: &mut Teller) -> Result<Option<String>, Stop> {
         let event: Event = serde_json::from_slice(line)
             .map_err(|error| self.bad_answer(quoted(&error.to_string())))?;
@@ -232,7 +233,7 @@ impl Session<'_> {
         }
     }
 
-    /// Asks, and returns what begins with 200.
+    /// Sends a request, and returns the answer if its status is 200.
     async fn ask(
         &self,
         request: Result<Request<Vec<u8>>, kube::core::request::Error>,
@@ -263,7 +264,8 @@ impl Session<'_> {
         format!("spec.nodeName={}", self.config.node)
     }
 
-    /// At random, so that the watches of a cluster's nodes do not all end at once.
+    /// Returns the length of the next watch, with a random part so that the watches of a cluster's nodes do not all end
+    /// at once.
     fn length(&self) -> Duration {
         let most = Duration::from_secs(MAX_WATCH);
         let length = self.config.timing.watch.min(most);

@@ -1,4 +1,4 @@
-//! What goes to the agent, in bounds whatever the API says.
+//! The source's end of the feed, with bounds on what it passes on, whatever the API answers.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,25 +10,25 @@ use super::failure::Failure;
 use crate::pods::feed::{Closed, Feed, Message};
 use crate::pods::{Pod, PodUid};
 
-/// Changes that are passed on in a second at most. The agent looks once a second; what comes faster waits in the
+/// Maximum number of changes passed on per second. The agent reads the feed once a second; faster changes wait in the
 /// connection.
 const CHANGES: u32 = 2048;
 const PACE: Duration = Duration::from_secs(1);
 
-/// Doubts that are passed on in a minute at most: a broken pod is in every list and in every change of it.
+/// Maximum number of doubts passed on per minute: a malformed pod is in every list and in every change of it.
 const DOUBTS: u32 = 32;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The feed, and what was said to it.
+/// The feed, and the pods last passed to it.
 pub(super) struct Teller {
     feed: Feed,
-    /// Namespace and name of the pods that are there.
+    /// Namespace and name of the pods that run.
     known: HashMap<PodUid, (String, String)>,
     changes: Budget,
     doubts: Budget,
 }
 
-/// How many times something may happen in a while.
+/// A limit on the number of events in a period.
 struct Budget {
     until: Instant,
     left: u32,
@@ -72,7 +72,7 @@ impl Teller {
         self.feed.down(failure.reason, failure.text.as_str())
     }
 
-    /// All pods that there are.
+    /// Passes on the complete set of pods.
     pub(super) fn all(&mut self, pods: Vec<(PodUid, Pod)>) -> Result<(), Closed> {
         self.known.clear();
         for (uid, pod) in &pods {
@@ -82,7 +82,7 @@ impl Teller {
         self.feed.say(Message::All(pods))
     }
 
-    /// A pod is there, or has changed.
+    /// Passes on a new or changed pod.
     pub(super) async fn put(&mut self, reading: Reading) -> Result<(), Closed> {
         let Some((uid, pod)) = self.take(reading).await? else {
             return Ok(());
@@ -90,13 +90,13 @@ impl Teller {
         if !self.known.contains_key(&uid) && self.known.len() >= MAX_PODS {
             return self.too_many();
         }
-        // Of two pods with one UID the first counts; the directory says so.
+        // Of two pods with one UID the first keeps it; the directory reports the conflict.
         let names = || (pod.namespace.clone(), pod.name.clone());
         self.known.entry(uid.clone()).or_insert_with(names);
         self.feed.say(Message::Put(uid, pod))
     }
 
-    /// A pod has ended.
+    /// Passes on the end of a pod.
     pub(super) async fn ended(&mut self, reading: Reading) -> Result<(), Closed> {
         let Some((uid, pod)) = self.take(reading).await? else {
             return Ok(());
@@ -106,7 +106,7 @@ impl Teller {
             return Ok(());
         }
         self.known.remove(&uid);
-        // Containers that ended with it are named here for the first time, if they were short-lived.
+        // A short-lived container that ended with its pod gets its name only here.
         self.feed.say(Message::Put(uid.clone(), pod))?;
         self.feed.say(Message::Ended(uid))
     }
@@ -133,7 +133,7 @@ impl Teller {
         self.doubt("too_many_pods", &text)
     }
 
-    /// What can be passed on of a change, once there is room for it.
+    /// Returns the pod of a change once the budget allows it, and passes on its doubts.
     async fn take(&mut self, mut reading: Reading) -> Result<Option<(PodUid, Pod)>, Closed> {
         if !self.changes.take(CHANGES, PACE) {
             sleep_until(self.changes.until).await;

@@ -1,11 +1,11 @@
-//! What is read of the API's JSON. Everything may be missing; what is not named here is skipped and never kept.
+//! The fields that are read of the API's JSON. All of them may be missing; other fields are skipped and never kept.
 
 use std::{borrow::Cow, collections::HashMap};
 
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-/// A page of a list. Pods stay as text, so that one that makes no sense does not spoil the others.
+/// A page of a list. Pods stay as text, so that one malformed pod does not spoil the others.
 #[derive(Deserialize)]
 pub(super) struct Page<'a> {
     #[serde(default)]
@@ -32,7 +32,7 @@ pub(super) struct Event<'a> {
     pub object: &'a RawValue,
 }
 
-/// `metav1.Status`: what an error says.
+/// `metav1.Status`: the API's error object.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Status {
@@ -64,7 +64,7 @@ pub(super) struct PodSpec {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Container {
-    /// What the API server fills in where pods can be resized in place.
+    /// Filled in by API servers that support resizing pods in place.
     #[serde(rename = "resizePolicy")]
     pub resize_policy: Option<IgnoredAny>,
 }
@@ -81,7 +81,7 @@ pub(super) struct Metadata {
     pub owner_references: Option<Vec<Owner>>,
 }
 
-/// What the kubelet writes on the mirror pod of a static pod (kubernetes/pkg/kubelet/types: `pod_update.go`).
+/// Annotations that the kubelet sets on the mirror pod of a static pod (kubernetes/pkg/kubelet/types: `pod_update.go`).
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Annotations {

@@ -1,4 +1,4 @@
-//! One conversation with the runtime.
+//! One exchange with the runtime: connect, then list containers and sandboxes.
 
 use std::error::Error;
 use std::fs;
@@ -18,8 +18,7 @@ use crate::deadline::Reader;
 
 use super::messages::{Container, List, ListAll, Sandbox};
 
-/// The longest answer that is taken, in bytes; the kubelet's own bound
-/// (kubernetes/pkg/kubelet/cri/remote, `maxMsgSize`).
+/// Maximum size of an answer, in bytes: the kubelet's own limit (kubernetes/pkg/kubelet/cri/remote, `maxMsgSize`).
 const MAX_ANSWER: usize = 16 << 20;
 
 /// All sandboxes and containers of the runtime.
@@ -29,17 +28,17 @@ pub(super) struct Listed {
     pub(super) containers: List<Container>,
 }
 
-/// Why the runtime gave no answer.
+/// Reason why the runtime gave no answer.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) reason: &'static str,
     pub(super) text: String,
 }
 
-/// Asks for everything, over a connection of its own: it is rarely done, and a runtime may restart in between.
+/// Lists everything over a new connection: requests are rare, and a runtime may restart in between.
 pub(super) async fn list(socket: &Path, reader: &Reader) -> Result<Listed, Failure> {
     let channel = connect(socket, reader).await?;
-    // In this order every container's sandbox is in the list, unless it was removed in between.
+    // In this order the second list has every container's sandbox, unless it was removed in between.
     let containers = call(
         socket,
         channel.clone(),
@@ -54,7 +53,7 @@ pub(super) async fn list(socket: &Path, reader: &Reader) -> Result<Listed, Failu
 }
 
 async fn connect(socket: &Path, reader: &Reader) -> Result<Channel, Failure> {
-    // Connecting to another kind of file is refused, just as by a socket that nobody listens on.
+    // Connecting to another kind of file gives "connection refused", just as a socket without a listener does.
     let path = socket.to_owned();
     let kind = reader
         .ask(socket.display().to_string(), move || fs::metadata(path))
@@ -99,7 +98,7 @@ async fn call<T: Message + Default + 'static>(
 
 impl Failure {
     fn new(socket: &Path, reason: &'static str, text: impl AsRef<str>) -> Self {
-        // What a server says may be of any length, and of any characters.
+        // A server's message may be of any length and contain any characters.
         let text: String = text.as_ref().chars().take(300).collect();
         let text = text.replace(char::is_control, " ");
         let socket = socket.display();
@@ -162,7 +161,7 @@ impl Failure {
     }
 }
 
-/// The system's error among the causes of another.
+/// Returns the I/O error among an error and its causes.
 fn io_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
     let mut causes = std::iter::successors(Some(error), |error| (*error).source());
     causes.find_map(|cause| cause.downcast_ref())

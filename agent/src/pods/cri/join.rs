@@ -8,10 +8,10 @@ use super::messages::{Container, MAX_ITEMS, Sandbox, SandboxMetadata};
 use crate::pods::doubts::Doubts;
 use crate::pods::{Pod, PodUid};
 
-/// The longest name that Kubernetes allows (of a pod; of others 63).
+/// Longest name that Kubernetes allows, in bytes: a pod's; other names have 63 at most.
 const MAX_NAME: usize = 253;
 
-/// Joins sandboxes and containers, and remembers what was said of them.
+/// Joins sandboxes and containers, and remembers the pods last passed on.
 #[derive(Debug, Default)]
 pub(super) struct Join {
     pub(super) doubts: Doubts,
@@ -19,7 +19,8 @@ pub(super) struct Join {
 }
 
 impl Join {
-    /// All pods of an answer, unless they are those of the answer before: taking them in has its price.
+    /// Returns all pods of an answer, or none if they are those of the answer before: the agent has work with each
+    /// list.
     pub(super) fn news(&mut self, listed: Listed) -> Option<Vec<(PodUid, Pod)>> {
         let pods = Some(self.pods(listed));
         if self.said == pods {
@@ -31,8 +32,9 @@ impl Join {
 
     /// All pods of an answer.
     ///
-    /// A sandbox's UID is the pod's as the kubelet has it, and so as its cgroup has it: for a static pod the hash of its
-    /// configuration. Labels that the kubelet gives each container say the same, for one whose sandbox is gone.
+    /// A sandbox's UID is the pod's as the kubelet and the cgroup have it: for a static pod the hash of its
+    /// configuration. For a container whose sandbox is gone, the labels that the kubelet sets on each container give
+    /// the same.
     fn pods(&mut self, listed: Listed) -> Vec<(PodUid, Pod)> {
         self.doubts = self.doubts.next();
         if listed.sandboxes.beyond + listed.containers.beyond > 0 {
@@ -46,11 +48,11 @@ impl Join {
         let mut pods = BTreeMap::new();
         let mut by_sandbox = HashMap::new();
         for Sandbox { id, metadata } in listed.sandboxes.items {
-            // None for one that is left out, and its containers with it.
+            // None for a pod that is left out; its containers are left out with it.
             by_sandbox.insert(id, self.add(&mut pods, metadata.unwrap_or_default()));
         }
         let mut containers = listed.containers.items;
-        // The newest last, which are those kept where a pod has very many.
+        // Newest last: the directory keeps the last ones where a pod has very many.
         containers.sort_by_key(|container| container.created);
         for mut container in containers {
             let uid = match by_sandbox.get(&container.sandbox) {
@@ -65,7 +67,7 @@ impl Join {
         pods.into_iter().collect()
     }
 
-    /// Takes in a pod; none if it is not one of the kubelet's, or contradicts another.
+    /// Adds a pod. Returns none if it is not the kubelet's, or contradicts another.
     fn add(&mut self, pods: &mut BTreeMap<PodUid, Pod>, said: SandboxMetadata) -> Option<PodUid> {
         let is_name = |name: &str| (1..=MAX_NAME).contains(&name.len());
         let uid = PodUid::parse(&said.uid);
@@ -103,7 +105,7 @@ impl Join {
     }
 }
 
-/// What the kubelet's labels say (kubernetes/pkg/kubelet/types/labels.go in k8s.io/kubelet).
+/// Returns the pod from the kubelet's labels (kubernetes/pkg/kubelet/types/labels.go in k8s.io/kubelet).
 fn pod_by_labels(labels: &mut HashMap<String, String>) -> SandboxMetadata {
     let mut take = |key| labels.remove(key).unwrap_or_default();
     SandboxMetadata {
@@ -113,7 +115,7 @@ fn pod_by_labels(labels: &mut HashMap<String, String>) -> SandboxMetadata {
     }
 }
 
-/// A container's name; none where its ID or its name are none of Kubernetes'.
+/// Returns a container's name; none where its ID or its name does not have Kubernetes' form.
 fn name_of(container: &mut Container) -> Option<String> {
     let name = container.metadata.take().map(|metadata| metadata.name);
     let name = name

@@ -1,6 +1,6 @@
-//! The messages of the two calls, with those fields that are read.
+//! The messages of the two calls, with the fields that the agent reads.
 //!
-//! Numbers from `k8s.io/cri-api/pkg/apis/runtime/v1/api.proto`.
+//! Field numbers from `k8s.io/cri-api/pkg/apis/runtime/v1/api.proto`.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,10 @@ use prost::bytes::{Buf, BufMut};
 use prost::encoding::{DecodeContext, WireType, message, skip_field};
 use prost::{DecodeError, Message};
 
-/// Sandboxes or containers that are taken of one answer; a node has room for some hundred pods.
+/// Maximum number of sandboxes or containers taken from one answer; a node has room for some hundred pods.
 pub(super) const MAX_ITEMS: usize = 16_384;
 
-/// `ListPodSandboxRequest` and `ListContainersRequest` without a filter: all there are, in any state.
+/// `ListPodSandboxRequest` and `ListContainersRequest` without a filter: all items, in any state.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub(super) struct ListAll {}
 
@@ -52,7 +52,7 @@ pub(super) struct Container {
     pub(super) sandbox: String,
     #[prost(message, optional, tag = "3")]
     pub(super) metadata: Option<ContainerMetadata>,
-    /// Nanoseconds since 1970.
+    /// Time of creation, in nanoseconds since 1970.
     #[prost(int64, tag = "7")]
     pub(super) created: i64,
     #[prost(map = "string, string", tag = "8")]
@@ -66,7 +66,7 @@ pub(super) struct ContainerMetadata {
     pub(super) name: String,
 }
 
-/// Bounded, unlike a derived message.
+/// Written by hand because a derived message would take any number of items.
 impl<T: Message + Default> Message for List<T> {
     fn encode_raw(&self, buf: &mut impl BufMut) {
         message::encode_repeated(1, &self.items, buf);

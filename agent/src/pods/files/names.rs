@@ -4,14 +4,14 @@ use std::path::{Component, Path};
 
 use crate::pods::PodUid;
 
-/// The longest name of a link without its `.log`: the kubelet cuts what is longer
+/// Maximum length of a link's name without its `.log`, in bytes: the kubelet cuts longer ones
 /// (kubernetes/pkg/kubelet/kuberuntime/legacy.go).
 const MAX_STEM: usize = 251;
 
-/// The digits of a container's ID.
+/// Number of digits of a container ID.
 const ID_DIGITS: usize = 64;
 
-/// What the name of a pod's directory says.
+/// A pod, as the name of its directory identifies it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct PodName {
     pub(super) uid: PodUid,
@@ -19,21 +19,21 @@ pub(super) struct PodName {
     pub(super) name: String,
 }
 
-/// What a container's link says.
+/// A container, as its link identifies it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Link {
     pub(super) pod: PodName,
     pub(super) container: String,
-    /// The container's ID, or its first digits; empty where the kubelet had no room for any.
+    /// The container ID, or its first digits; empty where the kubelet had no room for any.
     pub(super) id: String,
 }
 
-/// Why a link is not taken.
+/// Reason why a link is rejected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Wrong {
-    /// Its target is no container's log below a pod's directory.
+    /// Its target is not a container's log below a pod's directory.
     Target,
-    /// Its own name has another form, or says something else than its target.
+    /// Its own name has another form, or contradicts its target.
     Name,
 }
 
@@ -54,14 +54,14 @@ impl PodName {
 impl Link {
     /// Reads `<pod>_<namespace>_<container>-<ID>.log`, a link to `…/<namespace>_<pod>_<UID>/<container>/<N>.log`.
     ///
-    /// Only the target has the UID, and the names whole; only the link's name has the ID.
+    /// Only the target has the UID and the uncut names; only the link's name has the ID.
     pub(super) fn parse(name: &str, target: &Path) -> Result<Self, Wrong> {
         let (pod, container) = target_of(target).ok_or(Wrong::Target)?;
         let stem = name.strip_suffix(".log").ok_or(Wrong::Name)?;
         let before = format!("{}_{}_{container}-", pod.name, pod.namespace);
         let id = match stem.strip_prefix(&before) {
             Some(id) => id,
-            // Cut within the names.
+            // The kubelet has cut the stem within the names.
             None if stem.len() == MAX_STEM && before.starts_with(stem) => "",
             None => return Err(Wrong::Name),
         };
@@ -77,13 +77,13 @@ impl Link {
         })
     }
 
-    /// The ID, if it was not cut short.
+    /// Returns the ID, if it was not cut short.
     pub(super) fn whole_id(&self) -> Option<&str> {
         (self.id.len() == ID_DIGITS).then_some(&self.id)
     }
 }
 
-/// The pod and the container at the end of a target. What is in front may be any directory: the kubelet's `podLogsDir`.
+/// Parses the pod and the container at the end of a target. Any directory may be in front: the kubelet's `podLogsDir`.
 fn target_of(target: &Path) -> Option<(PodName, &str)> {
     let mut parts = target.components().rev();
     let mut next = || match parts.next()? {
@@ -97,12 +97,12 @@ fn target_of(target: &Path) -> Option<(PodName, &str)> {
     Some((PodName::parse(directory)?, container))
 }
 
-/// A name of a namespace or container: an RFC 1123 label.
+/// Returns whether a text may name a namespace or container: an RFC 1123 label.
 fn is_label(text: &str) -> bool {
     (1..=63).contains(&text.len()) && text.bytes().all(is_in_label)
 }
 
-/// A name of a pod: an RFC 1123 subdomain.
+/// Returns whether a text may name a pod: an RFC 1123 subdomain.
 fn is_subdomain(text: &str) -> bool {
     let may_be = |byte| is_in_label(byte) || byte == b'.';
     (1..=253).contains(&text.len()) && text.bytes().all(may_be)

@@ -1,4 +1,4 @@
-//! One of the kubelet's directories, read again when it has changed.
+//! One of the kubelet's directories, which the agent reads again when it has changed.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -13,38 +13,40 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::deadline::at;
 use crate::pods::doubts::Doubts;
 
-/// Entries that are kept of one directory; a node has room for some hundred pods.
+/// Maximum number of entries kept of one directory; a node has room for some hundred pods.
 const MAX_KEPT: usize = 8192;
 
-/// Entries that are read of one directory.
+/// Maximum number of entries read of one directory.
 const MAX_READ: usize = 4 * MAX_KEPT;
 
-/// The coarsest time stamp of a file system is two seconds: what changes within the same stamp as a change that was seen
-/// is found by reading once more after that.
+/// Time after a seen change at which the directory is read once more. The coarsest time stamp of a file system is two
+/// seconds: a further change within the same stamp shows only so.
 const SETTLED: Duration = Duration::from_millis(2500);
 
-/// The CPU time of a reading is waited this many times over before the next, so that a directory that is large and
-/// changes all the time takes a tenth of a CPU at most. How long it waited for a CPU says nothing of its size.
+/// Multiple of a reading's CPU time to pause before the next, so that a directory that is large and changes all the
+/// time takes a tenth of a CPU at most. Wall time would be wrong: waiting for a CPU depends on the load, not on the
+/// directory.
 const REST: u32 = 9;
 
-/// Reads one entry. An entry that went away meanwhile is none; what makes no sense is doubted, and none.
+/// Reads one entry. Returns none for an entry that has gone meanwhile, and for one that makes no sense, which it notes
+/// as a doubt.
 pub(super) type ReadEntry<T> = fn(&DirEntry, &mut Doubts) -> Option<T>;
 
-/// A directory and what its entries say.
+/// A directory, and its entries as parsed.
 #[derive(Debug)]
 pub(super) struct Place<T> {
     path: PathBuf,
     read_entry: ReadEntry<T>,
-    /// By file name, as last read; kept while the directory cannot be read.
+    /// Entries by file name, as last read; kept while the directory cannot be read.
     pub(super) entries: BTreeMap<OsString, T>,
     pub(super) doubts: Doubts,
     stamp: Option<Stamp>,
     settle: Option<Instant>,
-    /// When it may be read again.
+    /// Time before which the directory is not read again.
     rested: Option<Instant>,
 }
 
-/// What a look found.
+/// Result of a look.
 #[derive(Debug)]
 pub(super) enum Look {
     /// Nothing has changed.
@@ -55,7 +57,7 @@ pub(super) enum Look {
     Failed(io::Error),
 }
 
-/// What changes with a directory: another in its place, its entries, its rights.
+/// The part of a directory's metadata that changes with its identity, its entries or its rights.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Stamp {
     device: u64,
@@ -80,7 +82,7 @@ impl<T> Place<T> {
         &self.path
     }
 
-    /// Reads the directory if it may have changed. Otherwise the price is one system call.
+    /// Reads the directory if it may have changed. Otherwise this takes one system call.
     pub(super) fn look(&mut self, now: Instant) -> Look {
         match self.try_look(now) {
             Ok(look) => look,
@@ -93,7 +95,7 @@ impl<T> Place<T> {
 
     fn try_look(&mut self, now: Instant) -> io::Result<Look> {
         at(|| self.path.display().to_string());
-        // Before reading: what changes meanwhile makes the next look read again.
+        // Taken before reading, so that the next look finds what changes meanwhile.
         let stamp = Stamp::of(&fs::metadata(&self.path)?);
         let before = self.stamp;
         let is_same_place = before.is_some_and(|before| before.is_at(stamp));
@@ -118,7 +120,7 @@ impl<T> Place<T> {
     fn read(&mut self) -> io::Result<()> {
         let mut doubts = self.doubts.next();
         let mut entries = BTreeMap::new();
-        // Those that are known have their place: which ones are left out must not change from one look to the next.
+        // Known entries keep their place: which entries are left out must not change from one look to the next.
         let mut room = MAX_KEPT.saturating_sub(self.entries.len());
         let (mut is_full, mut is_cut) = (false, false);
         for (index, entry) in fs::read_dir(&self.path)?.enumerate() {
@@ -168,13 +170,13 @@ impl Stamp {
         }
     }
 
-    /// Whether both are of one directory.
+    /// Returns whether both stamps are of one directory.
     fn is_at(self, other: Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
 }
 
-/// CPU time of this thread.
+/// Returns the CPU time of this thread.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(
@@ -183,7 +185,7 @@ fn cpu_time() -> Duration {
     )
 }
 
-/// A name for a message: readable, and of a bounded length.
+/// Formats a file name for a message: readable, and of a bounded length.
 pub(super) fn shown(name: &OsStr) -> String {
     let text = name.to_string_lossy();
     let cut: String = text.chars().take(80).collect();
@@ -224,7 +226,7 @@ mod tests {
     fn what_comes_within_the_stamp_of_a_reading_is_read_once_more() {
         let (_folder, mut place, now) = place();
         fs::create_dir(place.path().join("late")).expect("a folder");
-        // As it would be where stamps are coarse.
+        // A coarse time stamp would not change.
         place.stamp = Some(stamp(&place));
         assert!(!read(&mut place, now + Duration::from_secs(2)));
         assert!(place.entries.is_empty());

@@ -1,4 +1,4 @@
-//! The directories looked at on a thread of their own: they may be on a file system that hangs.
+//! Looks at the directories on a thread of its own: they may be on a file system that hangs.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,22 +15,22 @@ use crate::{
     pods::feed::Feed,
 };
 
-/// How long a file may take before the source counts as not readable.
+/// Time after which a pending read counts as a failure of the source.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Looks at the directories, and never waits for them longer than a moment.
+/// Looks at the directories, and waits at most a moment for them.
 #[derive(Debug)]
 pub struct Reading {
     files: Arc<Mutex<Files>>,
     root: String,
     reader: Reader,
     moment: Duration,
-    /// A look that took longer than a moment.
+    /// A look that takes longer than a moment and is still under way.
     looking: Option<Receiver<()>>,
     late: bool,
 }
 
-/// What has become of the directories.
+/// A change of the directories' state.
 #[derive(Debug)]
 pub enum News {
     /// They do not answer.
@@ -40,7 +40,7 @@ pub enum News {
 }
 
 impl Reading {
-    /// See [`Files::new`]. What changes is usually there within a `moment`, which a poll waits.
+    /// Makes a reading; see [`Files::new`]. A poll waits up to `moment` for the look, which is usually enough.
     #[must_use]
     pub fn new(root: PathBuf, feed: Feed, reads: &Reads, moment: Duration) -> Self {
         Self {
@@ -53,7 +53,7 @@ impl Reading {
         }
     }
 
-    /// Has the directories looked at once more, unless a look is under way; says what has changed about them.
+    /// Starts a look, unless one is under way. Returns the change of the directories' state, if any.
     pub fn poll(&mut self) -> Option<News> {
         self.look();
         let late = self.reader.late();

@@ -1,4 +1,4 @@
-//! What both directories say together.
+//! The node's pods, joined from both directories.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,7 +12,8 @@ use crate::pods::{Pod, PodUid};
 #[derive(Debug, Default)]
 pub(super) struct View {
     pods: BTreeMap<PodUid, Seen>,
-    /// Pods that have or had a directory. Once that is gone the pod has ended, though its links stay for a while.
+    /// Pods that have or had a directory. Once the directory is gone the pod has ended, though its links stay for a
+    /// while.
     with_directory: HashSet<PodUid>,
 }
 
@@ -21,13 +22,13 @@ pub(super) struct View {
 struct Seen {
     namespace: String,
     name: String,
-    /// Names by ID.
+    /// Containers' names by ID.
     containers: BTreeMap<String, String>,
 }
 
 impl View {
-    /// Joins what the directories say. Where two claims contradict one another, that which `self` took before is taken
-    /// again, else the first by file name.
+    /// Joins the entries of both directories. Of two contradicting entries, the one that `self` has wins, else the
+    /// first by file name.
     pub(super) fn next<'a>(
         &self,
         directories: impl Iterator<Item = &'a PodName>,
@@ -48,7 +49,7 @@ impl View {
             let uid = &link.pod.uid;
             let has_ended = self.with_directory.contains(uid) && !next.pods.contains_key(uid);
             if has_ended {
-                // To be remembered until the last of its links has gone too.
+                // The pod is remembered until the last of its links has gone too.
                 next.with_directory.insert(uid.clone());
                 continue;
             }
@@ -66,7 +67,7 @@ impl View {
         next
     }
 
-    /// The pod, if its names are those of the UID.
+    /// Returns the pod, adding it if need be; none if the UID belongs to a pod of another name.
     fn add(&mut self, pod: &PodName, doubts: &mut Doubts) -> Option<&mut Seen> {
         let seen = match self.pods.entry(pod.uid.clone()) {
             Entry::Vacant(entry) => entry.insert(Seen {
@@ -99,19 +100,19 @@ impl View {
         })
     }
 
-    /// The number of pods.
+    /// Returns the number of pods.
     pub(super) fn len(&self) -> usize {
         self.pods.len()
     }
 
-    /// Says everything.
+    /// Reports all pods.
     pub(super) fn say_all(&self, feed: &Feed) -> Result<(), Closed> {
         let all = self.pods.iter();
         let all = all.map(|(uid, seen)| (uid.clone(), seen.beyond(None)));
         feed.say(Message::All(all.collect()))
     }
 
-    /// Says what is other than `before`: ended pods first, new containers alone.
+    /// Reports the difference from `before`: first ended pods, then new pods and new containers.
     pub(super) fn say_changes(&self, before: &Self, feed: &Feed) -> Result<(), Closed> {
         for (uid, was) in &before.pods {
             if self.pods.get(uid).is_none_or(|seen| !seen.is_same_pod(was)) {
@@ -139,7 +140,7 @@ impl Seen {
         self.namespace == other.namespace && self.name == other.name
     }
 
-    /// Takes in a container. An ID without any digit names none.
+    /// Adds a container. An empty ID identifies none.
     fn name_container(&mut self, link: &Link, doubts: &mut Doubts) {
         if link.id.is_empty() {
             return;
@@ -158,7 +159,7 @@ impl Seen {
         }
     }
 
-    /// The pod with those of its containers that `before` had under no or another name.
+    /// Returns the pod with the containers whose ID or name is new since `before`.
     fn beyond(&self, before: Option<&Self>) -> Pod {
         let is_new = |id: &str, name: &str| {
             before.is_none_or(|before| before.containers.get(id).is_none_or(|was| was != name))

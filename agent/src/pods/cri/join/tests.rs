@@ -40,7 +40,7 @@ fn listed(sandboxes: Vec<Sandbox>, containers: Vec<Container>) -> Listed {
     }
 }
 
-/// What is said of an answer: pods with their containers' names, and reasons of doubt.
+/// Returns the pods of an answer with their containers' names, and the reasons of the doubts.
 fn said(listed: Listed) -> (Vec<String>, Vec<&'static str>) {
     let mut join = Join::default();
     let pods = join.pods(listed);

@@ -7,7 +7,7 @@ use super::*;
 const UID: &str = "3d2f0a9c-11b7-4e6c-8a55-0f9be1c2d3a4";
 const ID: &str = "8f1c2d3e4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
 
-/// The link as the kubelet makes it, cut as it cuts.
+/// Returns the link's name as the kubelet makes it, cut as the kubelet cuts it.
 fn link_name(namespace: &str, pod: &str, container: &str, id: &str) -> String {
     let mut name = format!("{pod}_{namespace}_{container}-{id}");
     name.truncate(255 - ".log".len());
