@@ -1,4 +1,4 @@
-//! The kernel daemons that reclaim, compact and collapse memory: which a thread is, and its cell.
+//! The kernel daemons that reclaim, compact and collapse memory: their names and their cells.
 
 /// The kernel daemons that reclaim, compact or collapse memory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,30 +30,30 @@ impl Daemon {
 /// Number of daemons.
 pub const DAEMONS: usize = 3;
 
-/// One reclaim daemon of one NUMA node, at [`daemon_place`].
+/// Counts of one memory daemon of one NUMA node, at [`daemon_place`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DaemonCell {
     /// Times it was switched in after sleeping.
     pub wakeups: u64,
-    /// Its time on CPUs, in nanoseconds.
+    /// Time on CPUs, in nanoseconds.
     pub on_cpu_ns: u64,
-    /// Its own wait on run queues, in nanoseconds.
+    /// Wait on run queues, in nanoseconds.
     pub wait_ns: u64,
-    /// Whether it was to go on when it was last switched out. One that was not seen yet sleeps, as
-    /// daemons mostly do.
+    /// 1 if the daemon was still runnable when it was last switched out. A daemon not seen yet counts
+    /// as asleep, as daemons mostly are.
     pub runnable: u64,
 }
 
-/// Cells on a host whose highest node is `nodes` - 1: one for each daemon and node, and a last one in
-/// which [`DaemonCell::wakeups`] counts the stays on a CPU of daemons that have none.
+/// Number of cells on a host whose highest node is `nodes` - 1: one for each daemon and node, and a
+/// last one in which [`DaemonCell::wakeups`] counts the stays on a CPU of daemons without a cell.
 #[inline(always)]
 #[must_use]
 pub const fn daemon_cells(nodes: u32) -> u32 {
     DAEMONS as u32 * nodes + 1
 }
 
-/// Where the cell of a daemon is. None for a node that came after the tables were made.
+/// Index of a daemon's cell. `None` for a node that came after the tables were made.
 #[inline(always)]
 #[must_use]
 pub const fn daemon_place(daemon: Daemon, node: u32, nodes: u32) -> Option<u32> {
@@ -64,9 +64,9 @@ pub const fn daemon_place(daemon: Daemon, node: u32, nodes: u32) -> Option<u32> 
     }
 }
 
-/// The daemon that a kernel thread is, with its NUMA node, by name: `PF_KCOMPACTD` exists only since
-/// 6.12 and khugepaged never had a flag. `comm` gives eight bytes of the name, from 0 up to 8 on, as
-/// little-endian words hold them.
+/// Returns the daemon that a kernel thread is, with its NUMA node. The name decides: `PF_KCOMPACTD`
+/// exists only since 6.12 and khugepaged never had a flag. `comm` gives eight bytes of the name, from
+/// 0 up to 8 on, as little-endian words hold them.
 #[inline(always)]
 pub fn daemon_named(comm: impl Fn(u32) -> u64) -> Option<(Daemon, u32)> {
     const KSWAPD: u64 = u64::from_le_bytes(*b"kswapd\0\0");
@@ -84,8 +84,8 @@ pub fn daemon_named(comm: impl Fn(u32) -> u64) -> Option<(Daemon, u32)> {
     }
 }
 
-/// The number that `digits` begins with, at most four of them: no node is above 1023. `u32::MAX`
-/// where it begins with none.
+/// Parses the number that `digits` begins with, at most four of them: no node is above 1023.
+/// `u32::MAX` where it begins with none.
 #[inline(always)]
 const fn number(digits: u64) -> u32 {
     let mut number = digit(digits);
@@ -104,7 +104,7 @@ const fn number(digits: u64) -> u32 {
     number
 }
 
-/// The value of the first of these characters; above 9 if it is no digit.
+/// Value of the first of these characters as a digit; above 9 if it is none.
 #[inline(always)]
 const fn digit(characters: u64) -> u32 {
     (characters as u8).wrapping_sub(b'0') as u32
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use crate::MAX_NODES;
 
-    /// What the kernel side makes of a thread's name.
+    /// Recognizes a thread's name as the kernel side does.
     fn named(name: &str) -> Option<(Daemon, u32)> {
         let mut comm = [0; 16];
         comm[..name.len()].copy_from_slice(name.as_bytes());

@@ -7,30 +7,30 @@ use crate::{
     cells::{CLOSED, SERIAL_WORD},
 };
 
-/// What is counted in a cell: the place of the local count in [`FaultCell::counts`]; the remote one
-/// follows.
+/// Counts of a cell. The number is the index of the local count in [`FaultCell::counts`]; the remote
+/// one follows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u32)]
 pub enum FaultCount {
     /// Faults that placed new memory.
     FirstTouchFaults = 0,
-    /// Pages they placed.
+    /// Pages that these faults placed.
     FirstTouchPages = 2,
     /// Faults that mapped a page of a file that was in memory.
     FileMapFaults = 4,
-    /// Pages they mapped, those around the page of the fault included.
+    /// Pages that these faults mapped, those around the page of the fault included.
     FileMapPages = 6,
 }
 
 /// Length of [`FaultCell::counts`].
 pub const FAULT_COUNTS: usize = 8;
 
-/// What one CPU counted for one slot: one cache line.
+/// Counts of one CPU for one slot: one cache line.
 ///
-/// Several tasks add to it, one after the other: both hooks are called under the page-table lock and so
-/// are not preempted. On `PREEMPT_RT`, where that lock can be preempted, each hook has cells of its own
-/// ([`Host::file_slots`](crate::Host::file_slots)), and the kernel does not run a program a second time
-/// on a CPU on which it is not done.
+/// Several tasks add to it, one after the other: the kernel calls both hooks under the page-table lock,
+/// so they are not preempted. On `PREEMPT_RT`, where that lock can be preempted, each hook has cells of
+/// its own ([`Host::file_slots`](crate::Host::file_slots)), and the kernel does not run a program a
+/// second time on a CPU on which it is not done.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FaultCell {
@@ -38,23 +38,23 @@ pub struct FaultCell {
     pub cgroup: u64,
     /// `css.serial_nr`, by which the programs tell that the slot has passed to another cgroup.
     pub serial: u64,
-    /// Times anything was added to `counts`; does not wrap, so that a reader notices a cell that
-    /// began afresh.
+    /// Number of additions to `counts`. Does not wrap, so that a reader notices a cell that started
+    /// afresh.
     pub events: u64,
-    /// NUMA node of this CPU + 1, kept here because it costs nothing to read; 0 until it is asked
-    /// for.
+    /// NUMA node of this CPU + 1, kept here because it costs nothing to read; 0 until a program has
+    /// asked for it.
     pub node: u32,
-    /// By [`FaultCount`] and locality; wrap.
+    /// Counts by [`FaultCount`] and locality; they wrap.
     pub counts: [u32; FAULT_COUNTS],
     /// Keeps the layout free of implicit padding.
     pub reserved: u32,
 }
 
 impl FaultCell {
-    /// Adds to the local or the remote count of `what`.
+    /// Adds `by` to the local or the remote count of `what`.
     #[inline(always)]
     pub fn count(&mut self, what: FaultCount, remote: bool, by: u32) {
-        // Constant ranges: no bound is left for compiler and verifier to check.
+        // Constant ranges leave no bound for compiler and verifier to check.
         let counts = match what {
             FaultCount::FirstTouchFaults => &mut self.counts[0..2],
             FaultCount::FirstTouchPages => &mut self.counts[2..4],
@@ -66,7 +66,8 @@ impl FaultCell {
     }
 }
 
-// SAFETY: as it is defined, which is asserted below.
+// SAFETY: `repr(C)`, integers alone, `cgroup` and `serial` first, 64 bytes: offsets and size are
+// asserted below.
 unsafe impl Cell for FaultCell {
     #[inline(always)]
     fn new(cgroup: u64) -> Self {
@@ -109,11 +110,11 @@ const _: () = {
     assert!(offset_of!(FaultCell, serial) == 8 * SERIAL_WORD);
 };
 
-/// Hinting faults of one cgroup, in a hash by kernfs id: all CPUs add to one value.
+/// Hinting faults of one cgroup: a value of a hash by kernfs id, to which all CPUs add.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Hints {
-    /// On a page of the CPU's own node, and on one of another.
+    /// Faults on a page of the CPU's own node, and on a page of another node.
     pub by_locality: [u64; 2],
 }
 
@@ -121,9 +122,9 @@ pub struct Hints {
 /// own part of each.
 pub const HINTED_CGROUPS: u32 = 4096;
 
-/// What `page_faults` could not count, by place in its map `LOST`.
+/// Reasons for which `page_faults` could not count an event, by index of its map `LOST`.
 pub mod fault_lost {
-    /// More cgroups with hinting faults than the map has room for.
+    /// The map has no room for another cgroup with hinting faults.
     pub const CGROUPS: u32 = 0;
     /// Labels of the reasons.
     pub const REASONS: [&str; 1] = ["hinting_table_full"];
@@ -133,7 +134,7 @@ pub mod fault_lost {
 mod pod {
     // SAFETY: `repr(C)`, made of integers alone, without implicit padding (its size is asserted).
     unsafe impl aya::Pod for super::FaultCell {}
-    // SAFETY: two words.
+    // SAFETY: `repr(C)`, an array of two integers, without padding.
     unsafe impl aya::Pod for super::Hints {}
 }
 

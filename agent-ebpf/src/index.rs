@@ -1,16 +1,17 @@
-//! Where things are in the flat tables by CPU and NUMA node: one definition for both sides.
+//! Indexes into the flat tables by CPU and NUMA node: one definition for both sides.
 
-/// CPUs a kernel can be built for at most: `CONFIG_NR_CPUS` goes no further on either architecture.
+/// Most CPUs that a kernel can be built for: `CONFIG_NR_CPUS` goes no further on either
+/// architecture.
 pub const MAX_CPUS: u32 = 8192;
 
-/// NUMA nodes a kernel can be built for at most: `CONFIG_NODES_SHIFT` goes no further than 10.
+/// Most NUMA nodes that a kernel can be built for: `CONFIG_NODES_SHIFT` goes no further than 10.
 pub const MAX_NODES: u32 = 1024;
 
-/// Slots that an [`Occupant`](crate::Occupant) tells apart.
+/// Number of slots that an [`Occupant`](crate::Occupant) tells apart.
 pub const OCCUPANT_SLOTS: u32 = 1 << 24;
 
-/// Where the cell of `slot` on `cpu` is, on a host of `cpus` possible CPUs. All of them in one row,
-/// so that the CPUs of a slot are neighbours.
+/// Index of the cell of `slot` on `cpu`, on a host of `cpus` possible CPUs. All CPUs share one row,
+/// so that those of a slot are neighbours.
 #[inline(always)]
 #[must_use]
 pub const fn cell_place(slot: u32, cpu: u32, cpus: u32) -> u32 {
@@ -23,13 +24,13 @@ pub const fn cpu_of_cell(place: usize, cpus: usize) -> usize {
     place % cpus
 }
 
-/// Whether the cell at `place` is of slot 0, which takes what lies beyond the capacity.
+/// True if the cell at `place` is of slot 0, which takes what lies beyond the capacity.
 #[must_use]
 pub const fn is_beyond_slots(place: usize, cpus: usize) -> bool {
     place < cpus
 }
 
-/// Where the distance between two nodes is, on a host whose highest node is `nodes` - 1.
+/// Index of the distance between two nodes, on a host whose highest node is `nodes` - 1.
 #[inline(always)]
 #[must_use]
 pub const fn distance_place(from: u16, to: u16, nodes: u32) -> u32 {
@@ -43,7 +44,7 @@ mod tests {
     use super::*;
     use crate::{Cause, GROUP_HOST, Occupant};
 
-    /// Slots that fill a table of 2^29 cells on the largest host, of which no other has more.
+    /// Slots that fill a table of 2^29 cells on the largest host. No host has more cells.
     const MOST_SLOTS: u32 = 1 << 16;
 
     #[test]
@@ -103,7 +104,7 @@ mod tests {
                 assert_eq!((who.0 >> 24) as u32, group);
                 assert_eq!(who.0 & u64::from(last), u64::from(slot));
             }
-            // One beyond is folded into slot 0 and leaves the group alone; no table is so large.
+            // A slot beyond is folded into slot 0 and leaves the group alone; no table is so large.
             assert_eq!(
                 Occupant::user(OCCUPANT_SLOTS, group),
                 Occupant::user(0, group)

@@ -1,11 +1,12 @@
-//! The only place that knows kernel structures: which fields are used, and how they are loaded.
+//! The only place that knows kernel structures: which fields the programs use, and how they load
+//! them.
 //!
 //! The agent resolves each field in the running kernel's BTF and passes the offsets as the read-only
 //! global `LAYOUT`. The map behind it is frozen, so the verifier sees constants, and pointer + offset
 //! on a BTF-typed pointer stays a typed pointer: in `tp_btf` and `fentry` programs loads are direct.
 //! kprobes have untyped pointers and read through `bpf_probe_read_kernel`.
 
-/// An offset that this kernel has no field for.
+/// Offset of a field that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
 macro_rules! layout {
@@ -18,7 +19,7 @@ macro_rules! layout {
         }
 
         impl Layout {
-            /// No field known.
+            /// A layout of which no field is known.
             pub const NONE: Self = Self { $($field: ABSENT,)+ };
 
             /// Every field: its name here, the structure, and its path in it. Where kernels
@@ -26,7 +27,8 @@ macro_rules! layout {
             pub const FIELDS: &'static [(&'static str, &'static str, &'static str)] =
                 &[$((stringify!($field), $structure, $path),)+];
 
-            /// The offset of the field with this name.
+            /// Returns the offset of the field with this name; `None` if this kernel has no such
+            /// field.
             #[must_use]
             pub fn get(&self, name: &str) -> Option<u32> {
                 match name {
@@ -59,7 +61,7 @@ layout! {
     task_comm: "task_struct" "comm",
     /// RCU-protected `css_set`.
     task_cgroups: "task_struct" "cgroups",
-    /// The CPU it is on, or was on last: in the task itself up to 5.15.
+    /// CPU that the task is on, or was on last: in the task itself up to 5.15.
     task_cpu: "task_struct" "thread_info.cpu|cpu",
     /// The CFS run queue the task belongs to, whatever its class.
     task_cfs_rq: "task_struct" "se.cfs_rq",
@@ -67,14 +69,15 @@ layout! {
     task_pcount: "task_struct" "sched_info.pcount",
     /// Wait on run queues so far, in nanoseconds: what `/proc/PID/schedstat` shows second.
     task_run_delay: "task_struct" "sched_info.run_delay",
-    /// When it was last put on a CPU.
+    /// Time at which the task was last put on a CPU.
     task_last_arrival: "task_struct" "sched_info.last_arrival",
-    /// When it was last queued; 0 while not waiting.
+    /// Time at which it was last queued; 0 while not waiting.
     task_last_queued: "task_struct" "sched_info.last_queued",
-    /// Whether this very task is parked because its group is throttled. Since 6.18 tasks are parked
-    /// one by one, as they return to user mode; before, the whole run queue is taken away.
+    /// Nonzero while this very task is parked because its group is throttled. Since 6.18 the kernel
+    /// parks tasks one by one, as they return to user mode; before, it takes the whole run queue
+    /// away.
     task_throttled: "task_struct" "throttled",
-    /// Whether it sleeps and is still on its run queue, which a kernel can do since 6.12.
+    /// Nonzero while the task sleeps and is still on its run queue, which a kernel can do since 6.12.
     task_sched_delayed: "task_struct" "se.sched_delayed",
     /// The unit of bit fields that holds `in_user_fault`.
     task_in_user_fault: "task_struct" "in_user_fault",
@@ -87,7 +90,7 @@ layout! {
     cfs_rq_throttled_time: "cfs_rq" "throttled_clock_self_time|throttled_clock_pelt_time|throttled_clock_task_time",
     /// Start of the current throttle of this very run queue.
     cfs_rq_throttled_clock: "cfs_rq" "throttled_clock",
-    /// Whether this very run queue is throttled, in *bits*: an `int` up to 6.17, one bit since.
+    /// Nonzero while this very run queue is throttled, in *bits*: an `int` up to 6.17, one bit since.
     cfs_rq_throttled: "cfs_rq" "throttled",
     /// The group it belongs to.
     cfs_rq_tg: "cfs_rq" "tg",

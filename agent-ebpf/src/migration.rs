@@ -1,4 +1,4 @@
-//! What crosses the boundary for task migrations.
+//! Task migrations by cgroup: the contract of the probe `task_migrations`.
 
 use core::mem::offset_of;
 
@@ -7,7 +7,7 @@ use crate::{
     cells::{CLOSED, SERIAL_WORD},
 };
 
-/// What one CPU counted for one slot at `sched_migrate_task`: one cache line.
+/// Counts of one CPU for one slot at `sched_migrate_task`: one cache line.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MigrationCell {
@@ -15,11 +15,11 @@ pub struct MigrationCell {
     pub cgroup: u64,
     /// `css.serial_nr`, by which the program tells that the slot has passed to another cgroup.
     pub serial: u64,
-    /// Migrations. Never wraps, so that a cell lost to another cgroup shows as a sum that fell.
+    /// Migrations. Never wraps, so that a cell lost to another cgroup shows as a falling sum.
     pub migrations: u64,
     /// Sum of the NUMA distances crossed between nodes, where 10 is local.
     pub distance: u64,
-    /// Migrations by [`Boundary`]; wrap. The last is unused: eight, so that a mask keeps the index in range.
+    /// Migrations by [`Boundary`]; they wrap. The last is unused: eight, so that a mask keeps the index in range.
     pub boundaries: [u32; 8],
 }
 
@@ -28,7 +28,8 @@ const _: () = {
     assert!(offset_of!(MigrationCell, serial) == 8 * SERIAL_WORD);
 };
 
-// SAFETY: as it is defined, which is asserted above.
+// SAFETY: `repr(C)`, integers alone, `cgroup` and `serial` first: the offsets are asserted above, the size of 64
+// bytes beside its `Pod`.
 unsafe impl Cell for MigrationCell {
     #[inline(always)]
     fn new(cgroup: u64) -> Self {

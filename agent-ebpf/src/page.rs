@@ -1,5 +1,5 @@
-//! What a page's flags and a fault's address say, for pages of any size. Pages are counted as pages:
-//! nothing here or in the agent turns them into bytes.
+//! Facts that a page's flags and a fault's address hold, for pages of any size. Pages are counted as
+//! pages: nothing here or in the agent turns them into bytes.
 
 /// The NUMA node in a page's flags word, which begins at bit `shift`; 0 where the word holds none
 /// (`shift` is 64).
@@ -28,7 +28,7 @@ pub const fn file_page(address: u64, start: u64, pgoff: u64, page_shift: u32) ->
     (address.wrapping_sub(start) >> page_shift).wrapping_add(pgoff)
 }
 
-/// Whether `page` is among the `nr` pages from `first` on.
+/// True if `page` is among the `nr` pages from `first` on.
 #[inline(always)]
 #[must_use]
 pub const fn is_among(page: u64, first: u64, nr: u32) -> bool {

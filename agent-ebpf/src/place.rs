@@ -1,10 +1,10 @@
-//! Where a CPU is, and which boundary lies between two of them: one definition for both sides.
+//! The place of a CPU, and the boundary between two of them: one definition for both sides.
 
 use core::fmt;
 
 /// A boundary a task can cross when it moves from one CPU to another, nearest first.
 ///
-/// The order is the order of what is asked, package first, and not a claim that each level lies inside the next: nodes
+/// The order is that of the comparisons, package first. It does not claim that each level lies inside the next: nodes
 /// lie inside a die with sub-NUMA clustering, and dies inside a node on other hosts.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
@@ -58,7 +58,7 @@ impl fmt::Display for Boundary {
     }
 }
 
-/// Where one CPU is, in the form the kernel side compares: two ids that are both reported and differ are a boundary.
+/// Place of one CPU, in the form the kernel side compares: two ids that are both reported and differ are a boundary.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(C)]
 pub struct CpuPlace {
@@ -80,7 +80,7 @@ impl CpuPlace {
     /// The id of a level that is not reported for this CPU.
     pub const UNREPORTED: u16 = u16::MAX;
 
-    /// A CPU of which nothing is known: offline, or not possible.
+    /// Place of a CPU of which nothing is known: offline, or not possible.
     pub const UNKNOWN: Self = Self {
         node: Self::UNREPORTED,
         package: Self::UNREPORTED,
@@ -90,7 +90,7 @@ impl CpuPlace {
         core: Self::UNREPORTED,
     };
 
-    /// Whether two ids of one level are both reported and differ.
+    /// True if two ids of one level are both reported and differ.
     #[inline(always)]
     const fn crossed(from: u16, to: u16) -> bool {
         from != to && from != Self::UNREPORTED && to != Self::UNREPORTED
@@ -117,7 +117,7 @@ impl CpuPlace {
         }
     }
 
-    /// Whether the two are in different NUMA nodes, both reported.
+    /// True if the two are in different NUMA nodes, both reported.
     #[inline(always)]
     #[must_use]
     pub const fn between_nodes(self, other: Self) -> bool {

@@ -1,8 +1,8 @@
-//! What crosses the boundary for rare events: reclaim and single throttles.
+//! Rare events: the contract of the probes `reclaim` and `cpu_throttling`.
 
 use crate::WAIT_BUCKETS;
 
-/// How long rare events of one kind took, in a hash: all CPUs add to one value.
+/// Lengths of rare events of one kind: a value of a hash, to which all CPUs add.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Lengths {
@@ -14,7 +14,7 @@ pub struct Lengths {
     pub reserved: [u64; 15 - WAIT_BUCKETS],
 }
 
-/// Why a task reclaims memory itself.
+/// Reason for which a task reclaims memory itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u32)]
 pub enum Reclaim {
@@ -44,7 +44,7 @@ impl Reclaim {
     }
 }
 
-/// Whose reclaim of which kind a [`Lengths`] counts.
+/// Key of a [`Lengths`]: a cgroup and a kind of reclaim.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ReclaimKey {
@@ -58,17 +58,17 @@ pub struct ReclaimKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reclaiming {
-    /// When the outermost began, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// Start of the outermost reclaim, in nanoseconds of `CLOCK_MONOTONIC`.
     pub start_ns: u64,
-    /// The task's `run_delay` then, in nanoseconds.
+    /// The task's `run_delay` at that start, in nanoseconds.
     pub run_delay_ns: u64,
-    /// Kinds it is in, a bit each.
+    /// Kinds that the task is in, a bit each.
     pub kinds: u32,
-    /// The outermost.
+    /// The outermost kind.
     pub outermost: u32,
 }
 
-/// What `reclaim` could not count, by place in its map `LOST`.
+/// Reasons for which `reclaim` could not count an event, by index of its map `LOST`.
 pub mod reclaim_lost {
     /// More tasks at once than the map has room for.
     pub const TASKS: u32 = 0;
@@ -93,15 +93,15 @@ pub mod reclaim_lost {
 pub struct Unthrottling {
     /// The run queue's address; 0 while none is under way.
     pub cfs_rq: u64,
-    /// When it was throttled, in nanoseconds of `rq->clock`.
+    /// Start of the throttle, in nanoseconds of `rq->clock`; 0 if it has none.
     pub since_ns: u64,
 }
 
-/// What `cpu_throttling` could not count, by place in its map `LOST`.
+/// Reasons for which `cpu_throttling` could not count a throttle, by index of its map `LOST`.
 pub mod throttle_lost {
     /// More cgroups than the map has room for.
     pub const CGROUPS: u32 = 0;
-    /// The group has no cgroup.
+    /// The task group has no cgroup.
     pub const UNNAMED: u32 = 1;
     /// Labels of the reasons.
     pub const REASONS: [&str; 2] = ["cgroups_overflow", "no_cgroup"];

@@ -1,36 +1,36 @@
-//! Which programs count on a CPU while larger tables follow smaller ones.
+//! The generation of programs that counts on each CPU while larger tables take over from smaller ones.
 //!
-//! When there are more cgroups than slots, the agent loads the programs once more with larger tables and
-//! attaches them beside the old ones. For a while every event is shown to both, and exactly one may count
-//! it. Each CPU has a word in a map that both share: the *generation* of the programs that count there.
-//! Programs of another generation do nothing, but one that is newer takes its turn, once the last word
-//! says that all programs of its generation are attached: it stores its generation and leaves this event
-//! to the older one, which has counted it already (tracepoints run programs in the order in which they
-//! were attached). A trampoline and a kprobe run the newest first, so that there nobody counts the event at which
-//! a CPU changes over: one fault a CPU is missing, and none is counted twice.
+//! When there are more cgroups than slots, the agent loads the programs once more with larger tables and attaches
+//! them beside the old ones. For a while the kernel shows every event to both, and exactly one may count it. Each
+//! CPU has a word in a map that both share: the *generation* of the programs that count there. Programs of other
+//! generations do nothing, except that a newer one takes its turn once the last word says that all programs of
+//! its generation are attached: it stores its generation and leaves this event to the older one, which has
+//! counted it already (tracepoints run programs in the order in which they were attached). A trampoline and a
+//! kprobe run the newest first, so that there nobody counts the event at which a CPU changes over: one fault a
+//! CPU is missing, and none is counted twice.
 //!
-//! Only its own CPU writes a word. The agent does so too, for CPUs on which nothing happened meanwhile,
-//! once the old programs are detached.
+//! Each CPU alone writes its word. The agent writes those of CPUs on which nothing happened meanwhile, once the
+//! old programs are detached.
 
-/// Words of the map on a host of `cpus` possible CPUs.
+/// Number of words of the map on a host of `cpus` possible CPUs: one a CPU, and the generation that is attached.
 #[must_use]
 pub const fn turn_words(cpus: u32) -> u32 {
     cpus + 1
 }
 
-/// What a program does with an event.
+/// Decision of a program about an event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Turn {
-    /// It counts it.
+    /// Count it.
     Count,
-    /// It leaves it to others.
+    /// Leave it to programs of another generation.
     Leave,
-    /// It leaves it to an older one, and counts from the next on.
+    /// Leave it to an older program, and count from the next event on.
     Take,
 }
 
 impl Turn {
-    /// For a program of generation `own` on a CPU where `current` counts; all programs of `attached` are
+    /// Decides for a program of generation `own` on a CPU where `current` counts; all programs of `attached` are
     /// attached.
     #[inline(always)]
     #[must_use]
@@ -49,7 +49,8 @@ impl Turn {
 mod tests {
     use super::*;
 
-    /// One event on a CPU, shown to programs of these generations in this order: who counted it.
+    /// Shows one event on a CPU to programs of these generations in this order, and returns those that counted
+    /// it.
     fn event(current: &mut u64, attached: u64, programs: &[u64]) -> Vec<u64> {
         let mut counted = Vec::new();
         for own in programs {

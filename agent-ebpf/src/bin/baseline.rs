@@ -1,4 +1,5 @@
-//! Programs that do nothing, on the hooks of the others: what a hook costs before our work begins.
+//! Empty programs on the hooks of the probes. They measure what a hook costs before any work of a
+//! probe.
 #![no_std]
 #![no_main]
 #![allow(missing_docs, reason = "aya's macros make public functions")]
@@ -26,7 +27,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The licence of what is loaded into the kernel.
+/// Licence that the kernel checks as it loads the programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 4] = *b"GPL\0";

@@ -1,7 +1,7 @@
 //! Length of single CFS throttles, by the cgroup whose quota ran out.
 //!
-//! At the entry of `unthrottle_cfs_rq` the run queue still knows since when it was throttled, and at
-//! the exit `rq->clock` is up to date: the difference is what the kernel itself adds to `cpu.stat`.
+//! At the entry of `unthrottle_cfs_rq` the run queue still holds the start of its throttle, and at
+//! the exit `rq->clock` is up to date. The difference is what the kernel itself adds to `cpu.stat`.
 //! (At the entry the clock is stale, which loses up to 85 % on old kernels.)
 #![no_std]
 #![no_main]
@@ -23,15 +23,15 @@ use stallscope_ebpf::{
     lengths, slot, throttle_lost as reason,
 };
 
-/// What was counted, by kernfs id: a hash, because few cgroups have a quota and a throttle ends at
-/// most once a period on each CPU.
+/// Lengths of throttles, by kernfs id of the cgroup. A hash, because few cgroups have a quota and a
+/// throttle ends at most once a period on each CPU.
 #[map]
 static LENGTHS: HashMap<u64, Lengths> = HashMap::with_max_entries(4096, 0);
-/// By CPU: what its `unthrottle_cfs_rq` found. The function runs with interrupts off, so that there
-/// is one at a time.
+/// The `unthrottle_cfs_rq` under way on each CPU. There is one at a time, because the function runs
+/// with interrupts off.
 #[map]
 static UNTHROTTLING: Array<Unthrottling> = Array::with_max_entries(1, 0);
-/// What could not be counted, by reason.
+/// Throttles that could not be counted, by reason.
 #[map]
 static LOST: Array<u64> = Array::with_max_entries(reason::REASONS.len() as u32, BPF_F_MMAPABLE);
 
@@ -41,22 +41,25 @@ fn enter<A: Access>(cfs_rq: CfsRq<A>) {
         return;
     };
     let since = cfs_rq.throttled_clock();
-    // SAFETY: this CPU's entry, with interrupts off.
+    // SAFETY: a pointer to this CPU's entry, which no other CPU uses; interrupts are off, so nothing
+    // comes in between.
     unsafe {
         (*entry).cfs_rq = cfs_rq.key();
-        // Since 6.6 a run queue throttled with nothing on it has no start: the kernel counts no time.
+        // Since 6.6 a run queue that was empty when it was throttled has no start: the kernel counts
+        // no time for it.
         (*entry).since_ns = if cfs_rq.throttled() { since } else { 0 };
     }
 }
 
 #[inline(always)]
 fn exit<A: Access>(entry: *mut Unthrottling, cfs_rq: CfsRq<A>) {
-    // SAFETY: this CPU's entry, with interrupts off.
+    // SAFETY: a pointer to this CPU's entry, which no other CPU uses; interrupts are off, so nothing
+    // comes in between.
     let since = unsafe {
         (*entry).cfs_rq = 0;
         (*entry).since_ns
     };
-    // Since 6.18 it may leave a run queue throttled whose time was used up by others meanwhile.
+    // Since 6.18 the function may leave a run queue throttled whose time others used up meanwhile.
     if since == 0 || cfs_rq.throttled() {
         return;
     }
@@ -73,47 +76,51 @@ fn exit<A: Access>(entry: *mut Unthrottling, cfs_rq: CfsRq<A>) {
     }
 }
 
-/// This CPU's entry, if the function that ends here was seen to begin.
+/// Returns this CPU's entry, if the function that ends here was seen to begin.
 #[inline(always)]
 fn begun() -> Option<*mut Unthrottling> {
     let entry = UNTHROTTLING.get_ptr_mut(slot::this_cpu())?;
-    // SAFETY: this CPU's entry, with interrupts off.
+    // SAFETY: a pointer to this CPU's entry, which no other CPU uses; interrupts are off, so nothing
+    // comes in between.
     unsafe { (*entry).cfs_rq != 0 }.then_some(entry)
 }
 
-/// A throttle is about to end.
+/// Notes the start of a throttle that is about to end.
 #[fentry(function = "unthrottle_cfs_rq")]
 pub fn unthrottle_cfs_rq(ctx: FEntryContext) -> i32 {
-    // SAFETY: the function's argument.
+    // SAFETY: argument 0 of `unthrottle_cfs_rq` is a `struct cfs_rq *`, which the verifier knows by
+    // its BTF type.
     enter(unsafe { CfsRq::<Typed>::new(ctx.arg(0)) });
     0
 }
 
-/// A throttle has ended.
+/// Counts the length of a throttle that has ended.
 #[fexit(function = "unthrottle_cfs_rq")]
 pub fn unthrottle_cfs_rq_exit(ctx: FExitContext) -> i32 {
     if let Some(entry) = begun() {
-        // SAFETY: the function's argument.
+        // SAFETY: argument 0 of `unthrottle_cfs_rq` is a `struct cfs_rq *`, which the verifier knows
+        // by its BTF type.
         exit(entry, unsafe { CfsRq::<Typed>::new(ctx.arg(0)) });
     }
     0
 }
 
-/// A throttle is about to end.
+/// Notes the start of a throttle that is about to end.
 #[kprobe(function = "unthrottle_cfs_rq")]
 pub fn unthrottle_cfs_rq_probed(ctx: ProbeContext) -> u32 {
     if let Some(cfs_rq) = ctx.arg::<*const u8>(0) {
-        // SAFETY: the function's argument.
+        // SAFETY: argument 0 of `unthrottle_cfs_rq` is a `struct cfs_rq *`.
         enter(unsafe { CfsRq::<Probed>::new(cfs_rq) });
     }
     0
 }
 
-/// A throttle has ended. The argument's register holds something else by now.
+/// Counts the length of a throttle that has ended. The argument's register holds something else by
+/// now, so the address is the one that the program at the entry noted.
 #[kretprobe(function = "unthrottle_cfs_rq")]
 pub fn unthrottle_cfs_rq_probed_exit(_ctx: RetProbeContext) -> u32 {
     if let Some(entry) = begun() {
-        // SAFETY: the address that the function was given.
+        // SAFETY: the `struct cfs_rq *` that the function was given, noted at its entry.
         exit(entry, unsafe {
             CfsRq::<Probed>::new((*entry).cfs_rq as *const u8)
         });
@@ -126,7 +133,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The licence of what is loaded into the kernel.
+/// Licence that the kernel checks as it loads the programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 4] = *b"GPL\0";

@@ -1,7 +1,7 @@
-//! Time a task spends reclaiming memory itself, by cgroup and kind.
+//! Time that tasks spend reclaiming memory themselves, by cgroup and kind.
 //!
-//! One kind may run inside another; the outermost gets the time. The time is what passed less what
-//! the task waited for a CPU meanwhile, so that nothing is counted here and as run-queue wait too.
+//! One kind may run inside another; the outermost gets the time. The time is what passed less the
+//! task's wait for a CPU meanwhile, so that no time counts here and as run-queue wait too.
 #![no_std]
 #![no_main]
 #![allow(
@@ -24,17 +24,17 @@ use stallscope_ebpf::{
 };
 
 /// Tasks that reclaim at this moment, by thread id. A hash, because these are few and short: a table
-/// by pid would be megabytes, and a collision in it a wrong number.
+/// by pid would take megabytes, and a collision in it would be a wrong number.
 #[map]
 static TASKS: HashMap<u32, Reclaiming> = HashMap::with_max_entries(4096, 0);
-/// What was counted, by cgroup and kind: a hash, because most cgroups never reclaim.
+/// Lengths by cgroup and kind. A hash, because most cgroups never reclaim.
 #[map]
 static LENGTHS: HashMap<ReclaimKey, Lengths> = HashMap::with_max_entries(8192, 0);
-/// What could not be counted, by reason.
+/// Events that could not be counted, by reason.
 #[map]
 static LOST: Array<u64> = Array::with_max_entries(reason::REASONS.len() as u32, BPF_F_MMAPABLE);
 
-/// The current task, from 5.11 on.
+/// The current task. The helper came with 5.11.
 #[inline(always)]
 fn typed() -> Task<Typed> {
     // SAFETY: the helper gives a BTF-typed pointer to the current task.
@@ -56,14 +56,15 @@ fn begin<A: Access>(task: Task<A>, kind: Reclaim) {
     let tid = task.pid();
     let bit = 1 << kind as u32;
     if let Some(entry) = TASKS.get_ptr_mut(tid) {
-        // SAFETY: a pointer into the map's value, which only its task uses.
+        // SAFETY: a pointer into the map's value. The key is the current task's, so that no other
+        // task uses it.
         unsafe {
             if (*entry).kinds & bit == 0 {
                 (*entry).kinds |= bit;
                 return;
             }
         }
-        // No kind runs inside itself: the end of the one before was not shown.
+        // No kind runs inside itself: the program missed the end of the one before.
         lengths::lost(&LOST, reason::END);
     }
     let entry = Reclaiming {
@@ -91,7 +92,8 @@ fn end<A: Access>(task: Task<A>, kind: Reclaim) {
         lengths::lost(&LOST, reason::BEGIN);
         return;
     };
-    // SAFETY: a pointer into the map's value, which only its task uses.
+    // SAFETY: a pointer into the map's value. The key is the current task's, so that no other task
+    // uses it.
     let began = unsafe {
         if (*entry).kinds & bit == 0 {
             lengths::lost(&LOST, reason::BEGIN);
@@ -103,7 +105,7 @@ fn end<A: Access>(task: Task<A>, kind: Reclaim) {
     if began.outermost != kind as u32 {
         return;
     }
-    // It is there, so that it cannot fail.
+    // The entry is there, so its removal cannot fail.
     let _ = TASKS.remove(tid);
     // Differences of two clocks of one unit: both are nanoseconds of this task's time.
     let passed = now - began.start_ns;
@@ -117,31 +119,31 @@ fn end<A: Access>(task: Task<A>, kind: Reclaim) {
     }
 }
 
-/// Both programs of a kind, with either way to the current task.
+/// Defines both programs of a kind, once for each way to the current task.
 macro_rules! pair {
     ($kind:ident: $begin:ident $begin_probed:ident $begin_tp:literal, $end:ident $end_probed:ident $end_tp:literal) => {
-        /// The task begins to reclaim.
+        /// Notes that the task begins to reclaim.
         #[btf_tracepoint(function = $begin_tp)]
         pub fn $begin(_ctx: BtfTracePointContext) -> i32 {
             begin(typed(), Reclaim::$kind);
             0
         }
 
-        /// The task begins to reclaim, on 5.10.
+        /// Notes that the task begins to reclaim, on 5.10.
         #[btf_tracepoint(function = $begin_tp)]
         pub fn $begin_probed(_ctx: BtfTracePointContext) -> i32 {
             begin(probed(), Reclaim::$kind);
             0
         }
 
-        /// The task is done.
+        /// Counts the reclaim that ends.
         #[btf_tracepoint(function = $end_tp)]
         pub fn $end(_ctx: BtfTracePointContext) -> i32 {
             end(typed(), Reclaim::$kind);
             0
         }
 
-        /// The task is done, on 5.10.
+        /// Counts the reclaim that ends, on 5.10.
         #[btf_tracepoint(function = $end_tp)]
         pub fn $end_probed(_ctx: BtfTracePointContext) -> i32 {
             end(probed(), Reclaim::$kind);
@@ -150,7 +152,7 @@ macro_rules! pair {
     };
 }
 
-// None reads its arguments, which changed places in 7.2.
+// No program reads its arguments: they changed places in 7.2.
 pair!(Direct:
     mm_vmscan_direct_reclaim_begin mm_vmscan_direct_reclaim_begin_probed "mm_vmscan_direct_reclaim_begin",
     mm_vmscan_direct_reclaim_end mm_vmscan_direct_reclaim_end_probed "mm_vmscan_direct_reclaim_end");
@@ -166,7 +168,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The licence of what is loaded into the kernel.
+/// Licence that the kernel checks as it loads the programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 4] = *b"GPL\0";

@@ -1,7 +1,7 @@
-//! Every order in which a reader can see a cell change hands.
+//! A model of every order in which a reader can see a cell change hands.
 //!
-//! Memory as arm64 has it: there is one order in which stores become visible to all others. Stores of one
-//! CPU to one word keep the order of the program, those to different words only across a barrier; so do
+//! Memory is as on arm64: there is one order in which stores become visible to all others. Stores of one
+//! CPU to one word keep program order, and stores to different words keep it only across a barrier; so do
 //! loads. The steps are those that [`take_over`] and [`copy`] make.
 
 use std::{cell::RefCell, collections::HashSet};
@@ -15,7 +15,8 @@ const COUNTS: [usize; 2] = [2, 3];
 const RETIRED: [usize; 2] = [4, 5];
 type Memory = [u64; 6];
 
-/// What the first css had counted, and what the others count after their takeover.
+/// Counts of each css, by serial: those of the first before the model begins, those of the others after
+/// their takeover.
 const COUNTED: [[u64; 2]; 4] = [[0, 0], [10, 20], [3, 4], [100, 200]];
 
 /// kernfs id of the cgroup of a css.
@@ -34,7 +35,7 @@ enum Step {
     Open,
 }
 
-/// The steps that the programs take.
+/// Records the steps that the programs take.
 #[derive(Default)]
 struct Steps(Vec<Step>);
 
@@ -62,11 +63,11 @@ fn steps() -> Vec<Step> {
     steps.0
 }
 
-/// An access with all those that must come before it.
+/// An access, with the set of accesses that must come before it.
 #[derive(Clone, Copy, Debug)]
 struct Access {
     word: usize,
-    /// What is stored; unused for a load.
+    /// Value to store; unused for a load.
     value: u64,
     after: u32,
 }
@@ -75,7 +76,7 @@ struct Access {
 #[derive(Default)]
 struct Accesses {
     all: Vec<Access>,
-    /// Those before the last barrier.
+    /// Set of the accesses before the last barrier.
     before: u32,
 }
 
@@ -91,14 +92,14 @@ impl Accesses {
         self.before = (1 << self.all.len()) - 1;
     }
 
-    /// Those that may be next when `done` are done.
+    /// Accesses that may come next when those of `done` are done.
     fn next(&self, done: u32) -> impl Iterator<Item = usize> {
         let open = move |(i, a): &(usize, &Access)| done & 1 << i == 0 && a.after & !done == 0;
         self.all.iter().enumerate().filter(open).map(|(i, _)| i)
     }
 }
 
-/// Two takeovers by `steps`, each followed by what the new css counts.
+/// Stores of two takeovers by `steps`, each followed by the counts of the new css.
 fn writer(steps: &[Step]) -> Accesses {
     let mut stores = Accesses::default();
     let mut memory = START;
@@ -132,7 +133,7 @@ fn writer(steps: &[Step]) -> Accesses {
     stores
 }
 
-/// The memory when these stores are visible.
+/// The memory when the stores of `done` are visible.
 fn visible(stores: &Accesses, done: u32) -> Memory {
     let mut memory = START;
     for (i, store) in stores.all.iter().enumerate() {
@@ -143,10 +144,10 @@ fn visible(stores: &Accesses, done: u32) -> Memory {
     memory
 }
 
-/// What a reader loads, in the order of its program; barriers are `None`.
+/// Words that a reader loads, in program order; barriers are `None`.
 type Loads = Vec<Option<usize>>;
 
-/// Notes what [`copy`] does.
+/// Records the loads of [`copy`].
 struct Noted(RefCell<Loads>);
 
 impl Source for Noted {
@@ -164,7 +165,7 @@ impl Source for Noted {
     }
 }
 
-/// The retired cell, then the cell.
+/// Loads of a reader: the retired cell, then the cell.
 fn loads() -> Loads {
     let noted = Noted(RefCell::new(RETIRED.map(Some).to_vec()));
     copy(&noted);
@@ -182,7 +183,7 @@ fn reader(loads: &Loads) -> Accesses {
     accesses
 }
 
-/// What a reader has loaded, handed to [`copy`] again for its verdict.
+/// Values that a reader has loaded, handed to [`copy`] again for its verdict.
 struct Loaded<'a> {
     reader: &'a Accesses,
     values: &'a [u64],
@@ -213,7 +214,7 @@ impl Source for Loaded<'_> {
     }
 }
 
-/// What is wrong with a reading, if anything; the css that was read is added to `read`.
+/// Returns the fault of a reading, if it has one, and adds the css that was read to `read`.
 fn judge(reader: &Accesses, values: &[u64], read: &mut HashSet<u64>) -> Option<String> {
     let loaded = Loaded {
         reader,
@@ -240,7 +241,7 @@ fn judge(reader: &Accesses, values: &[u64], read: &mut HashSet<u64>) -> Option<S
     None
 }
 
-/// Goes through every order; the first fault, and the css that were read.
+/// Goes through every order. Returns the css that were read, or the first fault.
 fn explore(steps: &[Step], loads: &Loads) -> Result<HashSet<u64>, String> {
     let (stores, reader) = (writer(steps), reader(loads));
     let end = visible(&stores, u32::MAX);
@@ -314,7 +315,7 @@ fn every_barrier_and_the_second_look_of_a_reader_are_needed() {
         let fault = explore(&steps(), &wrong).expect_err(&format!("{wrong:?}"));
         println!("without the barrier at {barrier}: {fault}");
     }
-    // A second look that is taken with the first.
+    // The reader takes its second look with the first.
     let mut wrong = right.clone();
     let last = wrong.pop().expect("a load");
     let first = wrong.iter().position(|load| *load == last);

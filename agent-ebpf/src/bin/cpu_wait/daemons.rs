@@ -1,4 +1,4 @@
-//! The kernel daemons that reclaim, compact and collapse memory: what they take.
+//! Accounts the kernel daemons that reclaim, compact and collapse memory.
 
 use stallscope_ebpf::{
     Daemon, DaemonCell, WaitCell, daemon_cells, daemon_named, daemon_place,
@@ -8,7 +8,7 @@ use stallscope_ebpf::{
 
 use crate::DAEMONS;
 
-/// The reclaim daemon a kernel thread is, with its NUMA node.
+/// Returns which memory daemon a kernel thread is, with its NUMA node; `None` if it is none.
 #[inline(always)]
 pub(crate) fn daemon(kthread: Task<Typed>) -> Option<(Daemon, u32)> {
     daemon_named(|start| u64::from_le(kthread.comm(start)))
@@ -20,7 +20,7 @@ fn daemon_cell((daemon, node): (Daemon, u32)) -> Option<*mut DaemonCell> {
     DAEMONS.get_ptr_mut(daemon_place(daemon, node, kernel::nodes())?)
 }
 
-/// Counts one preemption, if the kernel thread that comes is a daemon.
+/// Counts one preemption if the incoming kernel thread (`next`) is a memory daemon.
 ///
 /// # Safety
 /// `cell` is this CPU's.
@@ -28,36 +28,40 @@ fn daemon_cell((daemon, node): (Daemon, u32)) -> Option<*mut DaemonCell> {
 #[inline(never)]
 pub(crate) unsafe fn count_preemption(cell: *mut WaitCell, next: Task<Typed>) {
     if let Some((daemon, _)) = daemon(next)
-        // SAFETY: the caller's.
+        // SAFETY: `cell` is this CPU's, which no other CPU writes; `sched_switch` fires
+        // under the run-queue lock, with interrupts off.
         && let Some(count) = unsafe { (*cell).preemptions.get_mut(daemon as usize) }
     {
         *count = count.wrapping_add(1);
     }
 }
 
-/// A daemon leaves its CPU.
+/// Accounts the outgoing daemon (`prev`): its time on the CPU, and whether it is still runnable.
 #[cold]
 #[inline(never)]
 pub(crate) fn daemon_left(prev: Task<Typed>, on_cpu: u64, runnable: bool) {
     let Some(who) = daemon(prev) else { return };
     if let Some(cell) = daemon_cell(who) {
-        // SAFETY: a daemon is one thread, so that it is on one CPU at a time.
+        // SAFETY: a pointer into the map's value. A daemon is one thread, so that only the CPU it
+        // is on writes its cell.
         unsafe {
             (*cell).on_cpu_ns += on_cpu;
             (*cell).runnable = u64::from(runnable);
         }
     } else if let Some(cell) = DAEMONS.get_ptr_mut(daemon_cells(kernel::nodes()) - 1) {
-        // SAFETY: a word of the map's value, to which other CPUs add as well.
+        // SAFETY: a word of the map's value, to which `lengths::add` adds atomically because other
+        // CPUs add as well.
         unsafe { lengths::add(&raw mut (*cell).wakeups, 1) }
     }
 }
 
-/// A daemon comes onto a CPU.
+/// Accounts the incoming daemon (`next`): its wait, and a wakeup if it slept.
 #[cold]
 #[inline(never)]
 pub(crate) fn daemon_came(next: Task<Typed>, wait: u64) {
     if let Some(cell) = daemon(next).and_then(daemon_cell) {
-        // SAFETY: as above.
+        // SAFETY: a pointer into the map's value. A daemon is one thread, so that only the CPU it
+        // is on writes its cell.
         unsafe {
             (*cell).wait_ns += wait;
             (*cell).wakeups += (*cell).runnable ^ 1;
@@ -66,12 +70,13 @@ pub(crate) fn daemon_came(next: Task<Typed>, wait: u64) {
     }
 }
 
-/// A daemon that waits is moved to another CPU.
+/// Accounts the wait that a daemon leaves behind when it is moved to another CPU while it waits.
 #[cold]
 #[inline(never)]
 pub(crate) fn daemon_moved(task: Task<Typed>, wait: u64) {
     if let Some(cell) = daemon(task).and_then(daemon_cell) {
-        // SAFETY: as above; who waits is on no CPU.
+        // SAFETY: a pointer into the map's value. The daemon waits with its run queue locked: no
+        // CPU switches it meanwhile.
         unsafe { (*cell).wait_ns += wait }
     }
 }

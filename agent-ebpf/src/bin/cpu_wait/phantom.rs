@@ -1,11 +1,11 @@
-//! Waits that were none: the kernel takes a sleeping task for one that waits.
+//! Phantom waits: sleep that the kernel counts as a wait.
 //!
-//! Since 6.12 a task that falls asleep may stay on its run queue until it would be its turn
-//! (`se.sched_delayed`). If it is moved to another CPU meanwhile, `enqueue_task()` notes the time in
-//! `last_queued` although the task sleeps, and taking it off the queue later does not clear that. At
-//! its next wake-up all of the sleep since counts as `run_delay`. At `sched_migrate_task` such a task
-//! can be told; when it really woke cannot. But whoever waits keeps his CPU from being idle, unless
-//! his group is throttled: he has not waited for longer than since his CPU was last idle.
+//! Since 6.12 a task that falls asleep may stay on its run queue until its turn would come
+//! (`se.sched_delayed`). If the task is moved to another CPU meanwhile, `enqueue_task()` sets
+//! `last_queued` although the task sleeps, and dequeueing it later does not clear that. At its next
+//! wakeup the kernel adds all of the sleep since then to `run_delay`. At `sched_migrate_task` such a
+//! task can be told; the moment at which it really woke cannot. But a waiting task keeps its CPU from
+//! being idle, unless its group is throttled: its wait did not begin before its CPU was last idle.
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -18,30 +18,31 @@ use stallscope_ebpf::{
     lengths,
 };
 
-/// What was refused, by cgroup: rare, because a task has to be moved in the moments between.
+/// Phantom waits by cgroup. They are rare, because a task has to be moved in the moments between.
 #[map]
 static PHANTOMS: HashMap<u64, Lengths> = HashMap::with_max_entries(1024, 0);
-/// Refused waits for which that has no room.
+/// Phantom waits for which `PHANTOMS` has no room.
 #[map]
 static PHANTOMS_LOST: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Remembers that the task sleeps, if it does, on the way to another run queue.
+/// Marks the task's entry if the task sleeps on its way to another run queue.
 ///
 /// # Safety
 /// `entry` is the one for the task's pid; the task's run queue is locked.
 #[inline(always)]
 pub(crate) unsafe fn remember_sleep(task: Task<Typed>, entry: *mut TaskEntry, tagged: u64) {
     if task.sleeps_on_queue() {
-        // SAFETY: the caller's.
+        // SAFETY: `entry` points into the map's value (see `task_entry`). The word is stored whole,
+        // so a task of another CPU that shares the entry can replace it but not mix with it.
         unsafe { (*entry).tagged_delay = tagged | STAMPED_ASLEEP }
     }
 }
 
-/// How much of the wait `[from, to]` was none, because the CPU was idle until `until`; it is counted.
-/// `cell` is the one of the task's cgroup on that CPU.
+/// Returns how much of the wait `[from, to]` was a phantom, because the CPU was idle until `until`,
+/// and counts that. `cell` is the one of the task's cgroup on that CPU.
 ///
 /// # Safety
-/// The cell stays as it is: the CPU's run queue is locked.
+/// The run queue of the cell's CPU is locked, so that the cell stays as it is.
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn refused(
@@ -55,11 +56,12 @@ pub(crate) unsafe fn refused(
         return 0;
     }
     let total = task.cfs_rq().throttled_time();
-    // SAFETY: the caller's.
+    // SAFETY: `cell` points into the map's value, and no program writes it while its CPU's run queue
+    // is locked.
     unsafe {
         if total != 0 && task.prio() >= MAX_RT_PRIO {
             let lasts = (*cell).throttle_start_ns != 0 && (*cell).throttle_end_ns == 0;
-            // Throttled, it may have waited for an idle CPU.
+            // A throttled task may have waited while the CPU was idle.
             if lasts || total != (*cell).throttled_seen_ns || (*cell).throttle_end_ns > until {
                 return 0;
             }
@@ -69,7 +71,7 @@ pub(crate) unsafe fn refused(
     until - from
 }
 
-/// Counts a wait of `ns` that was none.
+/// Counts a phantom wait of `ns` nanoseconds.
 #[inline(always)]
 pub(crate) fn count(cgroup: u64, ns: u64) {
     if !lengths::record(&PHANTOMS, &cgroup, ns) {

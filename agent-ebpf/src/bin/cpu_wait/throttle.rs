@@ -1,7 +1,8 @@
-//! The part of a wait for which the task's group had used up its CPU quota.
+//! The part of a wait during which the task's group had used up its CPU quota.
 //!
-//! Every CFS run queue keeps the total time it was throttled, by whichever ancestor's quota. A cell
-//! remembers the total it saw last and the last throttle; a task, the total when it was preempted.
+//! Every CFS run queue keeps the total time it was throttled, by the quota of whichever ancestor. A
+//! cell remembers the last total it saw and the last throttle. A task remembers the total at its
+//! preemption.
 
 use stallscope_ebpf::{
     Cause, Occupant, THROTTLE_UNKNOWN, TaskEntry, WaitCell,
@@ -11,19 +12,20 @@ use stallscope_ebpf::{
 
 use crate::{add, split, task_entry};
 
-/// The total up to which the run queue's throttled time is accounted for in `cell`. Whatever befell the
-/// group before it was seen for the first time is no part of this wait, unless the task remembers from
-/// when it was preempted.
+/// Returns the total up to which `cell` has accounted the run queue's throttled time. What befell the
+/// group before the program saw it for the first time is no part of this wait, unless the task
+/// remembers the total at its preemption.
 ///
 /// # Safety
 /// `cell` belongs to the CPU whose run-queue lock is held.
 #[inline(always)]
 unsafe fn seen(cell: *const WaitCell, entry: *const TaskEntry, total: u64) -> u64 {
-    // SAFETY: the caller's.
+    // SAFETY: both point into maps' values, and no program writes the cell while its CPU's run-queue
+    // lock is held.
     unsafe {
         let seen = (*cell).throttled_seen_ns;
         if (*cell).serial == CLOSED {
-            // Beyond the capacity, where a cell has no run queue of its own.
+            // Slot 0 takes what lies beyond the capacity, so its cell has no run queue of its own.
             return total;
         }
         if seen != THROTTLE_UNKNOWN {
@@ -38,16 +40,16 @@ unsafe fn seen(cell: *const WaitCell, entry: *const TaskEntry, total: u64) -> u6
     }
 }
 
-/// A time span on one CPU that a group spent throttled, inside a longer wait.
+/// Time that a group spent throttled on one CPU, inside a longer wait.
 #[derive(Clone, Copy)]
 pub(crate) struct Throttled {
     pub(crate) start: u64,
     pub(crate) end: u64,
-    /// Throttled before `start` too, for so long.
+    /// Time throttled before `start` as well, in nanoseconds.
     pub(crate) earlier: u64,
 }
 
-/// Cuts the wait `[from, to]`, less what of it was spent throttled.
+/// Splits the wait `[from, to]` by cause, around its throttled part `hole`.
 ///
 /// # Safety
 /// `cell` is this CPU's, at `place`; the run-queue lock of the ring's CPU is held.
@@ -61,7 +63,8 @@ pub(crate) unsafe fn split_around(
     to: u64,
     hole: Throttled,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: `cell` is this CPU's, as `add` demands, and the caller holds the run-queue lock that
+    // `split` relies on.
     unsafe {
         add(
             cell,
@@ -78,8 +81,8 @@ pub(crate) unsafe fn split_around(
     }
 }
 
-/// The part of a wait since `from` that the task's group spent throttled, by what `cell` knows of the
-/// run queue and what the task remembers in `entry`.
+/// Returns the part of a wait since `from` that the task's group spent throttled, by what `cell` knows
+/// of the run queue and what the task remembers in `entry`.
 ///
 /// # Safety
 /// `cell` belongs to the CPU of `cfs_rq`, whose run-queue lock is held.
@@ -93,7 +96,8 @@ pub(crate) unsafe fn throttled(
     now: u64,
     idle: bool,
 ) -> Throttled {
-    // SAFETY: the caller's.
+    // SAFETY: both point into maps' values, and no program writes the cell while its CPU's run-queue
+    // lock is held.
     unsafe {
         let none = Throttled {
             start: from,
@@ -110,18 +114,18 @@ pub(crate) unsafe fn throttled(
             };
         }
         if parks.is_some() && remembered == THROTTLE_UNKNOWN {
-            // It was not parked: it waited for others, whatever befell the rest of its group.
+            // The task was not parked: it waited for others, whatever befell the rest of its group.
             return none;
         }
         let cfs_rq = task.cfs_rq();
         let grown = total - seen(cell, entry, total);
         let (mut start, mut end) = ((*cell).throttle_start_ns, (*cell).throttle_end_ns);
         if end == 0 && start != 0 {
-            // Seen beginning. Over once the total has grown, else still going on.
+            // The program saw it begin. It is over if the total has grown, and goes on otherwise.
             end = if grown != 0 { start + grown } else { now };
         } else if grown != 0 {
-            // Began while none of its tasks was on this CPU: as one of them was queued. It ended
-            // just now if nobody else had the CPU.
+            // It began while none of the group's tasks was on this CPU: as one of them was queued. It
+            // ended just now if nobody else had the CPU.
             start = if idle { now - grown } else { from };
             end = start + grown;
         } else if parks.is_none() && cfs_rq.throttle_count() != 0 {
@@ -144,8 +148,8 @@ pub(crate) unsafe fn throttled(
                 earlier: 0,
             };
         }
-        // A preempted task may have waited through several throttles: the total knows of all of
-        // them, and the first began with the wait.
+        // A preempted task may have waited through several throttles. The total has them all, and the
+        // first began with the wait.
         let all = total - remembered;
         if parks.is_some() {
             if all <= length {
@@ -155,7 +159,7 @@ pub(crate) unsafe fn throttled(
                     earlier: 0,
                 };
             }
-            // Unparked after the first, it was queued through the others.
+            // Unparked after the first throttle, the task was queued through the others.
             let first = from + (all - length);
             return Throttled {
                 start: from,
@@ -179,7 +183,7 @@ pub(crate) unsafe fn throttled(
     }
 }
 
-/// Notes what the wait that may begin now needs to know of throttling.
+/// Notes the state of throttling for a wait of `prev` that may begin now.
 ///
 /// # Safety
 /// `cell` is this CPU's, under its run-queue lock.
@@ -192,7 +196,8 @@ pub(crate) unsafe fn remember_throttle(
     now: u64,
 ) {
     let cfs_rq = prev.cfs_rq();
-    // SAFETY: the caller's.
+    // SAFETY: `cell` is this CPU's, and its run-queue lock is held: nothing else writes it.
+    // `task_entry` gives a pointer into the map's value and says that the entry is this task's.
     unsafe {
         let parks = prev.parked();
         let throttled = parks.unwrap_or_else(|| cfs_rq.throttle_count() != 0);
@@ -214,7 +219,7 @@ pub(crate) unsafe fn remember_throttle(
     }
 }
 
-/// What [`arrive_throttled`] has to know.
+/// Arguments of [`arrive_throttled`].
 pub(crate) struct Arrival {
     pub(crate) cpu: u32,
     pub(crate) place: u32,
@@ -225,7 +230,7 @@ pub(crate) struct Arrival {
     pub(crate) idle: bool,
 }
 
-/// Attributes the wait of a task whose group has been throttled at some time.
+/// Attributes the wait of an incoming task whose group has been throttled at some time.
 ///
 /// # Safety
 /// `cell` is this CPU's, under its run-queue lock; `entry` is the task's.
@@ -246,7 +251,8 @@ pub(crate) unsafe fn arrive_throttled(
         now,
         idle,
     } = *arrival;
-    // SAFETY: the caller's.
+    // SAFETY: `cell` is this CPU's, under its run-queue lock, and `entry` is the task's, as all three
+    // functions demand.
     unsafe {
         if queued != 0 && queued < now {
             if next.prio() >= MAX_RT_PRIO {
@@ -260,7 +266,7 @@ pub(crate) unsafe fn arrive_throttled(
     }
 }
 
-/// Keeps the last throttle for those of the group that still wait.
+/// Keeps the last throttle in `cell` for the tasks of the group that still wait.
 ///
 /// # Safety
 /// `cell` is this CPU's, under its run-queue lock; `entry` is that of the task that comes.
@@ -273,7 +279,7 @@ pub(crate) unsafe fn close_throttle(
     now: u64,
     idle: bool,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: `cell` is this CPU's, and its run-queue lock is held: nothing else writes it.
     unsafe {
         let grown = total - seen(cell, entry, total);
         (*cell).throttled_seen_ns = total;
