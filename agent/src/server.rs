@@ -1,7 +1,8 @@
-//! Serves what was measured over HTTP, and nothing else: no request changes anything.
+//! HTTP server for the measurements. It is read-only: no request changes anything.
 //!
-//! The door is open to whoever reaches the port, so every wait for a client has an end and every client's share of
-//! memory a bound ([`Limits`]). The connection is driven by hyper itself, because `axum::serve` lets neither be set.
+//! Anybody who reaches the port may connect, so every wait for a client has a timeout and every client's share of
+//! memory a bound ([`Limits`]). The server drives connections with hyper itself, because `axum::serve` lets neither be
+//! set.
 
 mod accept;
 mod ask;
@@ -40,39 +41,39 @@ use self::peers::{Peer, Peers};
 use crate::api::{Refusal, Request};
 use crate::exposition::Format;
 
-/// Answers a question about the history. Runs on a thread where it may block.
+/// Function that answers a question about the history. Runs on a thread where it may block.
 pub type Answer = Arc<dyn Fn(&Request) -> Result<serde_json::Value, Refusal> + Send + Sync>;
 
-/// What the server asks of the rest of the agent.
+/// Functions of the agent that the server calls.
 #[derive(Clone)]
 pub struct Handlers {
-    /// One scrape in the given format. Runs on a thread where it may block, one at a time.
+    /// Makes one scrape in the given format. Runs on a thread where it may block, one at a time.
     pub collect: Arc<dyn Fn(Format) -> anyhow::Result<Bytes> + Send + Sync>,
-    /// Whether the agent is well, or why not. Must not block.
+    /// Returns the reason if the agent is not healthy. Must not block.
     pub health: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
-    /// Whether the agent measures, or why not yet. Must not block.
+    /// Returns the reason if the agent does not measure yet. Must not block.
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
-    /// What `/api/v1/status` answers. Must not block.
+    /// Returns the answer of `/api/v1/status`. Must not block.
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
-    /// What `/api/v1/topology` answers.
+    /// Answer of `/api/v1/topology`.
     pub topology: serde_json::Value,
-    /// What is answered from the history.
+    /// Functions that answer from the history.
     pub answers: Answers,
 }
 
 /// Answers from the history.
 #[derive(Clone)]
 pub struct Answers {
-    /// What `/api/v1/top` answers.
+    /// Makes the answer of `/api/v1/top`.
     pub top: Answer,
-    /// What `/api/v1/timeline` answers.
+    /// Makes the answer of `/api/v1/timeline`.
     pub timeline: Answer,
-    /// What `/api/v1/explain` answers.
+    /// Makes the answer of `/api/v1/explain`.
     pub explain: Answer,
 }
 
 impl Default for Answers {
-    /// For a server without a history.
+    /// Refuses every question: for a server without a history.
     fn default() -> Self {
         let none: Answer = Arc::new(|_| Err(Refusal::missing("there is no history")));
         Self {
@@ -89,38 +90,38 @@ impl fmt::Debug for Handlers {
     }
 }
 
-/// How much of time and memory clients may take.
+/// Bounds on the time and memory that clients may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections that wait for a request; with one more, the one that has waited longest is closed, of the peer with
-    /// most of them first.
+    /// Maximum number of connections that wait for a request. For one more, the server closes the one that has waited
+    /// longest, of the peer with most of them.
     pub waiting: usize,
-    /// Requests at a time, from the end of the head until the client has taken the answer; one more is refused. Those
-    /// for `/healthz` and `/readyz` are not counted.
+    /// Maximum number of requests at a time, each from the end of its head until the client has taken the answer; one
+    /// more is refused. Requests for `/healthz` and `/readyz` are not counted.
     pub requests: usize,
-    /// Those of one peer: of an IPv4 address, of an IPv6 network of 64 bits, of this host.
+    /// The same for one peer: an IPv4 address, an IPv6 network of 64 bits, or this host.
     pub requests_by_peer: usize,
-    /// Bytes of a request's head.
+    /// Maximum size of a request's head, in bytes.
     pub head_bytes: usize,
-    /// From accepting a connection, or from its last answer, to the end of the next request's head.
-    /// Between the usual scrape intervals, so that a scraper does not meet a connection as it is being closed.
+    /// Timeout from accepting a connection, or from its last answer, to the end of the next request's head. Its default
+    /// lies between the usual scrape intervals, so that a scraper does not meet a connection that is just being closed.
     pub head_time: Duration,
-    /// How long a client may take nothing of its answer.
+    /// Timeout of a client that takes nothing of its answer.
     pub stall_time: Duration,
-    /// How long a client may take for the whole of its answer.
+    /// Timeout of a client that has not taken the whole of its answer.
     pub answer_time: Duration,
-    /// Bytes of answers kept in memory because a client is still reading them; the next answer waits. One that is
-    /// larger is kept alone.
+    /// Budget for answers that clients are still reading, in bytes; beyond it the next answer waits. An answer that is
+    /// larger than the budget takes all of it.
     pub unread_bytes: usize,
-    /// How long an answer waits for room; then the client is told to ask again.
+    /// Timeout of an answer that waits for room in the budget; then the client is told to ask again.
     pub room_time: Duration,
-    /// How long a client may take for the whole of its answer when others wait for room.
+    /// Timeout of a client that has not taken the whole of its answer, when other answers wait for room.
     pub slow_time: Duration,
-    /// How long a client waits for a scrape: less than Prometheus does by default, so that the reason reaches its log.
+    /// Timeout of a scrape: less than Prometheus' default, so that the reason reaches its log.
     pub scrape_time: Duration,
-    /// How long a client waits for its turn to ask about the history.
+    /// Timeout of waiting for one's turn to ask about the history.
     pub question_time: Duration,
-    /// How long open connections may hold up a shutdown.
+    /// Maximum time for which open connections delay a shutdown.
     pub shutdown_time: Duration,
 }
 
@@ -144,12 +145,12 @@ impl Default for Limits {
     }
 }
 
-/// How the server treats its clients.
+/// Settings of the server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How much they may take.
+    /// Bounds on clients.
     pub limits: Limits,
-    /// Under which names they may ask.
+    /// Names under which clients may ask.
     pub hosts: Hosts,
 }
 
@@ -164,7 +165,7 @@ impl Default for Config {
 
 /// Serves until `shutdown` completes.
 ///
-/// A collect that hangs does not hold this up, but its thread does hold up dropping the runtime: end that with
+/// A collect that hangs does not delay this function, but its thread delays dropping the runtime: end the runtime with
 /// `Runtime::shutdown_background`.
 ///
 /// # Errors
@@ -199,13 +200,13 @@ pub async fn serve(
             limits,
             stop.clone(),
         ));
-        // Between two connections those that are there are heard: a flood of new ones closes none whose request has
-        // arrived.
+        // Lets open connections run between two new ones, so that a flood of new connections closes none whose request
+        // has arrived.
         tokio::task::yield_now().await;
     }
     drop(listener);
     drop(stop);
-    // Receivers see the sender go; each connection ends after the request it is at.
+    // The receivers see that the sender is gone; each connection then ends after its current request.
     drop(stopping);
     let all = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.shutdown_time, all)
@@ -221,12 +222,12 @@ pub async fn serve(
     Ok(())
 }
 
-/// Accepts the next connection. An error here is one client's, or a lack of descriptors or memory that passes.
+/// Accepts the next connection. An error concerns one client, or is a shortage of descriptors or memory that will pass.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
-            // It left before its turn came; the next one waits already.
+            // The client left before it was accepted; try the next one.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");

@@ -1,8 +1,8 @@
-//! Which format a scraper wants.
+//! Content negotiation: the exposition format that a scraper asks for.
 
 use crate::exposition::Format;
 
-/// Chooses by the `Accept` header. Whoever asks for neither format gets the text, which everything can read.
+/// Chooses the format by the `Accept` header. A client that asks for neither gets the text, which every scraper reads.
 #[must_use]
 pub fn negotiate(accept: &str) -> Format {
     let mut open_metrics = 0;
@@ -23,17 +23,17 @@ pub fn negotiate(accept: &str) -> Format {
                 Some((name, value)) if name.eq_ignore_ascii_case("version") => {
                     version = Some(value.trim_matches('"'));
                 }
-                // `charset`, `escaping`: the names here need no escaping, and UTF-8 is all there is.
+                // `charset`, `escaping`: names here need no escaping, and all text is UTF-8.
                 _ => {}
             }
         }
         let best = if media_type.eq_ignore_ascii_case("application/openmetrics-text") {
-            // Scrapers that know 0.0.1 only are served the text, which all of them ask for as well.
+            // Scrapers that know only 0.0.1 get the text, which all of them accept as well.
             matches!(version, None | Some("1.0.0")).then_some(&mut open_metrics)
         } else if media_type.eq_ignore_ascii_case("text/plain") {
             matches!(version, None | Some("0.0.4")).then_some(&mut text)
         } else {
-            // `*/*` and the like: satisfied by either, so no reason for one of them.
+            // `*/*` and the like match both formats, so they decide nothing.
             None
         };
         if let Some(best) = best {
@@ -47,14 +47,14 @@ pub fn negotiate(accept: &str) -> Format {
     }
 }
 
-/// A q-value in thousandths; one that is none counts for nothing.
+/// Converts a q-value to thousandths; an invalid one counts as 0.
 fn thousandths(value: &str) -> u16 {
     value
         .parse::<f32>()
         .ok()
         .filter(|q| (0.0..=1.0).contains(q))
         .map_or(0, |q| {
-            // Between 0 and 1000 by the filter.
+            // The filter keeps it between 0 and 1000.
             #[allow(clippy::cast_sign_loss)]
             let thousandths = (q * 1000.0) as u16;
             thousandths
@@ -92,7 +92,7 @@ mod tests {
             ),
             ("application/openmetrics-text;q=high", Format::Text),
             (";;,,=;q", Format::Text),
-            // Prometheus 2.26, 2.45 and 3.5.
+            // The headers of Prometheus 2.26, 2.45 and 3.5.
             (
                 "application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
                 Format::Text,

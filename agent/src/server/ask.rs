@@ -1,4 +1,4 @@
-//! Questions about the history: from a query to an answer or the reason why there is none.
+//! Questions about the history: from a query to its answer, or to the reason why there is none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::budget::{Full, Kind as Answers, RETRY_AFTER};
 use super::routes::{json, text};
 use crate::api::{Kind, Refusal, Request};
 
-/// Asks one thing, when it is its turn.
+/// Handler of one kind of question; questions take turns.
 #[derive(Clone)]
 pub(super) struct Question {
     answer: Answer,
@@ -50,8 +50,8 @@ impl Question {
                 return refused(&Refusal::late(reason));
             }
         };
-        // Off the runtime's only thread: health must be answered meanwhile. The place stays with the work if the
-        // client leaves.
+        // Runs off the runtime's only thread, so that health is answered meanwhile. If the client leaves, the work
+        // keeps the place.
         let work = move || {
             let text = answer(&request).map(|answer| text(&answer));
             (place, text)
@@ -70,7 +70,7 @@ impl Question {
     }
 }
 
-/// Says that there is no room for the answer.
+/// Responds that there is no room for the answer.
 pub(super) fn busy(full: Full) -> Response {
     let error = text(&value!({ "error": full.to_string() }));
     let retry = [(header::RETRY_AFTER, RETRY_AFTER)];

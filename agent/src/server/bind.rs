@@ -1,4 +1,4 @@
-//! Listening, with errors that say what to do.
+//! Listening, with errors that name the remedy.
 
 use std::fmt;
 use std::fs;
@@ -8,34 +8,35 @@ use std::path::PathBuf;
 
 use tokio::net::{TcpListener, TcpSocket};
 
-/// Connections that the kernel keeps until they are accepted; `net.core.somaxconn` may allow fewer.
+/// Maximum number of connections that the kernel queues until they are accepted; `net.core.somaxconn` may allow fewer.
 const BACKLOG: u32 = 1024;
 
-/// Bytes of an answer that the kernel keeps for a client; it takes twice as much memory (socket(7), `SO_SNDBUF`).
+/// Size of the kernel's send buffer for a client, in bytes; the kernel takes twice as much memory (socket(7),
+/// `SO_SNDBUF`).
 const SEND_BUFFER: u32 = 128 << 10;
 
-/// Why the agent cannot listen.
+/// Reason why the agent cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The address cannot be understood.
+    /// The address is malformed.
     #[error(
         "cannot listen on {given:?}: expected ADDR:PORT, such as 127.0.0.1:9090 or [::1]:9090{hint}"
     )]
     Syntax {
-        /// What was given.
+        /// The address as given.
         given: String,
-        /// What was probably meant.
+        /// The address that was probably meant.
         hint: String,
     },
-    /// Somebody else listens there.
+    /// Another process listens there.
     #[error(
         "cannot listen on {address}: the port is in use{}; choose another with --listen ADDR:PORT",
         holder.as_ref().map(|holder| format!(" by {holder}")).unwrap_or_default()
     )]
     InUse {
-        /// What was asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// Who it is, if that can be seen from here.
+        /// The process that listens, if the agent can see it.
         holder: Option<Holder>,
     },
     /// The port is privileged and the agent is not.
@@ -44,30 +45,30 @@ pub enum BindError {
          ADDR:PORT"
     )]
     Privileged {
-        /// What was asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// The first port that anybody may take.
+        /// The first port that needs no privilege.
         first: u16,
     },
-    /// The address belongs to another machine.
+    /// No interface of this host has the address.
     #[error(
         "cannot listen on {address}: this host has no such address; 0.0.0.0 or [::] stands for all that it has"
     )]
     NotHere {
-        /// What was asked for.
+        /// The requested address.
         address: SocketAddr,
     },
     /// Anything else.
     #[error("cannot listen on {address}")]
     Other {
-        /// What was asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// The process that has a port.
+/// The process that listens on a port.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Holder {
     /// Its process id.
@@ -82,18 +83,18 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Listens on `ADDR:PORT`. To be called within a runtime that has I/O enabled.
+/// Listens on `ADDR:PORT`. Must be called within a runtime that has I/O enabled.
 ///
 /// # Errors
 ///
-/// Fails if the address is malformed, taken, or not to be had by this process on this host.
+/// Fails if the address is malformed, in use, not this host's, or not permitted to this process.
 pub fn bind(addr: &str) -> Result<TcpListener, BindError> {
     let address: SocketAddr = addr.parse().map_err(|_| BindError::Syntax {
         given: addr.to_owned(),
         hint: hint(addr),
     })?;
     let other = |source| BindError::Other { address, source };
-    // Converting outside a runtime is a panic.
+    // The conversion would panic outside a runtime.
     tokio::runtime::Handle::try_current().map_err(|error| other(io::Error::other(error)))?;
     listen(address).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse {
@@ -114,15 +115,16 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
-    // The port is free at once when an agent ends.
+    // Lets the next agent bind the port as soon as this one ends.
     socket.set_reuseaddr(true)?;
-    // Connections inherit it. Else the kernel takes up to 4 MiB for each client that does not read (tcp(7), tcp_wmem).
+    // Accepted connections inherit the size. Otherwise the kernel takes up to 4 MiB for each client that does not read
+    // (tcp(7), `tcp_wmem`).
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// What somebody who typed this probably wanted.
+/// Returns a hint at the address that was probably meant.
 fn hint(given: &str) -> String {
     let meant = match given.rsplit_once(':') {
         None if given.parse::<u16>().is_ok() => format!("0.0.0.0:{given}"),
@@ -152,8 +154,8 @@ fn first_free_port() -> u16 {
         .unwrap_or(1024)
 }
 
-/// Finds the process that listens on a port: best effort, since others' descriptors are hidden without privilege
-/// and other PID namespaces altogether.
+/// Finds the process that listens on a port. Best effort: without privilege others' descriptors are hidden, and
+/// processes of other PID namespaces always are.
 fn holder(port: u16) -> Option<Holder> {
     let sockets: Vec<PathBuf> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
@@ -178,7 +180,7 @@ fn holder(port: u16) -> Option<Holder> {
     })
 }
 
-/// The sockets that listen on a port, from the text of `/proc/net/tcp` or `tcp6`.
+/// Returns the inodes of the sockets that listen on a port, from the text of `/proc/net/tcp` or `tcp6`.
 fn listening_inodes(table: &str, port: u16) -> Vec<u64> {
     const LISTEN: &str = "0A";
     let inode = |line: &str| {

@@ -1,4 +1,4 @@
-//! Memory for answers that clients have yet to read: one budget for all of them.
+//! Memory budget of the answers that clients have not read yet: one for all clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,13 +12,13 @@ use super::Limits;
 use super::own::Own;
 use super::peers::Peers;
 
-/// The unit of the budget.
+/// Unit of the budget, in bytes.
 const KIB: usize = 1024;
 
-/// When a client for whose answer there was no room may ask again, in seconds.
+/// Value of `Retry-After` for a client whose answer found no room, in seconds.
 pub(super) const RETRY_AFTER: &str = "5";
 
-/// There is no room for one more answer.
+/// Error: the budget has no room for one more answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Full {
     bytes: usize,
@@ -34,9 +34,9 @@ impl std::fmt::Display for Full {
     }
 }
 
-/// Bytes for answers, from when they are made until the last client has read or dropped them.
+/// Bytes for answers, each from when it is made until the last client has read or dropped it.
 pub(super) struct Budget {
-    /// A permit for each KiB.
+    /// One permit for each KiB.
     free: Arc<Semaphore>,
     limits: Limits,
     peers: Arc<Peers>,
@@ -53,7 +53,7 @@ impl Budget {
         }
     }
 
-    /// Waits for room. Who is slow in reading an answer is closed for it.
+    /// Waits for room. Meanwhile closes connections whose clients are slow in reading their answers.
     async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Full> {
         const PAUSE: Duration = Duration::from_millis(100);
         let units = units(bytes.min(self.limits.unread_bytes));
@@ -75,7 +75,7 @@ impl Budget {
         }
     }
 
-    /// The text, in the room that it takes: more or less than was reserved for it.
+    /// Returns the text with a permit for its size, which may be more or less than was reserved.
     async fn keep(&self, mut permit: OwnedSemaphorePermit, text: Bytes) -> Result<Bytes, Full> {
         let units = units(text.len().min(self.limits.unread_bytes)) as usize;
         match permit.num_permits() {
@@ -99,7 +99,7 @@ fn units(bytes: usize) -> u32 {
     bytes.div_ceil(KIB).clamp(1, most) as u32
 }
 
-/// An answer in memory.
+/// An answer in memory, with its permit.
 struct Held {
     text: Bytes,
     unread: IntGauge,
@@ -119,12 +119,12 @@ impl Drop for Held {
     }
 }
 
-/// Answers of a kind, made one at a time: beside what clients have yet to read there is only one more in memory.
+/// A kind of answers, made one at a time: beside the unread ones there is only one more in memory.
 #[derive(Clone)]
 pub(super) struct Kind {
     budget: Arc<Budget>,
     turn: Arc<Semaphore>,
-    /// Size of the last one, for which there has to be room before work is put into the next.
+    /// Size of the last answer, in bytes; that much room has to be free before work on the next one starts.
     last: Arc<AtomicUsize>,
 }
 
@@ -137,7 +137,7 @@ impl Kind {
         }
     }
 
-    /// Another kind, of which none is made while one of this is.
+    /// Returns another kind that shares this one's turn: no answer of either is made while one of the other is.
     pub(super) fn beside(&self) -> Self {
         Self {
             last: Arc::default(),
@@ -145,7 +145,7 @@ impl Kind {
         }
     }
 
-    /// Waits until it is the turn of one more answer, and there is room for it.
+    /// Waits for the turn of one more answer, and for room for it.
     pub(super) async fn place(&self) -> Result<Place, Full> {
         let Ok(turn) = Arc::clone(&self.turn).acquire_owned().await else {
             unreachable!("nothing closes it");
@@ -162,7 +162,7 @@ impl Kind {
     }
 }
 
-/// The right to make an answer; no other of its kind is made while this is held.
+/// Permission to make an answer; no other of its kind is made while this is held.
 pub(super) struct Place {
     kind: Kind,
     room: OwnedSemaphorePermit,
@@ -170,7 +170,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The answer, which takes its room until the last client has read or dropped it.
+    /// Returns the answer, which takes up its room until the last client has read or dropped it.
     pub(super) async fn keep(self, text: Bytes) -> Result<Bytes, Full> {
         self.kind.last.store(text.len(), Ordering::Relaxed);
         self.kind.budget.keep(self.room, text).await

@@ -1,4 +1,4 @@
-//! One client's connection, bounded in time and memory.
+//! A client's connection, bounded in time and memory.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::patient::Patient;
 use super::peers::{Guest, Refused};
 use super::routes::is_health;
 
-/// Answers one client's requests until it leaves, breaks a limit, has to make room, or the server stops.
+/// Answers a client's requests until it leaves, breaks a limit, is evicted, or the server stops.
 pub(super) async fn run(
     stream: TcpStream,
     guest: Guest,
@@ -29,7 +29,7 @@ pub(super) async fn run(
     limits: Limits,
     mut stop: watch::Receiver<()>,
 ) {
-    // The answer to a scrape is written in one go: nothing is gained by waiting for more.
+    // The answer to a scrape is written in one go, so `TCP_NODELAY` costs nothing and saves a delay.
     let _ = stream.set_nodelay(true);
     let guest = Arc::new(guest);
     let io = TokioIo::new(Patient::new(
@@ -45,7 +45,7 @@ pub(super) async fn run(
         async move {
             match answer {
                 Ok((turn, answer)) => answer.await.map(|answer| {
-                    // The request has been answered once the connection has the last of the body.
+                    // The turn lasts until hyper has taken the last frame of the body.
                     answer.map(|body| {
                         Body::new(body.map_frame(move |frame| {
                             let _ = &turn;
@@ -81,7 +81,7 @@ pub(super) async fn run(
     }
 }
 
-/// Tells a client that there is no room for its request.
+/// Responds that there is no room for the request.
 fn refusal(refused: Refused, limits: Limits) -> Response<Body> {
     let reason = match refused {
         Refused::Peer => format!(

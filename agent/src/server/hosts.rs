@@ -1,8 +1,9 @@
-//! Under which names the server is asked, and by whose pages.
+//! Protection against DNS rebinding: the names under which the server may be asked, and the pages that may ask.
 //!
-//! A web page may ask any address that its own name resolves to, and read the answers: whoever serves it lets the name
-//! point at this host for a moment ("DNS rebinding"). The browser then sends that name as `Host`. So only names that
-//! are this host's are answered, and addresses, which nobody can let point elsewhere.
+//! A web page may ask any address that its own name resolves to, and read the answers. An attacker who controls that
+//! name lets it point at this host for a moment ("DNS rebinding"); the browser then sends the attacker's name as
+//! `Host`. So the server answers only requests for names of this host, and for addresses, which nobody can let point
+//! elsewhere.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -16,10 +17,10 @@ use serde_json::json as value;
 
 use super::routes::{is_health, json, text};
 
-/// Names under which the server may be asked, beside its addresses.
+/// Names under which the server may be asked, in addition to its addresses.
 #[derive(Clone, Debug)]
 pub struct Hosts {
-    /// In lower case, without a dot at the end.
+    /// Patterns of names, in lower case and without a dot at the end.
     names: Vec<Pattern>,
 }
 
@@ -27,11 +28,11 @@ pub struct Hosts {
 enum Pattern {
     Any,
     Name(String),
-    /// Every name that ends so; begins with a dot.
+    /// Every name with this suffix, which begins with a dot.
     Below(String),
 }
 
-/// A name for `--allowed-host`: `stallscope.example.com`, `*.example.com` for all names below, or `*` for any.
+/// Value of `--allowed-host`: `stallscope.example.com`, `*.example.com` for all names below, or `*` for any.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AllowedHost(Pattern);
 
@@ -61,7 +62,7 @@ impl FromStr for AllowedHost {
 }
 
 impl Hosts {
-    /// `localhost`, the name of this machine, and those given.
+    /// Allows `localhost`, the name of this machine, and those given.
     #[must_use]
     pub fn new(given: impl IntoIterator<Item = AllowedHost>) -> Self {
         let machine = rustix::system::uname();
@@ -87,11 +88,11 @@ impl Hosts {
         }
     }
 
-    /// Whether a request may be answered, else why not.
+    /// Returns an error with the reason if the request must not be answered.
     fn check(&self, version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Refused> {
         let hosts: Vec<_> = headers.get_all(header::HOST).iter().collect();
         let in_header = match hosts[..] {
-            // HTTP/1.0 knows no such header, and browsers have not spoken that for decades.
+            // HTTP/1.0 has no such header, and browsers have not used that version for decades.
             [] if version < Version::HTTP_11 => None,
             [host] => Some(Host::read(host).ok_or(Refused::Malformed)?),
             _ => return Err(Refused::Malformed),
@@ -115,7 +116,7 @@ impl Hosts {
     }
 }
 
-/// Why a request is not answered.
+/// Reason why a request is not answered.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Refused {
     Malformed,
@@ -150,7 +151,7 @@ impl Refused {
     }
 }
 
-/// A name or address, and perhaps a port: what a `Host` header has.
+/// Value of a `Host` header: a name or address, and perhaps a port.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Host {
     name: Name,
@@ -181,7 +182,7 @@ impl Host {
     fn parse(text: &str) -> Option<Self> {
         let (name, port) = if let Some(rest) = text.strip_prefix('[') {
             let (address, port) = rest.split_once(']')?;
-            // A zone says on which link the address is; no resolver has a hand in it.
+            // A zone names the link that the address is on; it involves no resolver.
             let address = address.split('%').next().unwrap_or_default();
             let address: Ipv6Addr = address.parse().ok()?;
             (Name::Address(address.into()), port)
@@ -205,7 +206,7 @@ impl Host {
         Some(Self { name, port })
     }
 
-    /// A name as names are compared. Those of hosts have letters, digits, dots, hyphens, and at times underscores.
+    /// Normalizes a name for comparison. Names of hosts have letters, digits, dots, hyphens, and sometimes underscores.
     fn name(text: &str) -> Option<String> {
         let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
@@ -213,13 +214,13 @@ impl Host {
         (whole && name.parse::<Ipv4Addr>().is_err()).then_some(name)
     }
 
-    /// Whether a page of this origin came from here.
+    /// Returns whether a page of this origin came from here.
     fn is_origin(&self, origin: &HeaderValue) -> bool {
         let Some((scheme, host)) = origin.to_str().ok().and_then(|text| text.split_once("://"))
         else {
             return false;
         };
-        // With https a proxy that ends it stands in front.
+        // For https a proxy in front terminates TLS.
         let port = match scheme {
             "http" => 80,
             "https" => 443,
@@ -231,7 +232,7 @@ impl Host {
     }
 }
 
-/// Answers only what is asked under a name of this host, by no page of another; health is answered to all.
+/// Answers only requests for a name of this host, and none from another origin's page. Requests for health always pass.
 pub(super) async fn guard(
     State(hosts): State<Arc<Hosts>>,
     request: Request,
@@ -242,7 +243,7 @@ pub(super) async fn guard(
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         ),
-        // Nor may pages of others take it in without reading it, as an image or a script.
+        // Keeps other origins' pages from embedding an answer, as an image or a script.
         (
             HeaderName::from_static("cross-origin-resource-policy"),
             HeaderValue::from_static("same-origin"),

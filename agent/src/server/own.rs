@@ -1,4 +1,4 @@
-//! What the server counts about itself.
+//! Metrics of the server itself.
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Registry};
 
@@ -92,7 +92,7 @@ impl Own {
         registry.register(Box::new(own.unread.clone()))?;
         registry.register(Box::new(own.collect.clone()))?;
         registry.register(Box::new(own.size.clone()))?;
-        // Counters that are there from the start: the first refusal is a growth.
+        // Counters exist from the start, so that the first refusal shows as an increase.
         for reason in ["peer", "all"] {
             own.refused.with_label_values(&[reason]);
         }

@@ -1,7 +1,7 @@
-//! The live page at `/`: files that the agent carries with it, which nothing has to build.
+//! The live page at `/`: files that are part of the agent's binary and need no build step.
 //!
-//! The page asks this agent and nobody else, and names of containers are its readers' input: the policy forbids it
-//! every other address, every script and style that is not one of these files, and making elements from text.
+//! The page asks only this agent, and shows names of containers, which anybody may choose. So its policy forbids all
+//! other addresses, all scripts and styles but these files, and making elements from text.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 
-/// What the page may do, see <https://www.w3.org/TR/CSP3/> and <https://www.w3.org/TR/trusted-types/>.
+/// Content security policy of the page, see <https://www.w3.org/TR/CSP3/> and <https://www.w3.org/TR/trusted-types/>.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
     trusted-types 'none'";
@@ -59,7 +59,7 @@ const FILES: [File; 19] = [
     file!(SCRIPT, "timeline.js"),
 ];
 
-/// The page and its files. `links` is the list of paths at its foot, as HTML.
+/// Returns the routes of the page and its files. `links` is the list of paths at the foot of the page, as HTML.
 pub(super) fn router(links: &str) -> Router {
     let index = include_str!("page/index.html")
         .replace("{version}", env!("CARGO_PKG_VERSION"))
@@ -72,7 +72,7 @@ pub(super) fn router(links: &str) -> Router {
         })
 }
 
-/// Whether a path is that of one of the page's files.
+/// Returns whether a path is that of one of the page's files.
 pub(super) fn is_file(path: &str) -> bool {
     FILES.iter().any(|(file, ..)| *file == path)
 }
@@ -86,11 +86,11 @@ fn serve(router: Router, path: &str, kind: &'static str, text: Bytes) -> Router 
     )
 }
 
-/// The text, unless the browser has it already.
+/// Returns the file, or 304 if the browser has it already.
 fn answer(headers: &HeaderMap, kind: &'static str, tag: &str, text: Bytes) -> Response {
     let common = [
         (header::ETAG, tag),
-        // Files are asked for anew, so that after an update of the agent none is older than the others.
+        // Browsers revalidate each file, so that after an update of the agent none is older than the others.
         (header::CACHE_CONTROL, "no-cache"),
     ];
     if has(headers, tag) {
@@ -104,7 +104,7 @@ fn answer(headers: &HeaderMap, kind: &'static str, tag: &str, text: Bytes) -> Re
     (common, own, text).into_response()
 }
 
-/// Whether `If-None-Match` names the tag, as it is or as a weak one.
+/// Returns whether `If-None-Match` has the tag, in its strong or weak form.
 fn has(headers: &HeaderMap, tag: &str) -> bool {
     headers
         .get_all(header::IF_NONE_MATCH)
@@ -115,7 +115,7 @@ fn has(headers: &HeaderMap, tag: &str) -> bool {
         .any(|known| known == "*" || known.trim_start_matches("W/") == tag)
 }
 
-/// A name for this content.
+/// Returns an entity tag for this content.
 fn tag(text: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);

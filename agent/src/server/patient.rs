@@ -1,4 +1,4 @@
-//! A stream whose reader may be slow, but not for ever.
+//! A stream with timeouts for a client that reads slowly.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,13 +11,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::peers::Guest;
 
-/// Gives its client up when it takes nothing for `stall_time`, or has not taken an answer after `answer_time`.
+/// A stream that fails when its client takes nothing for `stall_time`, or has not taken an answer after `answer_time`.
 pub(super) struct Patient<S> {
     stream: S,
     stall_time: Duration,
     answer_time: Duration,
     guest: Arc<Guest>,
-    /// Runs while the client takes nothing.
+    /// Timer that runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
@@ -37,7 +37,7 @@ impl<S> Patient<S> {
         }
     }
 
-    /// Passes the outcome of a write on, unless patience has ended.
+    /// Passes on the outcome of a write, or an error when the timer has run out.
     fn judge(
         &mut self,
         context: &mut Context<'_>,
@@ -91,7 +91,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         self.judge(context, outcome)
     }
 
-    /// Without this hyper would copy each scrape into a buffer of its own.
+    /// Otherwise hyper would copy each scrape into a buffer of its own.
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }

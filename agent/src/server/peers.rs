@@ -1,9 +1,9 @@
-//! Who is connected, and who leaves when there is no room.
+//! Open connections, and the choice of those to close when there is no room.
 //!
 //! A connection *waits* between its requests, and is *busy* from a request's head until its client has taken the whole
-//! answer. Both are bounded. One more that waits is let in, and the one that has waited longest is closed for it, of
-//! the peer with most of them first; one more request is refused. Requests for health are never counted as busy, so
-//! that neither idle nor busy clients, however many, keep a probe out.
+//! answer. Both numbers are bounded. For one more waiting connection, the server closes the one that has waited
+//! longest, of the peer with most of them. It refuses one more request. Requests for health are never counted as busy,
+//! so that clients, idle or busy and however many, cannot keep a probe out.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,15 +15,15 @@ use tokio::time::Instant;
 use super::Limits;
 use super::own::Own;
 
-/// The other end, as far as limits go: whoever has one of these addresses can have the others as well.
+/// A client as limits see it: addresses that one party can use at will are one peer.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Peer(IpAddr);
 
 impl Peer {
-    /// The other end of a connection from `remote` to `local`.
+    /// Returns the peer of a connection from `remote` to `local`.
     ///
-    /// This host is one peer: all of 127.0.0.0/8 is its own, and it reaches each of its addresses from that address.
-    /// So is an IPv6 network of 64 bits, the least that anybody is given (RFC 6177).
+    /// This host is one peer: all of 127.0.0.0/8 is its own, and it reaches each of its addresses from that address. An
+    /// IPv6 network of 64 bits is one peer too, since that is the least that a site is given (RFC 6177).
     pub(super) fn new(remote: IpAddr, local: Option<IpAddr>) -> Self {
         let remote = remote.to_canonical();
         let own = local.is_some_and(|local| local.to_canonical() == remote);
@@ -38,12 +38,12 @@ impl Peer {
     }
 }
 
-/// Why a request is refused.
+/// Reason why a request is refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Refused {
-    /// Its peer has as many requests under way as one may have.
+    /// Its peer has the maximum number of requests under way.
     Peer,
-    /// As many requests are under way as there may be.
+    /// The maximum number of requests is under way.
     Full,
     /// Its connection was closed to make room.
     Closed,
@@ -67,15 +67,15 @@ struct Open {
 struct Line {
     number: u64,
     peer: Peer,
-    /// Since when nothing was asked.
+    /// Start of the present wait.
     since: Instant,
-    /// A request is being answered.
+    /// True while a request is being answered.
     asked: bool,
-    /// It, or the last one, counts as busy.
+    /// True if the present request, or else the last one, counts as busy.
     counts: bool,
-    /// The client does not take what is written to it at this moment.
+    /// True while the client does not take what is written to it.
     blocked: bool,
-    /// When it first did not take what is written of the present answer.
+    /// Time at which the client first did not take what was written of the present answer.
     blocked_first: Option<Instant>,
     close: Arc<Notify>,
 }
@@ -95,7 +95,8 @@ impl Open {
         self.all.iter_mut().find(|line| line.number == number)
     }
 
-    /// Closes the connection that is first by `since`, of the peer that has most of those for which there is one.
+    /// Closes the connection with the earliest `since`, of the peer that has most connections for which `since` returns
+    /// one.
     fn close_first(&mut self, since: impl Fn(&Line) -> Option<Instant>) -> bool {
         let mut of_peer: HashMap<Peer, usize> = HashMap::new();
         for line in &self.all {
@@ -129,7 +130,7 @@ impl Peers {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a connection in; if there is no room, another is closed for it.
+    /// Adds a connection; if there is no room, another one is closed for it.
     pub(super) fn arrive(self: &Arc<Self>, peer: Peer) -> Guest {
         let mut open = self.open();
         let waiting = open.all.iter().filter(|line| line.waits()).count();
@@ -158,8 +159,7 @@ impl Peers {
         }
     }
 
-    /// Closes the connection whose client has been taking its answer longest, if that is for longer than it may be when
-    /// others need the room.
+    /// Closes the connection whose client has been reading its answer longest, if that exceeds [`Limits::slow_time`].
     pub(super) fn close_slowest(&self) -> bool {
         let Some(late) = Instant::now().checked_sub(self.limits.slow_time) else {
             return false;
@@ -176,7 +176,7 @@ impl Peers {
     }
 }
 
-/// An open connection; it is forgotten when this is dropped.
+/// An open connection; dropping this removes it from the peers.
 pub(super) struct Guest {
     number: u64,
     peers: Arc<Peers>,
@@ -184,12 +184,12 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Completes when the connection is to be closed.
+    /// Completes when the connection has to be closed.
     pub(super) async fn evicted(&self) {
         self.close.notified().await;
     }
 
-    /// Begins with a request; one for health always can.
+    /// Begins a request. One for health is never refused for a limit.
     pub(super) fn begin(self: &Arc<Self>, health: bool) -> Result<Turn, Refused> {
         let limits = &self.peers.limits;
         let mut open = self.peers.open();
@@ -212,13 +212,13 @@ impl Guest {
         }
         let line = open.line(self.number).ok_or(Refused::Closed)?;
         line.asked = true;
-        // An answer before it, to a request that counts, may not have been taken yet.
+        // The client may still be reading the answer to an earlier request that counts.
         line.counts = !health || (line.counts && line.blocked);
         line.blocked_first = None;
         Ok(Turn(Arc::clone(self)))
     }
 
-    /// Notes that the client does not take what is written to it. Returns when that first was so with this answer.
+    /// Notes that the client does not take what is written to it. Returns when that first happened with this answer.
     pub(super) fn blocks(&self) -> Instant {
         let now = Instant::now();
         let mut open = self.peers.open();
@@ -252,7 +252,7 @@ impl Drop for Guest {
     }
 }
 
-/// A request that is being answered, until its answer has been handed to the connection.
+/// A request under way, until its answer has been handed to the connection.
 pub(super) struct Turn(Arc<Guest>);
 
 impl Drop for Turn {
@@ -284,7 +284,8 @@ mod tests {
         guests.iter().map(|guest| closed(guest)).collect()
     }
 
-    /// Connections of these, in this order, to a server that lets three wait, and answer two at a time, one of a peer.
+    /// Makes connections of these peers, in this order, to a server that allows three to wait and two requests, one of
+    /// a peer.
     fn three(addresses: [&str; 3]) -> (Arc<Peers>, Vec<Arc<Guest>>) {
         let peers = peers(Limits {
             waiting: 3,
@@ -325,7 +326,7 @@ mod tests {
     #[test]
     fn the_longest_idle_is_closed_for_one_more() {
         let (peers, guests) = three(["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
-        // The first is heard again, so that the second has waited longest.
+        // The first sends a request, so that the second has waited longest.
         drop(guests[0].begin(true));
         let fourth = peers.arrive(peer("10.0.0.4"));
         assert_eq!(closed_of(&guests), [false, true, false]);
@@ -348,7 +349,7 @@ mod tests {
         let turn = guests[0].begin(false).ok();
         guests[1].blocks();
         let _more = [4, 5, 6].map(|last| peers.arrive(peer(&format!("10.0.0.{last}"))));
-        // What blocks but for an answer about health only waits.
+        // A connection that blocks counts as waiting if its request was for health.
         assert_eq!(closed_of(&guests), [false, true, true]);
         drop(turn);
         let _more = [7, 8, 9].map(|last| peers.arrive(peer(&format!("10.0.0.{last}"))));
@@ -366,7 +367,7 @@ mod tests {
         guests[0].blocks();
         drop(first);
         assert_eq!(guests[1].begin(false).err(), Some(Refused::Peer));
-        // A request for health on the same connection does not hide what is not taken.
+        // A request for health on the same connection does not hide an answer that is not taken.
         drop(guests[0].begin(true));
         assert_eq!(guests[1].begin(false).err(), Some(Refused::Peer));
         guests[0].flows();

@@ -1,4 +1,4 @@
-//! What is served where.
+//! Routes: the paths, and their handlers.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::peers::Peers;
 use super::scrape::Scrapes;
 use super::{Config, Handlers};
 
-/// Every path with what it is for: the list on the page, the hint on unknown paths and the `path` label all come from here.
+/// Every path with its purpose, for the list on the page, the hint on unknown paths and the `path` label.
 const PATHS: [(&str, &str); 9] = [
     ("/", "the live page, for browsers"),
     ("/metrics", "the measurements, for Prometheus"),
@@ -54,7 +54,7 @@ const PATHS: [(&str, &str); 9] = [
     ),
 ];
 
-/// Whether a path is answered however busy the server is, under whatever name it is asked.
+/// Returns whether a path is answered however busy the server is, and whatever name it is asked under.
 pub(super) fn is_health(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz")
 }
@@ -75,7 +75,7 @@ pub(super) fn router(handlers: Handlers, config: &Config, own: Own, peers: Arc<P
         answers,
         ..
     } = handlers;
-    // One at a time: each reads the whole history, and there are as many clients as may connect.
+    // One question at a time: each reads the whole history, and there may be as many as clients.
     let (history, patience) = (Answers::new(&budget), config.limits.question_time);
     let ask = |answer| {
         let question = Question::new(answer, history.beside(), patience);
@@ -165,12 +165,12 @@ pub(super) fn json(status: StatusCode, text: Bytes) -> Response {
     (status, kind, text).into_response()
 }
 
-/// JSON as it is answered.
+/// Formats JSON as the server answers it.
 pub(super) fn text(value: &serde_json::Value) -> Bytes {
     format!("{value:#}\n").into()
 }
 
-/// The list of paths for the foot of the page.
+/// Returns the list of paths for the foot of the page.
 fn links() -> String {
     lines(|path, what| format!("<dt><a href=\"{path}\">{path}</a><dd>{what}\n"))
 }
@@ -187,7 +187,7 @@ fn lines(line: impl Fn(&str, &str) -> String) -> String {
     PATHS.map(|(path, what)| line(path, what)).concat()
 }
 
-/// The path as a label's value.
+/// Returns the value of the label `path` for a request's path.
 fn counted_as(asked: &str) -> &'static str {
     let mut paths = PATHS.iter().map(|(path, _)| *path);
     let known = paths.find(|path| *path == asked);
@@ -199,7 +199,7 @@ fn counted_as(asked: &str) -> &'static str {
 }
 
 async fn count(State(own): State<Own>, request: Request, next: Next) -> Response {
-    // Clients choose the path, so only those served here may become label values.
+    // Clients choose the path, so only known paths may become label values.
     let path = counted_as(request.uri().path());
     let response = next.run(request).await;
     own.requests

@@ -1,4 +1,4 @@
-//! One collect for however many scrapers ask at the same time.
+//! One collect for all scrapers that ask at the same time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::exposition::Format;
 
 type Outcome = Result<Bytes, Refusal>;
 
-/// Why there is no scrape.
+/// Reason why there is no scrape.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
@@ -32,16 +32,16 @@ impl From<Full> for Refusal {
     }
 }
 
-/// Runs the collects: one at a time, and one for all who ask while it is not done.
+/// Runs collects one at a time. All scrapers that ask while one runs share it.
 ///
-/// The values a latecomer gets were read a few milliseconds before it asked, which no scraper can tell from
-/// network delay; N scrapers then cost one collect and one buffer.
+/// A latecomer gets values that were read a few milliseconds before it asked, which no scraper can tell from network
+/// delay. So N scrapers take the time of one collect and the memory of one buffer.
 pub(super) struct Scrapes {
     handlers: Handlers,
     limits: Limits,
     own: Own,
-    /// One at a time: readers and encoder work on shared state, and two formats at once would only double the peak of
-    /// memory.
+    /// One collect at a time: readers and the encoder work on shared state, and two formats at once would only double
+    /// the peak of memory.
     kind: Kind,
     /// The collects that can be joined, by format.
     running: Mutex<Vec<(Format, watch::Receiver<Option<Outcome>>)>>,
@@ -64,7 +64,7 @@ impl Scrapes {
         let outcome =
             match timeout(self.limits.scrape_time, running.wait_for(Option::is_some)).await {
                 Ok(Ok(outcome)) => outcome.clone(),
-                // The task is gone without a word: only a shutdown does that.
+                // The task ended without a result: only a shutdown does that.
                 Ok(Err(_)) => None,
                 Err(_) => Some(Err(Refusal {
                     status: StatusCode::SERVICE_UNAVAILABLE,
@@ -91,7 +91,7 @@ impl Scrapes {
         let (sender, receiver) = watch::channel(None);
         running.push((format, receiver.clone()));
         let scrapes = Arc::clone(self);
-        // A task of its own: the client that started it may leave while others wait.
+        // A separate task: the client that started it may leave while others wait.
         tokio::spawn(async move {
             let outcome = scrapes.collect(format).await;
             scrapes
@@ -108,7 +108,7 @@ impl Scrapes {
         let place = self.kind.place().await?;
         let collect = Arc::clone(&self.handlers.collect);
         let start = Instant::now();
-        // Off the runtime's only thread: health must be answered while a collect reads.
+        // Runs off the runtime's only thread, so that health is answered while a collect reads.
         let result = tokio::task::spawn_blocking(move || collect(format)).await;
         self.own.collect.observe(start.elapsed().as_secs_f64());
         let (status, failure) = match result {
@@ -132,7 +132,7 @@ impl Scrapes {
     }
 }
 
-/// Who is late may be in time for the next scrape.
+/// Returns the status for a failed collect: 503 if it was late, since the next scrape may be in time.
 fn status(error: &anyhow::Error) -> StatusCode {
     match error.downcast_ref::<api::Refusal>() {
         Some(refusal) if refusal.kind == api::Kind::Late => StatusCode::SERVICE_UNAVAILABLE,
