@@ -1,4 +1,4 @@
-//! The JSON API: what may be asked, what is answered, and why something is not (docs/api.md).
+//! The JSON API: requests, answers, and reasons for refusals (docs/api.md).
 
 mod window;
 
@@ -9,24 +9,24 @@ use serde::{Deserialize, Serialize};
 use crate::history::{Quantity, Stretch};
 pub use window::{Now, Window, moment};
 
-/// What is asked of the history.
+/// A request for a part of the history.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Request {
-    /// End of the window: Unix seconds, RFC 3339, or an age such as `-5m`. Now unless given.
+    /// End of the window: Unix seconds, RFC 3339, or an age such as `-5m`. The default is the present.
     pub at: Option<String>,
-    /// Its length, such as `60s`.
+    /// Length of the window, such as `60s`.
     pub window: Option<String>,
-    /// Labels of the containers to choose.
+    /// Labels that the chosen containers have.
     pub labels: Vec<(String, String)>,
-    /// Choose the container that lost most.
+    /// True to choose the container that lost most.
     pub worst: bool,
 }
 
 impl Request {
-    /// Takes a query's parameters apart: whatever is no parameter of the API is a label.
+    /// Parses a query's parameters: one that is no parameter of the API is a label.
     ///
     /// # Errors
-    /// When one is given twice, or makes no sense.
+    /// When a parameter is given twice, or makes no sense.
     pub fn parse(pairs: impl IntoIterator<Item = (String, String)>) -> Result<Self, Refusal> {
         let mut request = Self::default();
         for (name, value) in pairs {
@@ -55,30 +55,30 @@ fn flag(name: &str, value: &str) -> Result<bool, Refusal> {
     }
 }
 
-/// Why there is no answer.
+/// Reason why there is no answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refusal {
-    /// What kind of reason.
+    /// Kind of the reason.
     pub kind: Kind,
-    /// What was asked, what was expected, and what to do.
+    /// Message: the request, the expectation, and the remedy.
     pub error: String,
 }
 
-/// Kinds of reason for no answer.
+/// Kinds of reasons for a refusal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
     /// The request makes no sense: status 400.
     Bad,
-    /// There is no such container, or no record of that time: status 404.
+    /// The container does not exist, or the time is not recorded: status 404.
     Missing,
-    /// Something that is needed does not answer in time, and may later: status 503.
+    /// A source does not answer in time, and may later: status 503.
     Late,
-    /// The agent failed where it should not: status 500.
+    /// The agent itself failed: status 500.
     Failed,
 }
 
 impl Refusal {
-    /// A request that makes no sense.
+    /// Refuses a request that makes no sense.
     #[must_use]
     pub fn bad(error: impl Into<String>) -> Self {
         Self {
@@ -87,7 +87,7 @@ impl Refusal {
         }
     }
 
-    /// Something that is not there.
+    /// Refuses a request for something that does not exist.
     #[must_use]
     pub fn missing(error: impl Into<String>) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl Refusal {
         }
     }
 
-    /// Something that does not answer in time.
+    /// Refuses a request because a source does not answer in time.
     #[must_use]
     pub fn late(error: impl Into<String>) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl Refusal {
         }
     }
 
-    /// A failure of the agent itself.
+    /// Reports a failure of the agent itself.
     #[must_use]
     pub fn failed(error: impl Into<String>) -> Self {
         Self {
@@ -126,7 +126,7 @@ impl std::error::Error for Refusal {}
 /// Label names with their values.
 pub type Labels = BTreeMap<String, String>;
 
-/// How labels are called in sentences and tables: `namespace/pod container`, else the cgroup, else all values.
+/// Returns a name for sentences and tables: `namespace/pod container`, else the cgroup, else all values.
 #[must_use]
 pub fn name(labels: &Labels) -> String {
     let label = |name: &str| labels.get(name).map_or("", String::as_str);
@@ -148,90 +148,90 @@ pub fn name(labels: &Labels) -> String {
 pub struct Top {
     /// End of the window, in Unix seconds.
     pub time: f64,
-    /// Its length in seconds.
+    /// Length of the window, in seconds.
     pub window_seconds: f64,
-    /// How much of it is recorded, in seconds.
+    /// Recorded part of the window, in seconds.
     pub recorded_seconds: f64,
-    /// How much is recorded in all, in seconds.
+    /// Length of the whole record, in seconds.
     pub history_seconds: f64,
-    /// Those that lost time or took CPU time, those that lost most first.
+    /// Containers that lost time or took CPU time, in descending order of time lost.
     pub containers: Vec<Container>,
     /// The memory daemons that ran.
     pub daemons: Vec<DaemonTime>,
-    /// What this host does not let the agent measure.
+    /// Probes that do not work on this host.
     pub not_measured: Vec<NotMeasured>,
-    /// What the agent took.
+    /// The agent's own overhead.
     pub agent: Cost,
 }
 
-/// What a container did in a window.
+/// A container's figures in a window.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Container {
     /// Its labels.
     pub labels: Labels,
-    /// Whether it is there still.
+    /// True if the container still exists.
     pub live: bool,
-    /// Time on CPUs.
+    /// CPU time, in seconds.
     pub cpu_seconds: f64,
-    /// Time lost; the sum of `causes`.
+    /// Time lost, in seconds; the sum of `causes`.
     pub lost_seconds: f64,
-    /// Time lost by cause, less the causes without.
+    /// Time lost by cause, in seconds; causes without any are left out.
     pub causes: BTreeMap<String, f64>,
-    /// Time on CPUs by NUMA node; `(other)` for CPUs whose node is not known.
+    /// CPU time by NUMA node, in seconds; `(other)` for CPUs whose node is not known.
     pub cpu_by_node: BTreeMap<String, f64>,
-    /// Memory by NUMA node at this moment, in bytes; absent where the kernel does not say.
+    /// Memory by NUMA node at this moment, in bytes; absent where the kernel does not report it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_by_node: Option<BTreeMap<String, u64>>,
-    /// Moves of its tasks to another CPU; absent where they are not counted.
+    /// Migrations of its tasks to another CPU; absent where they are not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub migrations: Option<u64>,
-    /// Those of them to another NUMA node.
+    /// Migrations to another NUMA node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub migrations_between_nodes: Option<u64>,
     /// Page faults that placed or mapped a page; absent where they are not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub faults: Option<u64>,
-    /// Those of them whose page was on another node.
+    /// Page faults whose page was on another node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_faults: Option<u64>,
-    /// Threads at this moment.
+    /// Number of threads at this moment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<u64>,
-    /// CPUs' worth of quota at this moment; absent without a limit.
+    /// CPU quota at this moment, in CPUs; absent without a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_limit: Option<f64>,
 }
 
-/// What a memory daemon took.
+/// CPU time of a memory daemon.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct DaemonTime {
-    /// kswapd, kcompactd or khugepaged.
+    /// The daemon: kswapd, kcompactd or khugepaged.
     pub daemon: String,
     /// Its NUMA node; empty for the one of the host.
     pub node: String,
-    /// Time on CPUs.
+    /// CPU time, in seconds.
     pub cpu_seconds: f64,
 }
 
-/// Something that cannot be measured here.
+/// A probe that does not work on this host.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct NotMeasured {
     /// The probe, and its hook.
     pub what: String,
-    /// Why not.
+    /// Reason why it does not work.
     pub reason: String,
 }
 
-/// What the agent itself takes.
+/// The agent's own overhead.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Cost {
-    /// Time on CPUs of its process in the window; what its programs take in the kernel is not in it.
+    /// CPU time of its process in the window, in seconds; time of its programs in the kernel is not included.
     pub cpu_seconds: f64,
-    /// Resident memory of its process.
+    /// Resident memory of its process, in bytes.
     pub resident_bytes: u64,
-    /// Kernel memory of its maps.
+    /// Kernel memory of its maps, in bytes.
     pub map_bytes: u64,
-    /// Memory of the history, a part of the resident memory.
+    /// Memory of the history, in bytes; part of the resident memory.
     pub history_bytes: u64,
 }
 
@@ -240,9 +240,9 @@ pub struct Cost {
 pub struct Timeline {
     /// The labels that were chosen.
     pub labels: Labels,
-    /// How many containers have them.
+    /// Number of containers that have them.
     pub containers: usize,
-    /// Where the first step begins, in Unix seconds.
+    /// Start of the first step, in Unix seconds.
     pub start: f64,
     /// Length of a step in seconds.
     pub step_seconds: f64,
@@ -250,28 +250,29 @@ pub struct Timeline {
     pub steps: usize,
     /// Seconds lost in each step, by cause; none where nothing is recorded.
     pub causes: BTreeMap<String, Vec<Option<f64>>>,
-    /// Time on CPUs in each step; none where nothing is recorded.
+    /// CPU time in each step, in seconds; none where nothing is recorded.
     pub cpu_seconds: Vec<Option<f64>>,
-    /// Steps that the agent did not see one by one, each none above: of them only the sum is known.
+    /// Gaps: ranges of steps that the agent did not see one by one. Their steps are none above; only the sums are
+    /// known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<Gap>,
 }
 
-/// Some seconds while which the agent did not look, because it was stopped or got no CPU.
+/// Seconds in which the agent did not run, because it was stopped or got no CPU.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Gap {
-    /// Where they begin, in Unix seconds.
+    /// Start of the gap, in Unix seconds.
     pub start: f64,
-    /// How many they are.
+    /// Length of the gap, in seconds.
     pub seconds: u32,
-    /// Seconds lost in them, by cause.
+    /// Time lost in the gap by cause, in seconds.
     pub causes: BTreeMap<String, f64>,
-    /// Time on CPUs in them.
+    /// CPU time in the gap, in seconds.
     pub cpu_seconds: f64,
 }
 
 impl Gap {
-    /// One in which nothing happened.
+    /// Makes a gap without any time lost or CPU time.
     #[must_use]
     pub fn new(start: f64, stretch: Stretch) -> Self {
         Self {
@@ -282,7 +283,7 @@ impl Gap {
         }
     }
 
-    /// Adds so many seconds of something; what is neither time lost nor time on CPUs is left out.
+    /// Adds seconds of a quantity; quantities other than time lost and CPU time are ignored.
     pub fn add(&mut self, quantity: Quantity, seconds: f64) {
         match (quantity, quantity.cause()) {
             (Quantity::Cpu(_), _) => self.cpu_seconds += seconds,

@@ -1,24 +1,24 @@
-//! From the words of a request to seconds of the history.
+//! Time windows: from the text of a request to seconds of the history.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Refusal, Request};
 use crate::history::History;
 
-/// Length of a window that nobody chose.
+/// Default length of a window.
 const DEFAULT_LENGTH: Duration = Duration::from_secs(60);
 
-/// A moment on both clocks: what is recorded is counted by one, what is asked by the other.
+/// A moment on two clocks: the record uses the monotonic one, requests the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// By the clock that only goes forward.
+    /// The monotonic clock.
     pub instant: Instant,
-    /// By the clock on the wall.
+    /// The wall clock.
     pub system: SystemTime,
 }
 
 impl Now {
-    /// This moment.
+    /// Reads both clocks.
     #[must_use]
     pub fn read() -> Self {
         Self {
@@ -27,32 +27,32 @@ impl Now {
         }
     }
 
-    /// An instant as Unix seconds.
+    /// Converts an instant to Unix seconds.
     #[must_use]
     pub fn unix(self, at: Instant) -> f64 {
         let ago = self.instant.saturating_duration_since(at).as_secs_f64();
         let ahead = at.saturating_duration_since(self.instant).as_secs_f64();
-        // To the millisecond: the two clocks are not read at once.
+        // Rounded to milliseconds: the two clocks are not read at the same moment.
         ((unix(self.system) - ago + ahead) * 1000.0).round() / 1000.0
     }
 }
 
-/// Some seconds of the history.
+/// A range of seconds of the history.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Window {
-    /// The first.
+    /// The first second.
     pub from: u32,
-    /// The one after the last.
+    /// The second after the last.
     pub to: u32,
-    /// The first that is recorded, at least `from`.
+    /// The first recorded second, at least `from`.
     pub recorded_from: u32,
 }
 
 impl Window {
-    /// Finds what was asked for.
+    /// Finds the window that a request asks for.
     ///
     /// # Errors
-    /// When it makes no sense, or nothing of it is recorded.
+    /// When the request makes no sense, or no part of the window is recorded.
     pub fn find(history: &History, request: &Request, now: Now) -> Result<Self, Refusal> {
         let length = length(request.window.as_deref(), history.length())?;
         let (first, end) = history.recorded().ok_or_else(|| {
@@ -93,20 +93,20 @@ impl Window {
         })
     }
 
-    /// Its length in seconds.
+    /// Returns the length of the window, in seconds.
     #[must_use]
     pub fn seconds(self) -> f64 {
         f64::from(self.to - self.from)
     }
 
-    /// How much of it is recorded, in seconds.
+    /// Returns the recorded part of the window, in seconds.
     #[must_use]
     pub fn recorded_seconds(self) -> f64 {
         f64::from(self.to.saturating_sub(self.recorded_from))
     }
 }
 
-/// A time as Unix seconds; below 0 before 1970, where a clock that was never set may be.
+/// Converts a time to Unix seconds; negative before 1970, as on a host whose clock was never set.
 fn unix(at: SystemTime) -> f64 {
     match at.duration_since(UNIX_EPOCH) {
         Ok(since) => since.as_secs_f64(),
@@ -114,10 +114,10 @@ fn unix(at: SystemTime) -> f64 {
     }
 }
 
-/// Unix seconds as people write a time: RFC 3339 where that has four digits for the year, else the seconds.
+/// Formats Unix seconds for people: as RFC 3339 where the year has four digits, else as the number.
 #[must_use]
 pub fn moment(unix: f64) -> String {
-    /// Where the year 10000 begins.
+    /// Start of the year 10000, in Unix seconds.
     const END: f64 = 253_402_300_800.0;
     if (0.0..END).contains(&unix) {
         let at = UNIX_EPOCH + Duration::from_secs_f64(unix);
@@ -127,7 +127,7 @@ pub fn moment(unix: f64) -> String {
     }
 }
 
-/// A window's length in whole seconds, at most `longest`.
+/// Parses a window's length into whole seconds, at most `longest`.
 fn length(text: Option<&str>, longest: Duration) -> Result<u32, Refusal> {
     let Some(text) = text else {
         return Ok(DEFAULT_LENGTH.min(longest).as_secs() as u32);
@@ -174,7 +174,7 @@ mod tests {
         history::{Limits, Quantity, Subject},
     };
 
-    /// A history of ten minutes, of which the seconds 100 to 199 are recorded, at second 200.
+    /// Returns a history of ten minutes, of which seconds 100 to 199 are recorded, at second 200.
     fn history() -> (History, Now) {
         let start = Instant::now();
         let limits = Limits {
@@ -199,7 +199,7 @@ mod tests {
         find_when(UNIX_EPOCH + Duration::from_secs(1_772_334_720), at, window)
     }
 
-    /// The same when the clock on the wall shows `system`.
+    /// Finds a window when the wall clock shows `system`.
     fn find_when(
         system: SystemTime,
         at: Option<&str>,
@@ -293,7 +293,7 @@ mod tests {
             ..now
         };
         assert!((now.unix(history.begin(history.second(now.instant))) + 1000.0).abs() < 1e-3);
-        // The year 10000 begins.
+        // Start of the year 10000.
         let late = UNIX_EPOCH + second(253_402_300_800);
         let future = refused(late, "253402300900");
         assert!(
