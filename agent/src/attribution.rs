@@ -1,50 +1,50 @@
-//! Attribution: from a cgroup's path to who owns what is counted in it.
+//! Attribution: from a cgroup's path to the owner of the counts in it.
 
 pub(crate) mod container;
 
 use crate::cgroup::CgroupPath;
 use crate::pods::{InPath, PodIdentity, PodTrees};
 
-/// Who owns a cgroup. The same for all cgroups of one container or service, so counts can be summed by it.
+/// Owner of a cgroup. It is the same for all cgroups of one container or service, so that counts can be summed by it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Owner {
-    /// What it is.
+    /// Kind of the owner.
     pub kind: OwnerKind,
     /// See [`group_key`](Self::group_key).
     group: String,
-    /// The label `cgroup`: the path of the owning cgroup as text. Different cgroups never have the same text.
+    /// Value of the label `cgroup`: the path of the owning cgroup as text. Different cgroups never have the same text.
     pub cgroup: String,
-    /// The same of the cgroup of the whole pod; none outside of pods.
+    /// The same for the cgroup of the whole pod; none outside of pods.
     pub pod_cgroup: Option<String>,
-    /// Whom it goes before where there is room for too few.
+    /// Rank among owners when there is room for too few.
     pub rank: Rank,
 }
 
-/// Classes of owners, first those that keep series of their own the longest where there are too many owners.
+/// Ranks of owners, in the order in which they keep series of their own when there are too many owners.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Rank {
     /// Pods of the host's kubelet, and the containers in them.
     Pod,
-    /// Services of the host, and containers that its runtimes have made.
+    /// Services of the host, and containers that the host's runtimes have made.
     Host,
-    /// Other cgroups of root's making, and pods in containers.
+    /// Other cgroups made by the host's root, and pods of kubelets in containers.
     Other,
-    /// What was made below a delegated cgroup, by whoever may write there.
+    /// Cgroups made below a delegated cgroup, by anybody who may write there.
     Delegated,
 }
 
-/// The kinds of owner.
+/// Kinds of owners.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum OwnerKind {
-    /// The root: kernel threads, and whatever nobody put elsewhere.
+    /// The root cgroup: kernel threads, and tasks that were put into no other cgroup.
     Root,
-    /// The host's own: a systemd unit or slice, or the kubelet and runtimes outside of pods.
+    /// A service of the host: a systemd unit or slice, or the kubelet and runtimes outside of pods.
     HostService,
     /// A container outside of any pod.
     Container {
-        /// 64 hex digits, or the name that LXC has for it.
+        /// The container ID, 64 hex digits, or the container's name in LXC.
         id: String,
-        /// Whose it is, by the path.
+        /// The container's runtime, according to the path.
         runtime: Runtime,
     },
     /// A pod, or a container in it.
@@ -53,25 +53,25 @@ pub enum OwnerKind {
     Other,
 }
 
-/// Container runtimes, as far as a path tells them apart.
+/// Container runtimes, as far as a path identifies them.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Runtime {
     /// Docker.
     Docker,
-    /// containerd, by its CRI plugin or nerdctl.
+    /// containerd, through its CRI plugin or nerdctl.
     Containerd,
     /// CRI-O.
     Crio,
     /// Podman.
     Podman,
-    /// LXC and what builds on it.
+    /// LXC, and managers built on it.
     Lxc,
-    /// A container by its ID, of no runtime that the path names.
+    /// A runtime that the path does not name; the container is recognized by its ID.
     Unknown,
 }
 
 impl Runtime {
-    /// The name for labels and status.
+    /// Returns the name for labels and status.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -85,10 +85,11 @@ impl Runtime {
     }
 }
 
-/// Finds who owns the cgroup at `path`, of which the first `trusted` names are the host root's ([`Cgroup::trusted`]).
+/// Returns the owner of the cgroup at `path`, of which the host's root made the first `trusted` names
+/// ([`Cgroup::trusted`]).
 ///
-/// The pod, if it is in one of the `trees`, else the outermost container, else the innermost systemd unit, else the
-/// cgroup itself.
+/// The owner is the pod, if the path has one in the `trees`, else the outermost container, else the innermost systemd
+/// unit, else the cgroup itself.
 ///
 /// [`Cgroup::trusted`]: crate::cgroup::Cgroup::trusted
 #[must_use]
@@ -98,7 +99,7 @@ pub fn attribute(path: &CgroupPath, trusted: usize, trees: &PodTrees) -> Owner {
     attribute_to(&components, trusted, trees, pod)
 }
 
-/// Finds who owns the cgroup at `path` besides pods: a pod's cgroup is its own.
+/// Returns the owner of the cgroup at `path` as if pods did not exist.
 pub(crate) fn attribute_outside(path: &CgroupPath, trusted: usize, trees: &PodTrees) -> Owner {
     let components: Vec<&[u8]> = path.components().collect();
     attribute_to(&components, trusted, trees, None)
@@ -174,8 +175,8 @@ fn attribute_to(
     }
 }
 
-/// The label of a pod's cgroup. Where the runtime took the pod's slice for a part of the container's name, what stands
-/// for it: `…-pod<UID>.slice`.
+/// Returns the label of a pod's cgroup. If the runtime took the pod's slice for a part of the container's name, this is
+/// the slice's part: `…-pod<UID>.slice`.
 fn pod_label(mut label: String) -> String {
     let last = label.rfind('/').unwrap_or_default();
     if let Some(colon) = label[last..].find(':') {
@@ -185,21 +186,21 @@ fn pod_label(mut label: String) -> String {
 }
 
 impl Owner {
-    /// Whether it is the host itself rather than a workload.
+    /// Returns whether the owner is the host itself rather than a workload.
     #[must_use]
     pub const fn is_host(&self) -> bool {
         matches!(self.kind, OwnerKind::Root | OwnerKind::HostService)
     }
 
-    /// Equal for owners that are one another's own rather than neighbours: all containers of a pod, else the owner alone.
+    /// Returns a key that is equal for owners that belong together and are not neighbours: all containers of one pod.
     #[must_use]
     pub fn group_key(&self) -> &str {
         &self.group
     }
 
-    /// A short name for people: a unit (`nginx.service`), a container's ID cut to 12 digits, else the path.
+    /// Returns a short name for people: a unit (`nginx.service`), a container ID cut to 12 digits, else the path.
     ///
-    /// Not an identity: two owners may share one.
+    /// It is not an identity: two owners may share one.
     #[must_use]
     pub fn short_name(&self) -> &str {
         match &self.kind {
@@ -219,7 +220,7 @@ impl Owner {
     }
 }
 
-/// Whether a component is a systemd unit of a kind that has a cgroup (man systemd.unit(5), systemd.cgroup(7)).
+/// Returns whether a component is a systemd unit of a type that has a cgroup (systemd.unit(5), systemd.cgroup(7)).
 fn is_unit(component: &[u8]) -> bool {
     let kinds = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
     kinds
@@ -227,11 +228,11 @@ fn is_unit(component: &[u8]) -> bool {
         .any(|kind| component.ends_with(kind.as_bytes()) && component.len() > kind.len())
 }
 
-/// Whether a path that leads to no container is the host's own.
+/// Returns whether a path that leads to no container belongs to the host itself.
 fn is_host(components: &[&[u8]]) -> bool {
     let top = components[0];
-    // systemd.special(7); slices that distributions give the kubelet and the runtime; Talos, which has no systemd; the
-    // process that watches over an LXC container.
+    // systemd.special(7); slices that distributions give to the kubelet and the runtime; Talos, which has no systemd;
+    // the monitor process of an LXC container.
     let tops: [&[u8]; 10] = [
         b"system.slice",
         b"user.slice",

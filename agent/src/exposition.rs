@@ -1,9 +1,9 @@
-//! Writes metrics out as text: Prometheus 0.0.4 and OpenMetrics 1.0.0.
+//! Exposition: writes metrics as Prometheus text 0.0.4 and OpenMetrics 1.0.0.
 //!
-//! Hand-written, because a scrape of a busy host is some ten thousand lines: the label text of an owner
-//! is rendered once and copied ever after ([`OwnerLabels`]), and a value is printed from the integer in which
-//! it was counted. The agent's own metrics live in a `prometheus::Registry` and leave by the same door
-//! ([`Encoder::registry`]), so that one scrape has one set of rules.
+//! Hand-written, because a scrape of a busy host has some ten thousand lines: an owner's label text is formatted once
+//! and then copied ([`OwnerLabels`]), and a value is printed from the integer in which it was counted. The agent's own
+//! metrics are in a `prometheus::Registry`; [`Encoder::registry`] writes them too, so that one set of rules holds for
+//! the whole scrape.
 
 mod family;
 mod labels;
@@ -30,14 +30,14 @@ use crate::metric::{Kind, Metric};
 /// An exposition format.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Format {
-    /// Prometheus text, version 0.0.4: what every scraper reads.
+    /// Prometheus text, version 0.0.4, which every scraper reads.
     Text,
-    /// OpenMetrics 1.0.0: what Prometheus asks for first.
+    /// OpenMetrics 1.0.0, which Prometheus prefers.
     OpenMetrics,
 }
 
 impl Format {
-    /// The value of the `Content-Type` header that announces this format.
+    /// Returns the value of the `Content-Type` header for this format.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
         match self {
@@ -74,7 +74,7 @@ pub struct Encoder {
     format: Format,
     out: BytesMut,
     series: usize,
-    /// Names that OpenMetrics would see as one family; a second opening would make the whole scrape unreadable.
+    /// Names of the families opened, as OpenMetrics has them; opening one twice would make the whole scrape unreadable.
     opened: HashSet<Cow<'static, str>>,
     /// Sample name of the open family up to and including its `{`.
     head: Vec<u8>,
@@ -83,7 +83,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Starts a scrape that is appended to `out`; hand in the last scrape's buffer to spare its allocation.
+    /// Starts a scrape that is appended to `out`; pass the last scrape's buffer to save its allocation.
     #[must_use]
     pub fn new(format: Format, out: BytesMut) -> Self {
         Self {
@@ -96,13 +96,13 @@ impl Encoder {
         }
     }
 
-    /// The format being written.
+    /// Returns the format being written.
     #[must_use]
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// Series written so far, counted as a scraper counts them: one a line, so a histogram is many.
+    /// Returns the number of series written so far. Each line counts, as it does for a scraper, so a histogram is many.
     #[must_use]
     pub fn series(&self) -> usize {
         self.series
@@ -110,14 +110,14 @@ impl Encoder {
 
     /// Opens a family; nothing is written until its first sample.
     ///
-    /// A family is opened once in a scrape: opening it again is a programming error. A release build drops the
-    /// samples of the second opening, because a scraper would otherwise reject the scrape as a whole.
+    /// A family is opened once in a scrape: opening it again is a programming error. A release build drops the samples
+    /// of the second opening, because a scraper would otherwise reject the whole scrape.
     pub fn family(&mut self, metric: &'static Metric) -> Family<'_> {
         let accepted = self.open(Cow::Borrowed(metric.name), metric.kind);
         Family::new(self, metric, accepted)
     }
 
-    /// Ends the scrape and hands back its text.
+    /// Ends the scrape and returns its text.
     #[must_use]
     pub fn finish(mut self) -> BytesMut {
         if self.format == Format::OpenMetrics {
@@ -126,7 +126,7 @@ impl Encoder {
         self.out
     }
 
-    /// Notes that a family is being written; false if its name is taken.
+    /// Notes that a family is being written. Returns false if its name is taken.
     fn open(&mut self, name: Cow<'static, str>, kind: Kind) -> bool {
         let key = match name {
             Cow::Borrowed(name) => Cow::Borrowed(name::base(name, kind)),

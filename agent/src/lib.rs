@@ -1,4 +1,4 @@
-//! Stallscope's agent: loads the probes, attributes what they count, and serves it.
+//! Stallscope's agent: loads the probes, attributes their counts to owners, and serves them over HTTP.
 
 pub mod agent;
 pub mod api;

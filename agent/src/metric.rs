@@ -1,28 +1,28 @@
-//! What a metric is: the definition from which the exposition and the reference page are made.
+//! Metric definitions, from which the agent makes the exposition and the reference page.
 
-/// One metric family, defined once, beside the code that reads its values.
+/// Definition of one metric family, next to the code that reads its values.
 #[derive(Debug)]
 pub struct Metric {
     /// Full name with the `stallscope_` prefix and base unit; counters end in `_total`.
     pub name: &'static str,
-    /// How the value behaves over time.
+    /// Kind of the metric.
     pub kind: Kind,
     /// One sentence for `# HELP` and the reference page.
     pub help: &'static str,
-    /// Label names of this family besides those that say whose value it is, in the order its samples give values.
+    /// Label names of this family in addition to the owner's, in the order in which samples give their values.
     pub labels: &'static [&'static str],
-    /// Whether each series also carries the owner's labels `namespace, pod, container, cgroup`.
+    /// Scope of the values: with [`Scope::Owner`], each series also has the labels `namespace, pod, container, cgroup`.
     pub scope: Scope,
-    /// Where the value comes from: a kernel function, tracepoint, file or system call.
+    /// Source of the value: a kernel function, tracepoint, file or system call.
     pub source: &'static str,
 }
 
-/// The kinds of metric that both exposition formats know.
+/// The kinds of metrics that both exposition formats have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// Only grows; falls only when the agent restarts.
+    /// A value that only increases, except that it restarts at 0 with the agent.
     Counter,
-    /// A value of the moment.
+    /// A current value.
     Gauge,
     /// Cumulative buckets with sum and count; bounds in seconds.
     Histogram,
@@ -30,7 +30,7 @@ pub enum Kind {
     Info,
 }
 
-/// Whose value a series is.
+/// Scope of a series' value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scope {
     /// The whole host, or the agent itself.
@@ -39,13 +39,13 @@ pub enum Scope {
     Owner,
 }
 
-/// A sample's value, kept in the unit it was counted in so that nothing is rounded before it is printed.
+/// Value of a sample, in the unit in which it was counted, so that nothing is rounded before it is printed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value {
     /// A count.
     Count(u64),
-    /// Nanoseconds, printed as seconds with all nine decimals that matter.
+    /// Nanoseconds, printed as seconds with up to nine decimals.
     Nanoseconds(u64),
-    /// Anything else.
+    /// Any other number.
     Float(f64),
 }

@@ -1,4 +1,4 @@
-//! Containers by the names that runtimes give their cgroups.
+//! Containers, recognized by the names that runtimes give to their cgroups.
 
 use super::Runtime;
 use crate::cgroup::label;
@@ -9,7 +9,7 @@ pub(crate) struct Named {
     pub(crate) runtime: Runtime,
 }
 
-/// The outermost container in a path's components, and how many of these lead to it.
+/// Finds the outermost container in a path. Returns it with the number of components up to it.
 pub(super) fn find(components: &[&[u8]]) -> Option<(Named, usize)> {
     components
         .iter()
@@ -22,15 +22,15 @@ pub(super) fn find(components: &[&[u8]]) -> Option<(Named, usize)> {
         })
 }
 
-/// How many components lead to the outermost container.
+/// Returns the number of components up to the outermost container.
 pub(crate) fn depth(components: &[&[u8]]) -> Option<usize> {
     find(components).map(|(_, depth)| depth)
 }
 
-/// The container that a component names, the one above it being `above`.
+/// Returns the container that a component names; `above` is the component above it.
 ///
-/// An ID is 64 hex digits, alone (driver cgroupfs), as `<prefix>-<ID>` or `<prefix>-<ID>.scope` (systemd), or as
-/// `<slice>:<prefix>:<ID>`.
+/// A container ID is 64 hex digits: alone (driver cgroupfs), as `<prefix>-<ID>` or `<prefix>-<ID>.scope` (systemd), or
+/// as `<slice>:<prefix>:<ID>`.
 pub(crate) fn named_by(component: &[u8], above: Option<&[u8]>) -> Option<Named> {
     let name = component.strip_suffix(b".scope").unwrap_or(component);
     let (before, id) = name.split_at_checked(name.len().checked_sub(64)?)?;
@@ -44,7 +44,7 @@ pub(crate) fn named_by(component: &[u8], above: Option<&[u8]>) -> Option<Named> 
         [prefix @ .., b'-'] => prefix,
         _ => return None,
     };
-    // The process that watches over a container has a cgroup beside it: crio-conmon-<ID>.scope, libpod-conmon-<ID>.scope.
+    // A container's monitor process has a cgroup beside it: crio-conmon-<ID>.scope, libpod-conmon-<ID>.scope.
     if prefix == b"conmon" || prefix.ends_with(b"-conmon") {
         return None;
     }
@@ -61,7 +61,7 @@ pub(crate) fn named_by(component: &[u8], above: Option<&[u8]>) -> Option<Named> 
     })
 }
 
-/// LXC names containers itself: `/lxc.payload.<name>`, `/lxc.payload/<name>` (4.0 and later), `/lxc/<name>` (before).
+/// Recognizes names of LXC: `/lxc.payload.<name>`, `/lxc.payload/<name>` (4.0 and later), `/lxc/<name>` (before).
 fn lxc(component: &[u8], top: Option<&[u8]>) -> Option<Named> {
     let name = match top {
         Some(b"lxc" | b"lxc.payload") => component,

@@ -1,4 +1,4 @@
-//! One family of a scrape.
+//! One metric family of a scrape.
 
 use bytes::BufMut;
 
@@ -8,14 +8,14 @@ use super::number::{put_bound_seconds, put_integer, put_seconds, put_value};
 use super::{Encoder, OwnerLabels};
 use crate::metric::{Kind, Metric, Scope, Value};
 
-/// A family that is being written; holding it keeps the encoder, so families cannot be mixed.
+/// A family that is being written. It borrows the encoder, so that families cannot be mixed.
 #[derive(Debug)]
 pub struct Family<'a> {
     encoder: &'a mut Encoder,
     metric: &'static Metric,
     /// False if the family was written before: its samples are dropped.
     accepted: bool,
-    /// Whether HELP and TYPE are written: a family without samples leaves no trace, because absent is not zero.
+    /// True once HELP and TYPE are written. A family without samples writes nothing, because absent is not zero.
     started: bool,
 }
 
@@ -31,7 +31,8 @@ impl<'a> Family<'a> {
 
     /// Writes one series of a counter, gauge or info family.
     ///
-    /// `owner` is given if the definition's scope says so, and `values` are those of its labels, in its order.
+    /// `owner` is given if the definition's scope is the owner; `values` are those of the definition's labels, in its
+    /// order.
     pub fn sample(&mut self, owner: Option<&OwnerLabels>, values: &[&str], value: Value) {
         debug_assert!(
             self.metric.kind != Kind::Histogram,
@@ -70,8 +71,8 @@ impl<'a> Family<'a> {
 
     /// Writes one histogram.
     ///
-    /// `counts` has one number for each bucket, not cumulative, and one more at the end for what lies above
-    /// `upper_bounds_ns`; `sum_ns` is the sum of all that was observed.
+    /// `counts` has one number for each bucket, not cumulative, and a last one for values above all of
+    /// `upper_bounds_ns`; `sum_ns` is the sum of all observed values. Bounds and sum are in nanoseconds.
     pub fn histogram(
         &mut self,
         owner: Option<&OwnerLabels>,
@@ -122,7 +123,8 @@ impl<'a> Family<'a> {
         histogram.end(total, |out| put_seconds(out, sum_ns));
     }
 
-    /// Checks a sample against the definition and makes ready for it; false if it must not be written.
+    /// Checks a sample against the definition, and writes the metadata before the first one. Returns false if the
+    /// sample must not be written.
     fn begin(&mut self, owner: Option<&OwnerLabels>, values: &[&str]) -> bool {
         let Metric {
             name,
@@ -148,7 +150,7 @@ impl<'a> Family<'a> {
     }
 }
 
-/// The lines of one histogram, whose labels lie in `Encoder::labels`.
+/// Writer of one histogram's lines, whose labels are in `Encoder::labels`.
 pub(super) struct Histogram<'a> {
     encoder: &'a mut Encoder,
     names: &'a Names<'a>,

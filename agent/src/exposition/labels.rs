@@ -6,36 +6,37 @@ use bytes::BufMut;
 
 use super::Format;
 
-/// The labels that say whose value a series is, rendered and escaped once.
+/// Labels of an owner, formatted and escaped once.
 ///
-/// An owner lives for hours and is written in every series of every scrape; formatting it afresh each time costs
-/// six times as much as copying it.
+/// An owner exists for hours and is written in every series of every scrape; formatting it each time takes six times as
+/// long as copying it.
 #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct OwnerLabels(Box<str>);
 
 impl OwnerLabels {
-    /// The names of these labels unless others are asked for, in the order in which they are written.
+    /// Names of the default labels, in the order in which they are written.
     pub const NAMES: [&'static str; 4] = ["namespace", "pod", "container", "cgroup"];
 
-    /// Renders the labels of one owner. Off Kubernetes the first three are empty, but present.
+    /// Formats the default labels of one owner. Off Kubernetes the first three are empty, but present.
     #[must_use]
     pub fn new(namespace: &str, pod: &str, container: &str, cgroup: &str) -> Self {
         let values = [namespace, pod, container, cgroup];
         Self::of(Self::NAMES.into_iter().zip(values))
     }
 
-    /// Renders labels of any names, in this order.
+    /// Formats labels of any names, in this order.
     #[must_use]
     pub fn of<'a, V: AsRef<str>>(labels: impl IntoIterator<Item = (&'a str, V)>) -> Self {
         let mut text = Vec::new();
         for (name, value) in labels {
             put_label(&mut text, name, value.as_ref());
         }
-        // Escaping inserts ASCII into UTF-8, so nothing can be lost here; `from_utf8` would need a panic to say so.
+        // Escaping inserts ASCII into UTF-8, so this loses nothing; `from_utf8` would need a panic for the impossible
+        // case.
         Self(String::from_utf8_lossy(&text).into())
     }
 
-    /// The names and values, as they were before they were escaped.
+    /// Returns the names and the unescaped values.
     #[must_use]
     pub fn pairs(&self) -> Vec<(String, String)> {
         let mut pairs = Vec::new();
@@ -59,7 +60,7 @@ impl OwnerLabels {
         pairs
     }
 
-    /// The text between a series' braces.
+    /// Returns the text between a series' braces.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

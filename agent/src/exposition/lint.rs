@@ -1,4 +1,4 @@
-//! Rules for definitions that no type can state.
+//! Rules for metric definitions that no type can state.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use super::OwnerLabels;
 use super::name;
 use crate::metric::{Kind, Metric, Scope};
 
-/// Words that say another unit than a base unit (or a ratio, which goes without).
+/// Words for units other than base units (or for a ratio, which has no unit).
 const OTHER_UNITS: [&str; 36] = [
     "bits",
     "days",
@@ -46,13 +46,13 @@ const OTHER_UNITS: [&str; 36] = [
     "years",
 ];
 
-/// Labels that belong to the scraper or to the formats themselves.
+/// Labels that belong to the scraper or to the formats.
 const RESERVED_LABELS: [&str; 4] = ["instance", "job", "le", "quantile"];
 
-/// Labels that owners have when they are asked for.
+/// Labels that owners may have in addition to the default ones.
 const OTHERS_OF_OWNERS: [&str; 4] = ["workload", "workload_type", "qos_class", "uid"];
 
-/// Says what is wrong with a definition; nothing if it is sound.
+/// Returns the problems of a definition; none if it is sound.
 #[must_use]
 pub fn lint(metric: &Metric) -> Vec<String> {
     let mut findings = Vec::new();
@@ -139,13 +139,13 @@ pub fn lint(metric: &Metric) -> Vec<String> {
     findings
 }
 
-/// Says what is wrong with all definitions, including what is wrong only with their sum.
+/// Returns the problems of all definitions, including clashes between them.
 #[must_use]
 pub fn lint_all(metrics: &[&Metric]) -> Vec<String> {
     let mut findings: Vec<String> = metrics.iter().flat_map(|metric| lint(metric)).collect();
     let mut bases = HashMap::new();
     for metric in metrics {
-        // By what OpenMetrics calls it: a gauge `x` and a counter `x_total` are one name there.
+        // By the name in OpenMetrics: a gauge `x` and a counter `x_total` are one name there.
         if let Some(other) = bases.insert(name::base(metric.name, metric.kind), metric.name) {
             findings.push(format!("{}: the name clashes with {other}", metric.name));
         }
@@ -153,7 +153,8 @@ pub fn lint_all(metrics: &[&Metric]) -> Vec<String> {
     findings
 }
 
-/// Letters, digits and single underscores, a letter first: narrower than the formats, which also rules out `__`.
+/// Returns whether a name has only letters, digits and single underscores, a letter first. The formats permit more,
+/// except `__`.
 fn is_snake_case(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_lowercase())
         && !name.ends_with('_')

@@ -1,4 +1,4 @@
-//! Which name goes where: the two formats differ in what they call a family and what they call its samples.
+//! Names of families and of samples: the two formats differ in both.
 
 use super::Format;
 use crate::metric::Kind;
@@ -6,20 +6,20 @@ use crate::metric::Kind;
 /// The names of one family in one format.
 #[derive(Debug)]
 pub(super) struct Names<'a> {
-    /// On the HELP, TYPE and UNIT lines.
+    /// Name on the HELP, TYPE and UNIT lines.
     pub(super) family: &'a str,
-    /// What every sample's name starts with.
+    /// Prefix of every sample's name.
     sample: &'a str,
-    /// What OpenMetrics adds to that.
+    /// Suffix that OpenMetrics adds to the prefix.
     suffix: &'static str,
-    /// Base unit, if the name says one.
+    /// Base unit, if the name has one.
     pub(super) unit: Option<&'static str>,
 }
 
 impl<'a> Names<'a> {
     pub(super) fn new(name: &'a str, kind: Kind, format: Format) -> Self {
         let base = base(name, kind);
-        // An info family has no unit in OpenMetrics, whatever its name says.
+        // An info family has no unit in OpenMetrics, whatever its name ends in.
         let unit = if kind == Kind::Info { None } else { unit(base) };
         match format {
             Format::Text => Self {
@@ -44,7 +44,7 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// Appends the name of a sample, `part` being a histogram's `_bucket`, `_sum` or `_count`.
+    /// Appends the name of a sample; `part` is a histogram's `_bucket`, `_sum` or `_count`, or empty.
     pub(super) fn put_sample(&self, out: &mut Vec<u8>, part: &str) {
         for piece in [self.sample, self.suffix, part] {
             out.extend_from_slice(piece.as_bytes());
@@ -52,7 +52,7 @@ impl<'a> Names<'a> {
     }
 }
 
-/// The name without the ending that its kind demands: what OpenMetrics calls the family.
+/// Returns the name without the suffix of its kind: the family's name in OpenMetrics.
 pub(super) fn base(name: &str, kind: Kind) -> &str {
     let ending = match kind {
         Kind::Counter => "_total",
@@ -62,7 +62,7 @@ pub(super) fn base(name: &str, kind: Kind) -> &str {
     name.strip_suffix(ending).unwrap_or(name)
 }
 
-/// The base unit at the end of a family's name.
+/// Returns the base unit at the end of a family's name.
 pub(super) fn unit(base: &str) -> Option<&'static str> {
     ["seconds", "bytes"].into_iter().find(|unit| {
         base.strip_suffix(unit)

@@ -1,4 +1,4 @@
-//! Numbers as text, exact where the value was an integer.
+//! Formatting of numbers, exact where the value was an integer.
 
 use std::io::Write as _;
 
@@ -6,7 +6,7 @@ use bytes::BufMut;
 
 use crate::metric::Value;
 
-/// Decimal exponents from which Go's `%g`, and with it OpenMetrics, writes a number in scientific form.
+/// Decimal exponents that Go's `%g`, and so OpenMetrics, writes in fixed form; all others are in scientific form.
 const FIXED_EXPONENTS: std::ops::Range<i32> = -4..6;
 
 /// Appends a sample's value.
@@ -23,7 +23,7 @@ pub(super) fn put_integer(out: &mut impl BufMut, integer: u64) {
     out.put_slice(itoa::Buffer::new().format(integer).as_bytes());
 }
 
-/// Appends nanoseconds as seconds, without the zeros at the end that say nothing.
+/// Appends nanoseconds as seconds, without trailing zeros.
 pub(super) fn put_seconds(out: &mut impl BufMut, nanoseconds: u64) {
     put_integer(out, nanoseconds / 1_000_000_000);
     let mut rest = nanoseconds % 1_000_000_000;
@@ -38,9 +38,9 @@ pub(super) fn put_seconds(out: &mut impl BufMut, nanoseconds: u64) {
     out.put_slice(without_zeros(&text));
 }
 
-/// Appends a float: integers as integers, the rest in the fewest digits that give the same number back.
+/// Appends a float: an integer without a point, another value in the fewest digits that parse to the same float.
 pub(super) fn put_float(out: &mut impl BufMut, float: f64) {
-    // Beyond 2^53 the digits of the integer would pretend to know more than the float does.
+    // Beyond 2^53 the digits of an integer would claim more precision than the float has.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if float.fract() == 0.0 && (-EXACT..=EXACT).contains(&float) {
         out.put_slice(itoa::Buffer::new().format(float as i64).as_bytes());
@@ -51,18 +51,18 @@ pub(super) fn put_float(out: &mut impl BufMut, float: f64) {
 
 /// Appends a bucket's bound in the canonical form of OpenMetrics.
 ///
-/// Both formats get it: a scraper that is offered another format must find the same series.
+/// Both formats get the same text: a scraper that is offered another format must find the same series.
 pub(super) fn put_bound(out: &mut impl BufMut, bound: f64) {
     if put_shortest(out, bound) {
         out.put_slice(b".0");
     }
 }
 
-/// Appends a bucket's bound, given in nanoseconds, in seconds and in the canonical form of OpenMetrics.
+/// Appends a bucket's bound, given in nanoseconds, as seconds in the canonical form of OpenMetrics.
 pub(super) fn put_bound_seconds(out: &mut impl BufMut, nanoseconds: u64) {
     let mut buffer = itoa::Buffer::new();
     let digits = buffer.format(nanoseconds).as_bytes();
-    // The decimal exponent of the first digit: the last one counts nanoseconds.
+    // The decimal exponent of the first digit: the last digit counts nanoseconds.
     let exponent = nanoseconds
         .checked_ilog10()
         .map_or(0, |exponent| exponent.cast_signed() - 9);
@@ -71,7 +71,7 @@ pub(super) fn put_bound_seconds(out: &mut impl BufMut, nanoseconds: u64) {
     }
 }
 
-/// Returns whether the text looks like an integer.
+/// Appends a float in its shortest form. Returns whether the text looks like an integer.
 fn put_shortest(out: &mut impl BufMut, float: f64) -> bool {
     if !float.is_finite() {
         out.put_slice(match (float.is_nan(), float > 0.0) {
@@ -81,10 +81,10 @@ fn put_shortest(out: &mut impl BufMut, float: f64) -> bool {
         });
         return false;
     }
-    // Rust's scientific form has the shortest digits; what is left to do is to write them as Go does.
+    // Rust's scientific form has the shortest digits; the rest of the work is to lay them out as Go does.
     let mut text = [0; 32];
     let mut unused = text.as_mut_slice();
-    // 17 digits, point, signs and exponent fit.
+    // The longest float fits: 17 digits, point, signs and exponent.
     let _ = write!(unused, "{float:e}");
     let unused = unused.len();
     let text = &text[..text.len() - unused];
@@ -110,7 +110,7 @@ fn put_shortest(out: &mut impl BufMut, float: f64) -> bool {
     put_decimal(out, &digits[..count], exponent)
 }
 
-/// Appends `d.ddd * 10^exponent`; returns whether the text looks like an integer.
+/// Appends `d.ddd * 10^exponent`. Returns whether the text looks like an integer.
 fn put_decimal(out: &mut impl BufMut, digits: &[u8], exponent: i32) -> bool {
     let digits = without_zeros(digits);
     if !FIXED_EXPONENTS.contains(&exponent) {
@@ -121,7 +121,7 @@ fn put_decimal(out: &mut impl BufMut, digits: &[u8], exponent: i32) -> bool {
             out.put_slice(rest);
         }
         out.put_slice(if exponent < 0 { b"e-" } else { b"e+" });
-        // Go writes two digits at least.
+        // Go writes at least two digits.
         if exponent.abs() < 10 {
             out.put_u8(b'0');
         }
@@ -144,7 +144,7 @@ fn put_decimal(out: &mut impl BufMut, digits: &[u8], exponent: i32) -> bool {
     true
 }
 
-/// Cuts zeros off the end, but leaves one digit.
+/// Cuts trailing zeros off, but leaves one digit.
 fn without_zeros(digits: &[u8]) -> &[u8] {
     let last = digits.iter().rposition(|digit| *digit != b'0').unwrap_or(0);
     &digits[..=last]
@@ -178,7 +178,7 @@ mod tests {
         }
     }
 
-    /// The examples of OpenMetrics 1.0.0, "Canonical Numbers".
+    /// The examples in OpenMetrics 1.0.0, "Canonical Numbers".
     #[test]
     fn bounds_are_canonical() {
         for (nanoseconds, expected) in [

@@ -1,4 +1,4 @@
-//! The reference page, made from the definitions so that it cannot drift from them.
+//! The reference page of metrics, generated from the definitions so that it cannot drift from them.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::OwnerLabels;
 use super::name;
 use crate::metric::{Kind, Metric, Scope};
 
-/// Renders the definitions as the markdown page `docs/metrics.md`, sorted by name.
+/// Formats the definitions as the markdown page `docs/metrics.md`, sorted by name.
 #[must_use]
 pub fn reference(metrics: &[&Metric]) -> String {
     let mut metrics = metrics.to_vec();

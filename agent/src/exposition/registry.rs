@@ -1,4 +1,4 @@
-//! The agent's own metrics, which count events of its own and so live in a `prometheus::Registry`.
+//! The agent's own metrics: they count the agent's own events, and so are in a `prometheus::Registry`.
 
 use std::borrow::Cow;
 
@@ -12,14 +12,14 @@ use super::name::Names;
 use super::number::{put_bound, put_float};
 use crate::metric::{Kind, Metric};
 
-/// What the `prometheus` crate wants to know of a metric, from our definition of it.
+/// Converts a definition to the options of the `prometheus` crate.
 #[must_use]
 pub fn opts(metric: &Metric) -> prometheus::Opts {
     prometheus::Opts::new(metric.name, metric.help)
 }
 
 impl Encoder {
-    /// Writes everything in a registry. Kinds that no definition of ours can have (summaries) are left out.
+    /// Writes all metrics of a registry. Kinds that a definition cannot have (summaries) are left out.
     pub fn registry(&mut self, registry: &prometheus::Registry) {
         for family in registry.gather() {
             self.registry_family(&family);
@@ -57,7 +57,7 @@ impl Encoder {
 
     fn registry_histogram(&mut self, names: &Names<'_>, observed: &Observed) {
         let mut histogram = Histogram::new(self, names);
-        // The crate leaves +Inf out, unless it was asked for by name.
+        // The crate leaves +Inf out unless it was named as a bound.
         for bucket in observed
             .get_bucket()
             .iter()
