@@ -1,8 +1,8 @@
-//! The running kernel's type information: where the fields are that the probes read.
+//! The running kernel's type information (BTF), which gives the offsets of the fields that the probes read.
 //!
-//! A reader of its own, because the ready-made ones build every one of a kernel's 130,000 types as
-//! objects (40 to 85 MB measured); this one walks the blob and remembers where each type starts.
-//! Format: `Documentation/bpf/btf.rst`.
+//! The agent has its own reader because the ready-made ones build every one of a kernel's 130,000 types as an object
+//! (40 to 85 MB measured). This one walks the blob and remembers the offset at which each type starts. Format:
+//! `Documentation/bpf/btf.rst`.
 
 mod asked;
 mod prototype;
@@ -17,12 +17,12 @@ use stallscope_ebpf::{Layout, MAX_NODES};
 
 use crate::cgroup::Controller;
 
-/// Where the kernel shows its BTF.
+/// Path at which the kernel exposes its BTF.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
 
-/// Why type information cannot be had or does not say what is asked.
+/// Failure to read or parse type information.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
@@ -32,7 +32,7 @@ pub enum Error {
     Read {
         /// The file.
         path: String,
-        /// What the system said.
+        /// The I/O error.
         source: std::io::Error,
     },
     /// The content is not BTF.
@@ -40,12 +40,12 @@ pub enum Error {
     Malformed {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// The defect found.
         reason: &'static str,
     },
 }
 
-/// BTF kinds that are looked into (`include/uapi/linux/btf.h`).
+/// BTF kinds that the reader knows (`include/uapi/linux/btf.h`).
 mod kind {
     pub const INT: u32 = 1;
     pub const PTR: u32 = 2;
@@ -68,8 +68,8 @@ mod kind {
     pub const ENUM64: u32 = 19;
 }
 
-/// Anonymous members that are looked into for one name: a kernel's structures have a few dozen each, and what holds itself
-/// has no end.
+/// Cap on the anonymous members searched for one name. A kernel's structures have a few dozen each; a structure that
+/// contains itself would have no end.
 const MOST_ANONYMOUS: u32 = 1000;
 
 /// A kernel's type information.
@@ -88,7 +88,7 @@ struct Type {
     kind: u32,
     kind_flag: bool,
     vlen: usize,
-    /// Size in bytes or id of the type referred to.
+    /// Size in bytes, or id of the type referred to.
     size_or_id: u32,
 }
 
@@ -106,10 +106,10 @@ impl Btf {
         Self::parse(blob).map_err(|reason| Error::Malformed { path: name, reason })
     }
 
-    /// Indexes a BTF blob of this machine's byte order.
+    /// Indexes a BTF blob in this machine's byte order.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// Returns the defect found.
     pub fn parse(blob: Vec<u8>) -> Result<Self, &'static str> {
         let word = |at: usize| {
             blob.get(at..at + 4)
@@ -199,7 +199,7 @@ impl Btf {
         rest.split(|&b| b == 0).next().unwrap_or_default()
     }
 
-    /// Whether the string at this offset is `name`.
+    /// Returns whether the string at this offset is `name`.
     fn is_named(&self, offset: u32, name: &str) -> bool {
         let start = self.strings + offset as usize;
         let end = start + name.len();
@@ -210,7 +210,7 @@ impl Btf {
         self.type_by_id(self.find_id(name, kinds)?)
     }
 
-    /// The first type of this name.
+    /// Returns the id of the first type of this name and one of these kinds.
     fn find_id(&self, name: &str, kinds: &[u32]) -> Option<u32> {
         (1..self.offsets.len() as u32).find(|&id| {
             self.type_by_id(id)
@@ -218,7 +218,7 @@ impl Btf {
         })
     }
 
-    /// What follows the common part of a type, in groups of so many words.
+    /// Returns the entries that follow the common part of a type, each of `words` 32-bit words.
     fn entries(&self, t: Type, words: usize) -> Vec<Vec<u32>> {
         let end = t.at + 12 + t.extra().unwrap_or(0);
         (t.at + 12..end)
@@ -242,7 +242,7 @@ impl Btf {
         None
     }
 
-    /// A member's place in bits and its type id, looking through anonymous members.
+    /// Returns a member's offset in bits and its type id. Members of anonymous structures and unions count too.
     fn member(&self, structure: Type, name: &str) -> Option<(u32, u32)> {
         self.member_within(structure, name, 0, &mut { MOST_ANONYMOUS })
     }
@@ -281,7 +281,7 @@ impl Btf {
         None
     }
 
-    /// Offset in bits of a member such as `sched_info.run_delay` in `struct task_struct`.
+    /// Returns the offset in bits of a member such as `sched_info.run_delay` in `struct task_struct`.
     fn bit_offset(&self, structure: &str, path: &str) -> Option<u32> {
         self.walk(structure, path).map(|(bits, _)| bits)
     }
@@ -306,7 +306,7 @@ impl Btf {
         Some((total, last))
     }
 
-    /// Number of elements of an array member.
+    /// Returns the number of elements of an array member.
     fn array_length(&self, structure: &str, path: &str) -> Option<u32> {
         let array = self.resolve(self.walk(structure, path)?.1)?;
         if array.kind != kind::ARRAY {
@@ -315,14 +315,14 @@ impl Btf {
         self.word(array.at + 12 + 8)
     }
 
-    /// The value of an enumerator, whichever enum defines it.
+    /// Returns the value of an enumerator, whichever enum defines it.
     #[must_use]
     pub fn enumerator(&self, enumerator: Enumerator) -> Option<u64> {
         self.enumerator_in(enumerator.name())
             .map(|(_, value)| value)
     }
 
-    /// An enumerator's value, and the id of the first enum that defines it.
+    /// Returns the id of the first enum that defines this enumerator, and the enumerator's value.
     fn enumerator_in(&self, name: &str) -> Option<(u32, u64)> {
         (1..self.offsets.len() as u32).find_map(|id| {
             let t = self.type_by_id(id)?;
@@ -347,20 +347,20 @@ impl Btf {
         })
     }
 
-    /// Whether the kernel has CPU quotas (`CONFIG_CFS_BANDWIDTH`).
+    /// Returns whether the kernel has CPU quotas (`CONFIG_CFS_BANDWIDTH`).
     #[must_use]
     pub fn has_quotas(&self) -> bool {
         self.bit_offset(asked::QUOTA.0, asked::QUOTA.1).is_some()
     }
 
-    /// The blob that it was read from.
+    /// The blob that [`Btf::parse`] was given.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.blob
     }
 
-    /// The offsets of all fields that this kernel has. `controller` is the cgroup controller by which
-    /// tasks are told apart.
+    /// Returns the offsets of all fields of [`Layout::FIELDS`] that this kernel has. `controller` is the cgroup
+    /// controller whose state identifies a task's cgroup.
     #[must_use]
     pub fn layout(&self, controller: Controller) -> Layout {
         let mut layout = Layout::NONE;
@@ -394,15 +394,15 @@ impl Btf {
         layout
     }
 
-    /// The bit of `in_user_fault` within the four bytes the layout gives for it.
+    /// Returns the bit of `in_user_fault` within the four bytes whose offset the layout gives.
     #[must_use]
     pub fn in_user_fault_bit(&self) -> Option<u32> {
         self.bit_offset("task_struct", "in_user_fault")
             .map(|bits| bits % 32)
     }
 
-    /// How far `struct page`'s flags word is shifted to leave the NUMA node: 64 - `NODES_SHIFT`,
-    /// which no BTF states, but which the length of a zonelist gives away.
+    /// Returns the right shift that leaves the NUMA node of `struct page`'s flags word: 64 - `NODES_SHIFT`. BTF does
+    /// not state it, so it is computed from the length of a zonelist.
     #[must_use]
     pub fn page_node_shift(&self) -> Option<u32> {
         let zonerefs = self.array_length(asked::ZONEREFS.0, asked::ZONEREFS.1)?;
@@ -411,18 +411,18 @@ impl Btf {
     }
 }
 
-/// The same for a kernel whose zonelists have so many entries, the last of which ends the list, and
-/// whose nodes have so many zones.
+/// Computes the shift of [`Btf::page_node_shift`] from the number of entries of a zonelist, the last of which ends the
+/// list, and the number of zones of a node.
 fn node_shift(zonerefs: u32, zones: u32) -> Option<u32> {
     let nodes = zonerefs.checked_sub(1)?.checked_div(zones)?;
-    // One possible node is CONFIG_NUMA=n: the word holds no node.
+    // A kernel with one possible node has CONFIG_NUMA=n: its flags word holds no node.
     (2..=MAX_NODES)
         .contains(&nodes)
         .then(|| 64 - nodes.next_power_of_two().trailing_zeros())
 }
 
 impl Type {
-    /// Bytes that follow the common part.
+    /// Returns the number of bytes that follow the common part; none for an unknown kind.
     fn extra(self) -> Option<usize> {
         Some(match self.kind {
             kind::INT | kind::VAR | kind::DECL_TAG => 4,
@@ -470,8 +470,8 @@ mod tests {
         );
     }
 
-    /// Type information of one structure, `task_struct`, with these members: name, type id, place in bits. Names are
-    /// `flags` or none.
+    /// Builds type information of one structure, `task_struct`. Each member is (named, type id, offset in bits); a
+    /// named member is called `flags`.
     fn structure(members: &[(bool, u32, u32)]) -> Btf {
         let strings = b"\0task_struct\0flags\0";
         let members = members.iter().flat_map(|&(named, id, bits)| {
@@ -503,7 +503,7 @@ mod tests {
     #[test]
     fn a_type_that_goes_on_beyond_the_types_is_refused() {
         let mut blob = structure(&[(true, 0, 256)]).as_bytes().to_vec();
-        // Two members, where there is one.
+        // Claims two members where there is one.
         blob[28] += 1;
         assert_eq!(Btf::parse(blob).err(), Some("its last type is cut short"));
     }
@@ -516,14 +516,14 @@ mod tests {
 
     #[test]
     fn the_place_of_a_pages_node_follows_from_the_length_of_a_zonelist() {
-        // DMA, DMA32, NORMAL, MOVABLE and DEVICE, as configured.
+        // The configuration decides which of DMA, DMA32, NORMAL, MOVABLE and DEVICE there are.
         for zones in 2..=6 {
             for bits in 1..=10 {
                 let zonerefs = (1 << bits) * zones + 1;
                 assert_eq!(node_shift(zonerefs, zones), Some(64 - bits));
             }
             assert_eq!(node_shift(zones + 1, zones), None, "one node");
-            // More nodes than a kernel can be built for: it is something else.
+            // No kernel can be built for so many nodes, so the array is not a zonelist.
             assert_eq!(node_shift(MAX_NODES * 2 * zones + 1, zones), None);
         }
         for (zonerefs, zones) in [(0, 4), (1, 4), (u32::MAX, 1), (u32::MAX, 0)] {

@@ -1,34 +1,35 @@
-//! The arguments of functions and tracepoints.
+//! Arguments of functions and tracepoints.
 
 use super::{Btf, Type, kind};
 
-/// An argument, as far as programs depend on it.
+/// Type of an argument, as far as programs depend on it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Argument {
     /// A pointer to the structure of this name; empty for any other pointer.
     Pointer(String),
-    /// A number, truth value or enumerator of this many bytes.
+    /// A number, boolean or enumerator of this many bytes.
     Scalar(u32),
     /// A structure by value.
     Structure,
 }
 
 impl Btf {
-    /// The arguments of a function; none if the type information does not describe it. Old kernels
-    /// leave static functions out, so absence proves nothing.
+    /// Returns the arguments of a function; none if the type information does not describe it. Old
+    /// kernels leave static functions out, so absence proves nothing.
     #[must_use]
     pub fn function(&self, name: &str) -> Option<Vec<Argument>> {
         let function = self.find(name, &[kind::FUNC])?;
         self.arguments(self.type_by_id(function.size_or_id)?)
     }
 
-    /// The arguments of a tracepoint; none if the kernel has no such tracepoint.
+    /// Returns the arguments of a tracepoint; none if the kernel has no such tracepoint.
     #[must_use]
     pub fn tracepoint(&self, name: &str) -> Option<Vec<Argument>> {
         let typedef = self.find(&trace_type(name), &[kind::TYPEDEF])?;
         let pointer = self.resolve(typedef.size_or_id)?;
         let mut arguments = self.arguments(self.resolve(pointer.size_or_id)?)?;
-        // The first is the tracepoint's own and is not passed to programs.
+        // The first argument is the tracepoint's own data, which the kernel does not pass to
+        // programs.
         (!arguments.is_empty()).then(|| arguments.split_off(1))
     }
 
@@ -57,7 +58,7 @@ impl Btf {
     }
 }
 
-/// The type that the kernel makes for a tracepoint.
+/// Returns the name of the typedef that the kernel makes for a tracepoint.
 pub(super) fn trace_type(tracepoint: &str) -> String {
     format!("btf_trace_{tracepoint}")
 }

@@ -1,4 +1,4 @@
-//! A kernel's type information cut down to what the agent asks for: megabytes become kilobytes.
+//! Reduction of a kernel's type information to what the agent looks up: megabytes become kilobytes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,8 +8,8 @@ use super::{Btf, Enumerator, MAGIC, Type, asked, kind, prototype::trace_type};
 use crate::probe::Attach;
 
 impl Btf {
-    /// Type information of its own that answers all that the agent and these hooks ask as this one
-    /// does. What pointers in structures point to is left out.
+    /// Returns reduced type information that gives the agent and these hooks the same answers as this one. It leaves
+    /// out the types to which pointers in structures point.
     #[must_use]
     pub fn reduced(&self, hooks: impl Iterator<Item = Attach>) -> Vec<u8> {
         let mut reduction = Reduction::of(self);
@@ -29,7 +29,7 @@ impl Btf {
     }
 }
 
-/// Kind and name of the type that describes a hook; none for a file.
+/// Returns the kind and name of the type that describes a hook; none for a file.
 fn type_of(hook: Attach) -> Option<(u32, String)> {
     match hook {
         Attach::TpBtf(_, symbol) => Some((kind::TYPEDEF, trace_type(symbol))),
@@ -41,26 +41,26 @@ fn type_of(hook: Attach) -> Option<(u32, String)> {
     }
 }
 
-/// What a type is kept for, which decides what else is kept with it.
+/// Reason for which a type is kept. It decides which other types are kept with it.
 #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
 enum Role {
-    /// A value: kept with all that lies within it.
+    /// A value, kept with all the types that lie within it.
     Value,
-    /// A function, or what stands for a tracepoint: kept with its arguments.
+    /// A function, or the typedef of a tracepoint, kept with its arguments.
     Prototype,
-    /// An argument: of a structure it points to, the name is kept.
+    /// An argument. If it points to a structure, the structure's name is kept.
     Argument,
-    /// What an argument points to.
+    /// The type to which an argument points.
     Target,
 }
 
-/// The types to keep, by id. A reference to any other becomes one to `void`.
+/// Types to keep, by id. A reference to any other type becomes one to `void`.
 struct Reduction<'a> {
     btf: &'a Btf,
     kept: BTreeSet<u32>,
     /// Structures of which only the name is kept.
     named: BTreeSet<u32>,
-    /// Types that were followed: one that leads back to itself is followed once.
+    /// Types already followed, so that a type that refers back to itself is followed once.
     followed: BTreeSet<(u32, Role)>,
 }
 
@@ -74,7 +74,7 @@ impl<'a> Reduction<'a> {
         }
     }
 
-    /// Keeps the first type of this name.
+    /// Keeps the first type of this name and one of these kinds, with the types that it needs.
     fn add(&mut self, name: &str, kinds: &[u32]) {
         let Some(id) = self.btf.find_id(name, kinds) else {
             return;
@@ -93,7 +93,7 @@ impl<'a> Reduction<'a> {
         }
     }
 
-    /// Keeps one type, and puts the types that it needs on the list of those ahead.
+    /// Keeps one type, and adds the types that it needs to `ahead`.
     fn follow(&mut self, id: u32, t: Type, role: Role, ahead: &mut Vec<(u32, Role)>) {
         let btf = self.btf;
         let referred = t.size_or_id;
@@ -140,7 +140,7 @@ impl<'a> Reduction<'a> {
     }
 }
 
-/// Whether the type only gives another one a name or a quality.
+/// Returns whether a type only names or qualifies another.
 fn is_modifier(kind: u32) -> bool {
     matches!(
         kind,
@@ -224,7 +224,7 @@ impl<'a> Writer<'a> {
                     self.words(&[self.id(array[0]), self.id(array[1]), array[2]]);
                 }
             }
-            // Size and encoding.
+            // An integer's one extra word is its encoding.
             kind::INT => {
                 self.words(&[name, info(t.vlen), t.size_or_id]);
                 for encoding in btf.entries(t, 1) {
@@ -250,7 +250,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// The enumerators of an enum that are asked for.
+/// Returns the enumerators of an enum that the agent looks up.
 fn asked_of(btf: &Btf, t: Type) -> Vec<Vec<u32>> {
     let words = if t.kind == kind::ENUM { 2 } else { 3 };
     let mut enumerators = btf.entries(t, words);
@@ -265,8 +265,8 @@ fn asked_of(btf: &Btf, t: Type) -> Vec<Vec<u32>> {
 mod tests {
     use super::*;
 
-    /// Type information of types without entries: name, kind and the type referred to. Names are given by place: 1 is
-    /// `btf_trace_sched_switch`, 24 `handle_mm_fault`.
+    /// Builds type information of types without entries, each (name, kind, type referred to). A name is an offset into
+    /// the strings: 1 is `btf_trace_sched_switch`, 24 `handle_mm_fault`.
     fn chain(types: &[(u32, u32, u32)]) -> Btf {
         let mut writer = Writer::new(const { &BTreeMap::new() });
         for &(name, kind, referred) in types {
@@ -284,10 +284,10 @@ mod tests {
             Attach::Fentry("", "handle_mm_fault"),
         ];
         for types in [
-            // A function of itself, and a tracepoint of itself.
+            // A function, then a tracepoint, that refers to itself.
             vec![(24, kind::FUNC, 1)],
             vec![(1, kind::TYPEDEF, 1)],
-            // A result, and what a result points to, that are names of each other.
+            // A result, then the type to which a result points, whose modifiers refer to each other or to themselves.
             vec![
                 (24, kind::FUNC, 2),
                 (0, kind::FUNC_PROTO, 3),
