@@ -1,16 +1,17 @@
-//! Others' text for a terminal: the one way in which what the host named is printed.
+//! Escaping of text from the host before the agent prints it on a terminal.
 //!
-//! Cgroups, pods, threads, devices and files are named by whoever made them. A name with ESC in it would move the
-//! cursor, change the window's title (OSC) or hide what follows; one with a newline would forge a line.
+//! Cgroups, pods, threads, devices and files get their names from whoever made them. A name with ESC in it would move
+//! the cursor, change the window's title (OSC) or hide what follows; one with a newline would forge a line. All such
+//! text is printed through this module.
 
 use std::{borrow::Cow, fmt::Write as _};
 
 use unicode_width::UnicodeWidthChar as _;
 
-/// Text on one line in which nothing moves a cursor or is hidden.
+/// Escapes text for one line of a terminal, so that it neither moves the cursor nor hides anything.
 ///
-/// Control characters (C0, DEL, C1; newline and tab too) and characters that take no place of their own (bidirectional
-/// overrides, joiners, marks) become `\xNN` for each of their bytes, as in [`CgroupPath::label`].
+/// Control characters (C0, DEL, C1; newline and tab too) and characters of no width (bidirectional overrides, joiners,
+/// marks) become `\xNN` for each of their bytes, as in [`CgroupPath::label`].
 ///
 /// [`CgroupPath::label`]: crate::cgroup::CgroupPath::label
 #[must_use]
@@ -18,13 +19,13 @@ pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, is_printable)
 }
 
-/// The same of a text of several lines, whose newlines are its author's: for messages, not for names.
+/// Escapes text of several lines like [`line`] but keeps its newlines: for messages of the agent, not for names.
 #[must_use]
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c == '\n' || is_printable(c))
 }
 
-/// Whether a character takes a place of its own on a terminal and does nothing else.
+/// Returns whether a character takes at least one column of a terminal and does nothing else.
 pub(crate) fn is_printable(c: char) -> bool {
     c.width().is_some_and(|width| width > 0)
 }

@@ -1,4 +1,4 @@
-//! Commands that are printed for people to paste into a shell, often as root.
+//! Commands that the agent prints for people to paste into a shell, often as root.
 
 use std::fmt::{self, Write as _};
 
@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::printable::is_printable;
 
-/// A command for a POSIX shell, made of words: each is quoted as it is added, so no word can be taken for anything else.
+/// Command for a POSIX shell, made of words. Each word is quoted as it is added, so the shell takes it for nothing
+/// else.
 ///
-/// Printing one can neither run what a name says nor steer a terminal: a word with control characters is written as
-/// `"$(printf '…')"` with them as octal escapes, since `$'…'` is not known to every `sh` (dash).
+/// A printed command can neither run what a name says nor steer a terminal: a word with control characters becomes
+/// `"$(printf '…')"` with the characters as octal escapes, since not every `sh` (dash) knows `$'…'`.
 ///
 /// ```
 /// use stallscope::ShellCommand;
@@ -21,12 +22,12 @@ use crate::printable::is_printable;
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct ShellCommand {
-    /// As a shell takes it.
+    /// The command in shell syntax.
     text: String,
 }
 
 impl ShellCommand {
-    /// The command that runs `program`, so far without arguments.
+    /// Starts a command that runs `program`, without arguments yet.
     #[must_use]
     #[track_caller]
     pub fn new(program: &'static str) -> Self {
@@ -37,7 +38,8 @@ impl ShellCommand {
         }
     }
 
-    /// A whole line of shell, known when the agent was built: it can hold nothing that a host named.
+    /// Makes a command of a whole line of shell. The line is a constant of the agent, so it holds nothing that a host
+    /// named.
     #[must_use]
     #[track_caller]
     pub fn fixed(script: &'static str) -> Self {
@@ -48,9 +50,9 @@ impl ShellCommand {
         }
     }
 
-    /// Runs `body`, a line of shell known when the agent was built, with each word in turn in `variable`.
+    /// Makes a loop that runs `body` with `variable` set to each word in turn.
     ///
-    /// `body` has to quote the variable.
+    /// `body` is a constant line of shell and must quote the variable.
     #[must_use]
     #[track_caller]
     pub fn each<W: AsRef<str>>(
@@ -64,21 +66,22 @@ impl ShellCommand {
         command
     }
 
-    /// The command that writes a value and a newline to a file that is there.
+    /// Makes a command that writes a value and a newline to an existing file.
     #[must_use]
     #[track_caller]
     pub fn write(value: impl fmt::Display, file: &str) -> Self {
         Self::said(&value.to_string()).redirected(">", file)
     }
 
-    /// The command that adds a line to a file.
+    /// Makes a command that appends a line to a file.
     #[must_use]
     #[track_caller]
     pub fn append(line: &str, file: &str) -> Self {
         Self::said(line).redirected(">>", file)
     }
 
-    /// Prints a text and a newline. Some shells' `echo` takes backslashes and dashes for its own.
+    /// Makes a command that prints a text and a newline. It uses `printf` for backslashes and leading dashes, since
+    /// some shells' `echo` interprets them.
     #[track_caller]
     fn said(text: &str) -> Self {
         if text.contains('\\') || text.starts_with('-') {
@@ -102,13 +105,13 @@ impl ShellCommand {
         words.into_iter().fold(self, Self::arg)
     }
 
-    /// Runs `next` if this one succeeds.
+    /// Makes a command that runs `next` if this one succeeds.
     #[must_use]
     pub fn and(self, next: &Self) -> Self {
         self.joined("&&", next)
     }
 
-    /// Gives this one's output to `next`.
+    /// Makes a command that pipes this one's output into `next`.
     #[must_use]
     pub fn pipe(self, next: &Self) -> Self {
         self.joined("|", next)
@@ -125,7 +128,7 @@ impl ShellCommand {
         self
     }
 
-    /// The command as a shell takes it.
+    /// Returns the command in shell syntax.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -138,13 +141,14 @@ impl fmt::Display for ShellCommand {
     }
 }
 
-/// A word as a shell takes it for itself (POSIX.1, Shell Command Language 2.2).
+/// Quotes a word so that a shell reads back exactly that word (POSIX.1, Shell Command Language 2.2).
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
     }
-    // A substitution loses the newlines at its end; alone between quotes they do no harm.
+    // A command substitution loses the newlines at its end, so they go between quotes of their own, where they do no
+    // harm on a terminal.
     let body = word.trim_end_matches('\n');
     let newlines = &word[body.len()..];
     let mut text = if body.is_empty() && !newlines.is_empty() {
@@ -164,13 +168,13 @@ fn single(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// A substitution that yields a text with characters that are not to be printed, by an octal escape for each of their
-/// bytes (POSIX.1, printf).
+/// Writes a text with unprintable characters as a command substitution of `printf`, with an octal escape for each byte
+/// of such a character (POSIX.1, printf).
 fn printed(text: &str) -> String {
     let mut format = String::new();
     for c in text.chars() {
         match c {
-            // Between single quotes, and within a format.
+            // The text stands between single quotes, and within a format.
             '\'' => format.push_str(r"\047"),
             '%' => format.push_str("%%"),
             '\\' => format.push_str(r"\\"),
@@ -182,12 +186,12 @@ fn printed(text: &str) -> String {
             }
         }
     }
-    // Without `--` a leading dash would be an option, which printf has none of.
+    // Without `--`, printf would take a leading dash for an option, and it has none.
     let dash = if format.starts_with('-') { "-- " } else { "" };
     format!("\"$(printf {dash}'{format}')\"")
 }
 
-/// Where commands are made in the source, so that a test can tell which of them it has not seen.
+/// Records the source lines that make commands, so that a test can tell which of them it has not seen.
 #[cfg(test)]
 pub(crate) mod made_at {
     use std::{cell::RefCell, collections::BTreeSet, panic::Location};
@@ -202,7 +206,7 @@ pub(crate) mod made_at {
         SEEN.with_borrow_mut(|seen| seen.insert((at.file(), at.line())));
     }
 
-    /// File and line of each command that this thread has made.
+    /// Returns the file and line of each place at which this thread has made a command.
     pub(crate) fn seen() -> BTreeSet<(&'static str, u32)> {
         SEEN.with_borrow(Clone::clone)
     }

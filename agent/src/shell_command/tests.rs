@@ -1,4 +1,4 @@
-//! Words through a real shell.
+//! Tests that pass words through a real shell.
 
 use std::{fs, process::Command};
 
@@ -9,7 +9,7 @@ pub(crate) mod harmless;
 
 use harmless::Harmless;
 
-/// Names that a host may have, some of them to do harm.
+/// Names that a host may have, some of them hostile.
 const WORDS: [&str; 22] = [
     "plain/1.2_a",
     "two words",
