@@ -1,7 +1,8 @@
-//! The host's control groups: which hierarchy the kernel side counts by, the cgroups in it, and their CPU quotas.
+//! The host's control groups: the hierarchy by which the kernel side counts, its cgroups, and their CPU quotas.
 //!
-//! A task is in one cgroup per hierarchy (man cgroups(7)). [`Hierarchy`] is the one whose cgroups own what is counted;
-//! [`Hierarchy::scan`] lists them, [`Watch`] follows their coming and going, [`CpuStats`] reads what a quota cost them.
+//! A task is in one cgroup per hierarchy (man cgroups(7)). [`Hierarchy`] is the one whose cgroups own what the agent
+//! counts; [`Hierarchy::scan`] lists them, [`Watch`] follows cgroups as they appear and vanish, [`CpuStats`] reads the
+//! throttling that their quotas caused.
 
 mod controller;
 mod coverage;
@@ -23,7 +24,7 @@ pub(crate) use self::path::label;
 pub use self::watch::{Changes, Watch};
 pub use self::writable::writable;
 
-/// Reads bytes as each of the files that say where cgroups are and what their quotas cost: the door for `fuzz/`.
+/// Parses bytes as each of the files that state mounts, controllers and quotas: the entry point for `fuzz/`.
 #[doc(hidden)]
 pub fn fuzz(file: &[u8]) {
     let (mounts, malformed) = mountinfo::parse(file);
@@ -39,36 +40,37 @@ pub fn fuzz(file: &[u8]) {
     cpu::fuzz(file);
 }
 
-/// A cgroup's identity within its hierarchy: the kernfs id, which is the inode number of its directory.
+/// Identity of a cgroup within its hierarchy: the kernfs id, which is the inode number of its directory.
 ///
-/// Equal to what `bpf_get_current_cgroup_id` and `cgroup->kn->id` give (since Linux 5.5 on 64-bit machines). Ids of
-/// different hierarchies collide: every root is 1. The kernel does not give an id again after a removal.
+/// It equals what `bpf_get_current_cgroup_id` and `cgroup->kn->id` give (since Linux 5.5 on 64-bit machines). Ids of
+/// different hierarchies collide: every root is 1. The kernel does not reuse an id after a removal.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct CgroupId(pub u64);
 
 /// One cgroup of a hierarchy.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Cgroup {
-    /// Its identity.
+    /// Identity within the hierarchy.
     pub id: CgroupId,
-    /// The cgroup above it; none for the root.
+    /// Parent cgroup; none for the root.
     pub parent: Option<CgroupId>,
-    /// Where it is, from the hierarchy's mount.
+    /// Path from the hierarchy's mount.
     pub path: CgroupPath,
-    /// Names of `path`, from the mount, that only the owner of the hierarchy's root could give: each was made in a
-    /// directory that nobody else may write to. The rest stands below a delegated cgroup
-    /// (Documentation/admin-guide/cgroup-v2.rst, "Delegation"), whose user names it as he likes.
+    /// Number of leading names of `path` that only the owner of the hierarchy's root could give: each was made in a
+    /// directory to which nobody else may write. The remaining names stand below a delegated cgroup
+    /// (Documentation/admin-guide/cgroup-v2.rst, "Delegation"), whose user chooses them freely.
     pub trusted: usize,
 }
 
 impl Cgroup {
-    /// Whether somebody other than the owner of the hierarchy's root may have made it.
+    /// Returns whether somebody other than the owner of the hierarchy's root may have made it.
     #[must_use]
     pub fn is_delegated(&self) -> bool {
         self.trusted < self.path.components().count()
     }
 
-    /// A cgroup `name` in this one, whose directory nobody else may write to when it is `kept`.
+    /// Makes a cgroup `name` in this one. `kept` says that nobody but the owner of the hierarchy's root may write to
+    /// this one's directory.
     fn child(&self, id: CgroupId, name: &std::ffi::OsStr, kept: bool) -> Self {
         Self {
             id,

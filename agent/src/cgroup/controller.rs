@@ -1,11 +1,12 @@
-//! The controllers by which the kernel side can tell tasks' cgroups apart.
+//! Controllers by which the kernel side can identify a task's cgroup.
 
 use std::fmt;
 
-/// A cgroup controller that can give tasks their identity.
+/// Cgroup controller by whose state the kernel side identifies a task's cgroup.
 ///
-/// The order is the order of preference where coverage is equal: `cpu` is what the time is about; ids of `pids` states
-/// are given back on removal, while `memory` states linger for as long as a page is charged to them and use up ids.
+/// The order is the order of preference where coverage is equal. `cpu` comes first because the agent accounts CPU time.
+/// The kernel frees ids of `pids` states on removal, while `memory` states linger for as long as a page is charged to
+/// them and use up ids.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Controller {
     /// CPU time: shares, quota.
@@ -20,7 +21,7 @@ impl Controller {
     /// Every controller, preferred first.
     pub const ALL: [Self; 3] = [Self::Cpu, Self::Pids, Self::Memory];
 
-    /// The name in `cgroup.controllers`, `cgroup.subtree_control`, mount options and `/proc/cgroups`.
+    /// Returns the name in `cgroup.controllers`, `cgroup.subtree_control`, mount options and `/proc/cgroups`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -30,7 +31,8 @@ impl Controller {
         }
     }
 
-    /// The name of its value in the kernel's `enum cgroup_subsys_id`: the index into `css_set.subsys`.
+    /// Returns the name of the controller's enumerator in the kernel's `enum cgroup_subsys_id`, the index into
+    /// `css_set.subsys`.
     ///
     /// The value depends on the kernel's configuration (`include/linux/cgroup_subsys.h`), so take it from BTF.
     #[must_use]
@@ -42,7 +44,7 @@ impl Controller {
         }
     }
 
-    /// Whether a list as in `cgroup.controllers` names this controller.
+    /// Returns whether a list such as `cgroup.controllers` names this controller.
     pub(super) fn is_in(self, list: &str) -> bool {
         list.split_ascii_whitespace()
             .any(|name| name == self.name())

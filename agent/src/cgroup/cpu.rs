@@ -1,4 +1,4 @@
-//! CPU quotas and what they cost: `cpu.stat` and the files that hold the limit.
+//! CPU quotas and the throttling that they caused: `cpu.stat` and the files that hold the limit.
 //!
 //! v1: Documentation/scheduler/sched-bwc.rst. v2: Documentation/admin-guide/cgroup-v2.rst, "CPU Interface Files".
 
@@ -11,28 +11,28 @@ use std::path::PathBuf;
 use super::walk::is_gone;
 use super::{Cgroup, CgroupId, Hierarchy, Mode};
 
-/// What a cgroup's CPU quota has cost it since it was made.
+/// Throttling of a cgroup by its CPU quota since the cgroup was made.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct CpuStat {
-    /// Periods in which it was runnable (`nr_periods`).
+    /// Periods in which the cgroup was runnable (`nr_periods`).
     pub periods: u64,
     /// Periods in which its quota ran out (`nr_throttled`).
     pub throttled_periods: u64,
-    /// Time for which it was throttled, summed over CPUs (v1 `throttled_time`, v2 `throttled_usec`).
+    /// Time for which it was throttled, summed over CPUs, in nanoseconds (v1 `throttled_time`, v2 `throttled_usec`).
     pub throttled_ns: u64,
 }
 
-/// A cgroup's CPU limit.
+/// CPU limit of a cgroup.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CpuLimit {
-    /// CPU time it may use in each period; none for no limit.
+    /// CPU time that the cgroup may use in each period, in microseconds; none for no limit.
     pub quota_us: Option<u64>,
-    /// The period's length.
+    /// Length of a period, in microseconds.
     pub period_us: u64,
 }
 
 impl CpuLimit {
-    /// The limit in CPUs, as in a pod's `limits.cpu`.
+    /// Returns the limit in CPUs, as in a pod's `limits.cpu`.
     #[must_use]
     pub fn cpus(self) -> Option<f64> {
         let quota = self.quota_us?;
@@ -40,10 +40,10 @@ impl CpuLimit {
     }
 }
 
-/// Reads cgroups' limits and throttling, keeping `cpu.stat` of a bounded number of them open.
+/// Reads cgroups' limits and throttling, and keeps `cpu.stat` of a bounded number of them open.
 ///
-/// An open file saves the path look-up and the opening, most of a read's cost. Cgroups beyond the bound are opened for
-/// each read. Nothing is allocated for a read of a held file.
+/// An open file saves the path look-up and the opening, most of a read's cost. The reader opens the files of cgroups
+/// beyond the bound for each read. Reading a held file allocates nothing.
 #[derive(Debug)]
 pub struct CpuStats {
     mount: PathBuf,
@@ -54,10 +54,10 @@ pub struct CpuStats {
 }
 
 impl CpuStats {
-    /// A bound that leaves room under systemd's default limit of 1,024 descriptors.
+    /// Default cap on held files, which leaves room under systemd's default limit of 1,024 descriptors.
     pub const DEFAULT_HELD: usize = 512;
 
-    /// Reads from `hierarchy`, with at most `max_held` files open.
+    /// Makes a reader of `hierarchy` that holds at most `max_held` files open.
     #[must_use]
     pub fn new(hierarchy: &Hierarchy, max_held: usize) -> Self {
         Self {
@@ -69,7 +69,7 @@ impl CpuStats {
         }
     }
 
-    /// What the quota has cost; none when the cgroup is gone or the cpu controller is not enabled for it.
+    /// Reads a cgroup's throttling; none when the cgroup is gone or the cpu controller is not enabled for it.
     ///
     /// # Errors
     /// When the file cannot be read for another reason.
@@ -102,7 +102,7 @@ impl CpuStats {
         }
     }
 
-    /// The limit as it is set now; none when the cgroup is gone, or has none to set (the root, or no cpu controller).
+    /// Reads a cgroup's limit; none when the cgroup is gone or cannot have a limit (the root, or no cpu controller).
     ///
     /// # Errors
     /// When the files cannot be read for another reason.
@@ -110,11 +110,11 @@ impl CpuStats {
         self.read_limit(cgroup, false)
     }
 
-    /// The limit if there is a quota. On v1 one file is read where there is none, not two: it is for those who look at
-    /// every cgroup again and again.
+    /// Reads a cgroup's limit if it has a quota. For callers that look at every cgroup again and again: on v1 it reads
+    /// one file of a cgroup without a quota, not two.
     ///
     /// # Errors
-    /// When the files cannot be read, but for those that are not there.
+    /// When the files cannot be read for another reason than that they do not exist.
     pub fn quota(&mut self, cgroup: &Cgroup) -> io::Result<Option<CpuLimit>> {
         let limit = self.read_limit(cgroup, true)?;
         Ok(limit.filter(|limit| limit.quota_us.is_some()))
@@ -143,19 +143,19 @@ impl CpuStats {
         }
     }
 
-    /// Closes what is held of a cgroup that was removed.
+    /// Closes the file held of a cgroup that was removed.
     pub fn forget(&mut self, id: CgroupId) {
         self.held.remove(&id);
     }
 
-    /// How many files are held open.
+    /// Returns the number of files held open.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.len()
     }
 }
 
-/// The start of a file: these are a few hundred bytes, which the kernel writes anew for each read at offset 0.
+/// Reads the start of a file. The kernel generates these few hundred bytes afresh for each read at offset 0.
 fn read<'a>(file: &File, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
     let length = file.read_at(buffer, 0)?;
     Ok(&buffer[..length])
@@ -174,7 +174,8 @@ pub(super) fn fuzz(file: &[u8]) {
     assert!(limit.cpus().is_none_or(f64::is_finite));
 }
 
-/// `key value` lines; none unless all three are there, as v2 has `cpu.stat` without them where cpu is not enabled.
+/// Parses `key value` lines; none unless all three keys are there. On v2, `cpu.stat` lacks them where the cpu
+/// controller is not enabled.
 fn parse_stat(text: &[u8], unified: bool) -> Option<CpuStat> {
     let (mut periods, mut throttled_periods, mut throttled_ns) = (None, None, None);
     for line in text.split(|&byte| byte == b'\n') {
@@ -197,7 +198,7 @@ fn parse_stat(text: &[u8], unified: bool) -> Option<CpuStat> {
     })
 }
 
-/// One or two numbers; `max` (v2) and -1 (v1) are no number.
+/// Parses one or two numbers; `max` (v2) and -1 (v1) yield none.
 fn parse_limit(text: &[u8]) -> (Option<u64>, Option<u64>) {
     let mut fields = text.split(u8::is_ascii_whitespace).map(number);
     (fields.next().flatten(), fields.next().flatten())

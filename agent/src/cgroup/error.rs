@@ -1,27 +1,28 @@
-//! Why a hierarchy cannot be used, in words that say what to do.
+//! Errors of finding and reading a hierarchy, with the remedy in the message.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Controller;
 
-/// What went wrong, where, and what to do about it.
+/// Failure to find or read a cgroup hierarchy. The message says what went wrong, at which path, and
+/// what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or directory could not be read.
     #[error("cannot read {path}, expected {expected}: {source}; {remedy}", path = path.display())]
     Read {
-        /// What was read.
+        /// The file or directory.
         path: PathBuf,
-        /// What should have been there.
+        /// Expected content of the path.
         expected: &'static str,
-        /// What to do.
+        /// Remedy.
         remedy: &'static str,
-        /// What the system said.
+        /// The I/O error.
         source: io::Error,
     },
-    /// A file is there, but says nothing that makes sense.
+    /// A file exists but its content is not in the expected format.
     #[error(
         "{path} is not a {expected}: line {line} reads {text:?}; check that it is the kernel's own file (a /proc of type proc)",
         path = path.display()
@@ -29,11 +30,11 @@ pub enum Error {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What it should have been.
+        /// Expected format.
         expected: &'static str,
-        /// The first line that could not be read, from 1.
+        /// Number of the first line that could not be parsed, from 1.
         line: usize,
-        /// That line, cut to a readable length.
+        /// Content of that line, cut to 80 bytes.
         text: String,
     },
     /// No cgroup hierarchy is mounted.
@@ -43,10 +44,10 @@ pub enum Error {
         path = path.display()
     )]
     NotMounted {
-        /// The mountinfo file that was searched.
+        /// The mountinfo file that the agent searched.
         path: PathBuf,
     },
-    /// The cpu controller belongs to a v1 hierarchy, but that is mounted nowhere in sight.
+    /// The cpu controller belongs to a v1 hierarchy that has no usable mount in sight.
     #[error(
         "{cgroups} says that the cpu controller is on cgroup v1 hierarchy {hierarchy}, but {mountinfo} lists no usable mount of it; \
          mount it (mount -t cgroup -o cpu none /sys/fs/cgroup/cpu), or mount the host's /sys/fs/cgroup into this container \
@@ -55,11 +56,11 @@ pub enum Error {
         mountinfo = mountinfo.display()
     )]
     CpuNotMounted {
-        /// The list of controllers that was read.
+        /// The list of controllers that the agent read.
         cgroups: PathBuf,
-        /// The mountinfo file that was searched.
+        /// The mountinfo file that the agent searched.
         mountinfo: PathBuf,
-        /// The hierarchy's number.
+        /// Number of the hierarchy.
         hierarchy: u32,
     },
     /// The cpu controller is on no v1 hierarchy, and no v2 hierarchy is mounted.
@@ -71,12 +72,12 @@ pub enum Error {
         mountinfo = mountinfo.display()
     )]
     NoCpu {
-        /// The list of controllers that was read.
+        /// The list of controllers that the agent read.
         cgroups: PathBuf,
-        /// The mountinfo file that was searched.
+        /// The mountinfo file that the agent searched.
         mountinfo: PathBuf,
     },
-    /// No usable controller in the hierarchy.
+    /// The hierarchy has no usable controller.
     #[error(
         "{path} offers none of the controllers cpu, pids and memory (it has: {found:?}); enable one in the cgroup above, \
          remove cgroup_disable= from the kernel command line, or, where v1 holds them, pass the cpu controller's own mount \
@@ -84,22 +85,22 @@ pub enum Error {
         path = path.display()
     )]
     NoController {
-        /// The `cgroup.controllers` that was read.
+        /// The `cgroup.controllers` that the agent read.
         path: PathBuf,
-        /// What it says.
+        /// Content of that file.
         found: String,
     },
-    /// The controller that was asked for cannot be used.
+    /// The requested controller cannot be used.
     #[error("the {controller} controller cannot be used at {path}: {why}; leave the choice to stallscope, or choose cpu", path = path.display())]
     Unavailable {
-        /// The controller asked for.
+        /// The requested controller.
         controller: Controller,
-        /// The hierarchy.
+        /// Mount of the hierarchy.
         path: PathBuf,
-        /// Why not.
+        /// Reason.
         why: &'static str,
     },
-    /// The directory given is no cgroup hierarchy.
+    /// The given directory is not a cgroup hierarchy.
     #[error(
         "{path} is not a cgroup hierarchy, expected cgroup.controllers (v2) or cpu.shares (v1) in it, or such a directory \
          named cpu, cpu,cpuacct or cpuacct,cpu below it; pass the mount point, such as /sys/fs/cgroup or /sys/fs/cgroup/cpu",
@@ -112,7 +113,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// A failure to read a part of the cgroup file system.
+    /// Makes the error of a failure to read a part of the cgroup file system.
     pub(super) fn cgroupfs(path: &Path, source: io::Error) -> Self {
         Self::Read {
             path: path.to_owned(),
@@ -122,7 +123,7 @@ impl Error {
         }
     }
 
-    /// A file whose line `line`, from 1, is not as it should be.
+    /// Makes the error of a file whose line `line`, from 1, is not in the expected format.
     pub(super) fn malformed(
         path: PathBuf,
         expected: &'static str,
@@ -142,7 +143,7 @@ impl Error {
         }
     }
 
-    /// A failure to read a file below proc.
+    /// Makes the error of a failure to read a file below proc.
     pub(super) fn proc(path: &Path, expected: &'static str, source: io::Error) -> Self {
         Self::Read {
             path: path.to_owned(),

@@ -1,4 +1,4 @@
-//! Finding the hierarchy and the controller by which tasks are told apart.
+//! Discovery of the hierarchy and of the controller by which the kernel side identifies a task's cgroup.
 
 use std::fmt::Write;
 use std::fs;
@@ -9,7 +9,7 @@ use super::coverage::Coverage;
 use super::mountinfo::{self, Mount};
 use super::{Cgroup, Controller, Error, walk};
 
-/// Which cgroup versions this host uses.
+/// Cgroup versions that this host uses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Mode {
     /// Version 1 alone: one hierarchy per controller.
@@ -21,7 +21,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The name for status and labels.
+    /// Returns the name for status and labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -32,13 +32,15 @@ impl Mode {
     }
 }
 
-/// The cgroup hierarchy whose cgroups own what is counted, and the controller whose state identifies a task's cgroup.
+/// The cgroup hierarchy whose cgroups own what the agent counts, and the controller whose state identifies a task's
+/// cgroup.
 ///
 /// The kernel side reads `task->cgroups->subsys[controller]`, whose cgroup is the task's own or, on v2, the nearest
 /// ancestor for which the controller is enabled (Documentation/admin-guide/cgroup-v2.rst, "Enabling and Disabling").
-/// systemd enables `cpu` only where a unit asks for it, so by `cpu` all services may be one; hence the choice.
+/// systemd enables `cpu` only where a unit asks for it, so `cpu` may not tell services apart; the agent therefore
+/// chooses the controller with the widest coverage.
 ///
-/// What is enabled may change while the agent runs: discovering again, at the cost of one scan, tells.
+/// Coverage may change while the agent runs. A new discovery, at the cost of one scan, tells.
 #[derive(Clone, Debug)]
 pub struct Hierarchy {
     mode: Mode,
@@ -50,10 +52,11 @@ pub struct Hierarchy {
 impl Hierarchy {
     /// Finds the hierarchy by `<proc>/self/mountinfo` and `<proc>/cgroups`.
     ///
-    /// `controller` overrides the choice on v2; v1 has a hierarchy for each controller, and ours is that of `cpu`.
+    /// `controller` overrides the choice on v2. v1 has a hierarchy for each controller, and the agent uses that of
+    /// `cpu`.
     ///
     /// # Errors
-    /// When none is mounted, or none that has a usable controller, or the one asked for is not there.
+    /// When no hierarchy is mounted, none has a usable controller, or the requested controller cannot be used.
     pub fn discover(proc: &Path, controller: Option<Controller>) -> Result<Self, Error> {
         let mountinfo = proc.join("self/mountinfo");
         let text = fs::read(&mountinfo)
@@ -98,12 +101,12 @@ impl Hierarchy {
         Self::v2(mount, controller)
     }
 
-    /// Uses the hierarchy mounted at `root`, wherever a container may have it.
+    /// Uses the hierarchy mounted at `root`, such as the host's within a container.
     ///
     /// `root` is a v2 mount, the mount of v1's cpu controller, or the directory in which v1's controllers are mounted.
     ///
     /// # Errors
-    /// When it is no such directory, or has no usable controller.
+    /// When `root` is none of these, or has no usable controller.
     pub fn at(root: &Path, controller: Option<Controller>) -> Result<Self, Error> {
         fs::read_dir(root).map_err(|error| Error::cgroupfs(root, error))?;
         let is_cpu = |dir: &Path| dir.join("cpu.shares").exists();
@@ -179,7 +182,7 @@ impl Hierarchy {
         let available = Controller::ALL
             .into_iter()
             .filter(|controller| controller.is_in(&found));
-        // Of equals, max_by_key takes the last: the reverse order makes that the preferred one.
+        // `max_by_key` takes the last of equals, so the reverse order makes that the preferred one.
         let widest = available
             .clone()
             .rev()
@@ -215,7 +218,7 @@ impl Hierarchy {
         })
     }
 
-    /// A hierarchy as given, for tests of what works on any.
+    /// Makes a hierarchy of the given parts, for tests of code that works on any.
     #[cfg(test)]
     pub(super) fn fixed(mode: Mode, mount: &Path) -> Self {
         Self {
@@ -226,31 +229,31 @@ impl Hierarchy {
         }
     }
 
-    /// Which versions the host uses.
+    /// Returns the cgroup versions that the host uses.
     #[must_use]
     pub const fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Where the hierarchy is mounted.
+    /// Returns the hierarchy's mount point.
     #[must_use]
     pub fn mount(&self) -> &Path {
         &self.mount
     }
 
-    /// The controller by which the kernel side identifies a task's cgroup.
+    /// Returns the controller by which the kernel side identifies a task's cgroup.
     #[must_use]
     pub const fn controller(&self) -> Controller {
         self.controller
     }
 
-    /// One sentence for `stallscope status`: what was chosen and why.
+    /// Returns one sentence for `stallscope status`: the choice and the reason for it.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
     }
 
-    /// Lists every cgroup, parents first. Those that vanish meanwhile are left out.
+    /// Lists every cgroup, parents first. Cgroups that vanish during the scan are left out.
     ///
     /// # Errors
     /// When the hierarchy's root cannot be read.
@@ -261,10 +264,11 @@ impl Hierarchy {
     }
 }
 
-/// What follows when only a part of the hierarchy is in sight.
+/// End of the reason when the mount shows only a part of the hierarchy.
 const PARTIAL: &str = "; this is only a part of the host's hierarchy, so cgroups outside it have no name here: mount the host's /sys/fs/cgroup and pass --cgroup-root";
 
-/// The mount to use: of the whole hierarchy if there is one, not hidden by another mount, and the shortest path of those.
+/// Returns the mount to use: of the mounts that no other hides, one of the whole hierarchy if there is one, then the
+/// one with the shortest path.
 fn best<'a>(mounts: &[&'a Mount]) -> Option<&'a Path> {
     let usable = mounts.iter().filter(|mount| {
         ["cgroup.procs", "tasks"]
@@ -287,10 +291,10 @@ fn best<'a>(mounts: &[&'a Mount]) -> Option<&'a Path> {
         .map(|mount| mount.point.as_path())
 }
 
-/// Whether the directory is not the root of its hierarchy, as in a container's cgroup namespace.
+/// Returns whether the directory is not the root of its hierarchy, as in a container's cgroup namespace.
 ///
-/// v2 has `cgroup.type` everywhere but there (Documentation/admin-guide/cgroup-v2.rst, "Core Interface Files"); v1 has
-/// the other two nowhere else (`CFTYPE_ONLY_ON_ROOT`, kernel/cgroup/cgroup-v1.c).
+/// v2 has `cgroup.type` in every cgroup but the root (Documentation/admin-guide/cgroup-v2.rst, "Core Interface Files").
+/// v1 has the other two files in the root alone (`CFTYPE_ONLY_ON_ROOT`, kernel/cgroup/cgroup-v1.c).
 fn is_part(dir: &Path) -> bool {
     let has = |name| dir.join(name).exists();
     if has("cgroup.controllers") {
@@ -300,9 +304,10 @@ fn is_part(dir: &Path) -> bool {
     }
 }
 
-/// The number of the v1 hierarchy that holds a controller, by `/proc/cgroups`; none if it is on v2 or not built.
+/// Returns the number of the v1 hierarchy that holds a controller, by `/proc/cgroups`; none if the controller is on v2
+/// or not built.
 ///
-/// The error is the number of the first line that is not of that format.
+/// The error is the number of the first line that is not in that format.
 pub(super) fn v1_hierarchy(text: &[u8], controller: Controller) -> Result<Option<u32>, usize> {
     let text = String::from_utf8_lossy(text);
     for (index, line) in text

@@ -1,4 +1,4 @@
-//! `/proc/PID/mountinfo`: where cgroup hierarchies are mounted (man `proc_pid_mountinfo(5)`).
+//! Mounts of cgroup hierarchies, from `/proc/PID/mountinfo` (man `proc_pid_mountinfo(5)`).
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -9,16 +9,16 @@ use std::path::PathBuf;
 pub(super) struct Mount {
     /// The part of the hierarchy that is mounted, as seen from the reader's cgroup namespace.
     pub(super) root: Vec<u8>,
-    /// Where.
+    /// Mount point.
     pub(super) point: PathBuf,
-    /// Its controllers for v1; none for v2.
+    /// Controllers of a v1 hierarchy; none for v2.
     pub(super) v1_controllers: Option<Vec<Vec<u8>>>,
-    /// Whether this mount lets its files be written to; what a file's mode says is another matter.
+    /// True if the mount allows writes; the modes of its files may still forbid them.
     pub(super) writable: bool,
 }
 
 impl Mount {
-    /// Whether it is of the v1 hierarchy that has `controller`.
+    /// Returns whether the mount shows the v1 hierarchy that has `controller`.
     pub(super) fn has(&self, controller: &str) -> bool {
         self.v1_controllers
             .as_ref()
@@ -26,7 +26,7 @@ impl Mount {
     }
 }
 
-/// The cgroup mounts in a mountinfo file, and the number (from 1) of its first line that is not of that format.
+/// Returns the cgroup mounts of a mountinfo file, and the number (from 1) of its first line that is not in that format.
 pub(super) fn parse(text: &[u8]) -> (Vec<Mount>, Option<usize>) {
     let mut mounts = Vec::new();
     let mut malformed = None;
@@ -40,7 +40,8 @@ pub(super) fn parse(text: &[u8]) -> (Vec<Mount>, Option<usize>) {
     (mounts, malformed)
 }
 
-/// Whether the root directory is mounted read-only, by the last line about it: later mounts hide earlier ones.
+/// Returns whether the root directory is mounted read-only. The last line about it decides: later mounts hide earlier
+/// ones.
 pub(super) fn root_is_read_only(text: &[u8]) -> bool {
     let lines = text.split(|&byte| byte == b'\n').rev();
     let root = lines
@@ -49,7 +50,7 @@ pub(super) fn root_is_read_only(text: &[u8]) -> bool {
     root.is_some_and(|line| !line.is_writable())
 }
 
-/// The fields of use in a line.
+/// The fields of a line that the agent uses.
 struct Line<'a> {
     root: &'a [u8],
     point: &'a [u8],
@@ -59,8 +60,8 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`: the optional fields before the
-    /// dash vary in number.
+    /// Parses a line such as `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`. The
+    /// number of optional fields before the dash varies.
     fn parse(line: &'a [u8]) -> Option<Self> {
         let mut fields = line.split(|&byte| byte == b' ');
         let _id = number(fields.next()?)?;
@@ -113,7 +114,7 @@ fn number(field: &[u8]) -> Option<u64> {
     str::from_utf8(field).ok()?.parse().ok()
 }
 
-/// Undoes the octal escapes of the kernel's `mangle_path`: space, tab, newline and backslash as `\ooo`.
+/// Undoes the octal escapes of the kernel's `mangle_path`, which writes space, tab, newline and backslash as `\ooo`.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;

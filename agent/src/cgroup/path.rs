@@ -1,4 +1,4 @@
-//! A cgroup's path, and the one text by which it is shown.
+//! Path of a cgroup, and the one form in which the agent shows it as text.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -7,26 +7,26 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The path of a cgroup from its hierarchy's mount: `/` for the root, else `/` and a name, repeated.
+/// Path of a cgroup from its hierarchy's mount: `/` for the root, otherwise one or more names, each after a `/`.
 ///
-/// Names are bytes: anything but `/` and NUL, up to 255 in each. Cheap to clone.
+/// Names are bytes: up to 255 of anything but `/` and NUL. Cheap to clone.
 #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct CgroupPath(Arc<[u8]>);
 
 impl CgroupPath {
-    /// The path of a hierarchy's root.
+    /// Returns the path of a hierarchy's root.
     #[must_use]
     pub fn root() -> Self {
         Self(Arc::from(&b"/"[..]))
     }
 
-    /// Makes a path from bytes, as they stand in `/proc/PID/cgroup`; repeated and trailing slashes are dropped.
+    /// Makes a path from bytes in the format of `/proc/PID/cgroup`, without repeated and trailing slashes.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
         Self::from_components(bytes.split(|&byte| byte == b'/'))
     }
 
-    /// Makes a path from its names; empty ones are dropped.
+    /// Makes a path from its names, without empty ones.
     pub(crate) fn from_components<'a>(components: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut bytes = Vec::new();
         for component in components
@@ -43,7 +43,7 @@ impl CgroupPath {
         }
     }
 
-    /// The path of the cgroup called `name` below this one.
+    /// Returns the path of the cgroup called `name` below this one.
     #[must_use]
     pub fn join(&self, name: &OsStr) -> Self {
         let above: &[u8] = if self.is_root() { b"" } else { &self.0 };
@@ -56,32 +56,32 @@ impl CgroupPath {
         &self.0
     }
 
-    /// Whether it is the hierarchy's root.
+    /// Returns whether it is the hierarchy's root.
     #[must_use]
     pub fn is_root(&self) -> bool {
         *self.0 == *b"/"
     }
 
-    /// The names that make up the path; none for the root.
+    /// Returns the names that make up the path; none for the root.
     pub fn components(&self) -> impl Iterator<Item = &[u8]> {
         self.0
             .split(|&byte| byte == b'/')
             .filter(|component| !component.is_empty())
     }
 
-    /// The cgroup's directory, the hierarchy being mounted at `mount`.
+    /// Returns the cgroup's directory if the hierarchy is mounted at `mount`.
     #[must_use]
     pub fn below(&self, mount: &Path) -> PathBuf {
         mount.join(OsStr::from_bytes(&self.0[1..]))
     }
 
-    /// The path as text, for labels and terminals: different paths never become the same text.
+    /// Returns the path as text, for labels and terminals. Different paths never become the same text.
     ///
-    /// - UTF-8 stays as it is, so ordinary names read as in `systemd-cgls` and are what one types into a query.
-    /// - A byte that is not UTF-8, and each byte of a control character (C0, DEL, C1), becomes `\xNN` in lower-case hex: one
-    ///   cgroup stays one line, and a name that a tenant chose cannot steer a terminal.
-    /// - A backslash becomes `\x5c` only where it would otherwise read as such an escape. systemd's own escapes, such as
-    ///   `\x2d` for a dash, are of printable characters, so they stay as they are.
+    /// - UTF-8 stays as it is, so ordinary names read as in `systemd-cgls` and can be typed into a query.
+    /// - A byte that is not UTF-8, and each byte of a control character (C0, DEL, C1), becomes `\xNN` in lower-case
+    ///   hex: one cgroup stays one line, and a name that a tenant chose cannot steer a terminal.
+    /// - A backslash becomes `\x5c` only where it would otherwise read as such an escape. systemd's own escapes, such
+    ///   as `\x2d` for a dash, are of printable characters, so they stay as they are.
     #[must_use]
     pub fn label(&self) -> Cow<'_, str> {
         label(&self.0)
@@ -100,7 +100,7 @@ impl fmt::Display for CgroupPath {
     }
 }
 
-/// Writes bytes as text by the rule of [`CgroupPath::label`].
+/// Converts bytes to text by the rule of [`CgroupPath::label`].
 pub(crate) fn label(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = str::from_utf8(bytes)
         && !text.contains(|c: char| c.is_control() || c == '\\')
@@ -124,7 +124,7 @@ pub(crate) fn label(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Whether the text starts with something that [`label`] could have written as an escape.
+/// Returns whether the text starts with something that [`label`] could have written as an escape.
 fn reads_as_escape(text: &[u8]) -> bool {
     let &[b'\\', b'x', high, low, ..] = text else {
         return false;

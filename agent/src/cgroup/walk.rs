@@ -1,4 +1,4 @@
-//! Walking a hierarchy's directories.
+//! Traversal of a hierarchy's directories.
 
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
@@ -10,14 +10,14 @@ use rustix::io::Errno;
 
 use super::{Cgroup, CgroupId, CgroupPath, Error};
 
-/// A directory's sub-directory.
+/// Sub-directory of a cgroup's directory: a child cgroup.
 #[derive(Debug)]
 pub(super) struct Child {
     pub(super) id: CgroupId,
     pub(super) name: OsString,
 }
 
-/// The owner of a hierarchy's root: the host's root, or that of a container with a hierarchy of its own.
+/// Owner of a hierarchy's root: root on the host, or the root user of a container with a hierarchy of its own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keeper {
     uid: u32,
@@ -25,7 +25,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// The owner of the hierarchy mounted at `mount`.
+    /// Returns the owner of the hierarchy mounted at `mount`.
     pub(super) fn of(mount: &Path) -> Result<Self, Error> {
         let root = fs::metadata(mount).map_err(|error| Error::cgroupfs(mount, error))?;
         Ok(Self {
@@ -34,7 +34,7 @@ impl Keeper {
         })
     }
 
-    /// Whether nobody else may make cgroups in a directory. cgroup file systems have no access control lists.
+    /// Returns whether nobody else may make cgroups in a directory. cgroup file systems have no access control lists.
     fn keeps(self, dir: &Metadata) -> bool {
         const GROUP_WRITE: u32 = 0o020;
         const OTHERS_WRITE: u32 = 0o002;
@@ -43,11 +43,11 @@ impl Keeper {
     }
 }
 
-/// The cgroups directly below a directory, and whether only the hierarchy's keeper may make such.
+/// Returns the cgroups directly below a directory, and whether only the hierarchy's keeper may make cgroups there.
 ///
 /// Ids come from readdir: kernfs gives the same number there and by stat. A directory with two links has no
-/// sub-directories (kernfs counts 2 + sub-directories, fs/kernfs/inode.c; find(1) relies on the same), so most are
-/// never opened: a v2 cgroup's 60 files make reading it by far the dearest step.
+/// sub-directories (kernfs counts 2 + sub-directories, fs/kernfs/inode.c; find(1) relies on the same), so the agent
+/// never opens most of them: a v2 cgroup's 60 files make reading its directory by far the most expensive step.
 pub(super) fn children(dir: &Path, keeper: Keeper) -> io::Result<(Vec<Child>, bool)> {
     let mut children = Vec::new();
     let metadata = fs::metadata(dir)?;
@@ -57,7 +57,7 @@ pub(super) fn children(dir: &Path, keeper: Keeper) -> io::Result<(Vec<Child>, bo
     }
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        // Another process may take the entry away where the file system gives no type and this has to stat.
+        // Where the file system gives no type, this has to stat, and another process may have removed the entry.
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             children.push(Child {
                 id: CgroupId(entry.ino()),
@@ -68,13 +68,13 @@ pub(super) fn children(dir: &Path, keeper: Keeper) -> io::Result<(Vec<Child>, bo
     Ok((children, kept))
 }
 
-/// The id of a hierarchy's root.
+/// Returns the id of a hierarchy's root.
 pub(super) fn root_id(mount: &Path) -> Result<CgroupId, Error> {
     let metadata = fs::metadata(mount).map_err(|error| Error::cgroupfs(mount, error))?;
     Ok(CgroupId(metadata.ino()))
 }
 
-/// The root of a hierarchy.
+/// Makes the root cgroup of a hierarchy.
 pub(super) fn root(id: CgroupId) -> Cgroup {
     Cgroup {
         id,
@@ -84,7 +84,7 @@ pub(super) fn root(id: CgroupId) -> Cgroup {
     }
 }
 
-/// Whether the directory went away while it was looked at.
+/// Returns whether the error means that the directory was removed in the meantime.
 pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
@@ -92,10 +92,10 @@ pub(super) fn is_gone(error: &io::Error) -> bool {
     )
 }
 
-/// Whether what is below a directory stays unseen, rather than nothing being seen at all.
+/// Returns whether the error hides one directory's children rather than the whole hierarchy.
 ///
-/// Owners of a delegated cgroup may forbid reading it, and may nest beyond the longest path that can be opened: neither
-/// must blind the agent to every other cgroup.
+/// The user of a delegated cgroup may forbid reading it, and may nest cgroups beyond the longest path that can be
+/// opened. Neither must blind the agent to every other cgroup.
 pub(super) fn is_hidden(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
@@ -103,7 +103,7 @@ pub(super) fn is_hidden(error: &io::Error) -> bool {
     )
 }
 
-/// Calls `visit` with every cgroup and those directly below it, parents first.
+/// Calls `visit` with every cgroup and its children, parents first.
 pub(super) fn walk(mount: &Path, mut visit: impl FnMut(Cgroup, &[Child])) -> Result<(), Error> {
     let keeper = Keeper::of(mount)?;
     let mut pending = vec![root(root_id(mount)?)];

@@ -1,4 +1,4 @@
-//! Following cgroups as they come and go.
+//! Tracking of cgroups as they appear and vanish.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
@@ -11,30 +11,30 @@ use rustix::io::Errno;
 use super::walk::{self, Keeper, children, is_gone, is_hidden};
 use super::{Cgroup, CgroupId, Error, Hierarchy};
 
-/// What has changed since the last poll. Take in `removed` first, then `added`.
+/// Changes since the previous poll. Apply `removed` first, then `added`.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// New cgroups, parents first; also those that v1's `rename` gave another path, under the id they had.
+    /// New cgroups, parents first. A cgroup to which v1's `rename` gave another path is here under the id it had.
     pub added: Vec<Cgroup>,
-    /// Cgroups that are no more.
+    /// Cgroups that are gone.
     pub removed: Vec<CgroupId>,
 }
 
 impl Changes {
-    /// Whether nothing changed.
+    /// Returns whether nothing changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty()
     }
 }
 
-/// Keeps a hierarchy's cgroups in view, by inotify(7) on each directory.
+/// Tracks a hierarchy's cgroups by inotify(7) on each directory.
 ///
 /// Making and removing a cgroup are `mkdir` and `rmdir`, which pass through the VFS and so raise events on cgroup file
-/// systems as on any other. Events only say where to look: a directory that had one is read again and compared, so their
-/// order, their loss and a cgroup that comes and goes between two polls need no care.
+/// systems as on any other. An event only says where to look: the watch reads that directory again and compares, so the
+/// order of events, their loss, and a cgroup that appears and vanishes between two polls need no special care.
 ///
-/// Where the user's inotify limits are used up, every poll is a full scan: see [`Watch::fallback`].
+/// Once the user's inotify limits are exhausted, every poll is a full scan: see [`Watch::fallback`].
 #[derive(Debug)]
 pub struct Watch {
     hierarchy: Hierarchy,
@@ -43,9 +43,10 @@ pub struct Watch {
     known: HashMap<CgroupId, Known>,
     /// None in fallback.
     inotify: Option<OwnedFd>,
-    /// By watch descriptor.
+    /// Watched cgroups by watch descriptor.
     directories: HashMap<i32, CgroupId>,
-    /// Directories to read again, by depth: where one above was replaced or renamed, the path is right once that is read.
+    /// Directories to read again, by depth: if an ancestor was replaced or renamed, reading the ancestor first corrects
+    /// the path.
     stale: BTreeSet<(usize, CgroupId)>,
     added: HashSet<CgroupId>,
     removed: HashSet<CgroupId>,
@@ -60,7 +61,7 @@ struct Known {
 }
 
 impl Watch {
-    /// Starts to watch. The first [`poll`](Self::poll) reports every cgroup there is, the root among them.
+    /// Starts to watch. The first [`poll`](Self::poll) reports every existing cgroup, the root included.
     ///
     /// # Errors
     /// When the hierarchy's root cannot be read.
@@ -88,10 +89,10 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Says what has changed since the last poll, without waiting.
+    /// Returns the changes since the previous poll, without waiting.
     ///
     /// # Errors
-    /// When the hierarchy's root cannot be read any more. What is known stays, and a later poll tries again.
+    /// When the hierarchy's root can no longer be read. What is known stays, and a later poll tries again.
     pub fn poll(&mut self) -> Result<Changes, Error> {
         self.read_events();
         if self.inotify.is_none() {
@@ -114,29 +115,29 @@ impl Watch {
         Ok(Changes { added, removed })
     }
 
-    /// The descriptor that is readable when a poll has something to say; none in fallback.
+    /// Returns the descriptor that becomes readable when there are changes; none in fallback.
     ///
-    /// For `tokio::io::unix::AsyncFd`, register a duplicate (`try_clone_to_owned`), poll when it is readable, then clear
-    /// its readiness. A poll may end in fallback: once this gives none, drop the duplicate, which holds on to the
-    /// watches, and poll by the clock.
+    /// For `tokio::io::unix::AsyncFd`, register a duplicate (`try_clone_to_owned`), poll when it is readable, then
+    /// clear its readiness. A poll may end in fallback: once this returns none, drop the duplicate, which keeps the
+    /// watches alive, and poll at intervals.
     #[must_use]
     pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.inotify.as_ref().map(AsFd::as_fd)
     }
 
-    /// Why every poll is a full scan and there is nothing to wait on, if so, and how to change that.
+    /// Returns the reason for fallback and its remedy, if every poll is a full scan with nothing to wait on.
     #[must_use]
     pub fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()
     }
 
-    /// The hierarchy that is watched.
+    /// Returns the watched hierarchy.
     #[must_use]
     pub const fn hierarchy(&self) -> &Hierarchy {
         &self.hierarchy
     }
 
-    /// Notes which directories had events.
+    /// Marks the directories that had events.
     fn read_events(&mut self) {
         let Some(fd) = &self.inotify else { return };
         let mut buffer = [MaybeUninit::uninit(); 8192];
@@ -163,7 +164,7 @@ impl Watch {
                     continue;
                 };
                 known.watch = None;
-                // The directory is gone, or another is in its place: the one above tells.
+                // The directory is gone, or another has taken its place: reading the parent tells.
                 if let Some(parent) = known.cgroup.parent {
                     self.mark(parent);
                 }
@@ -177,7 +178,7 @@ impl Watch {
         }
     }
 
-    /// Has a directory read again.
+    /// Marks a directory as stale.
     fn mark(&mut self, id: CgroupId) {
         if let Some(known) = self.known.get(&id) {
             self.stale
@@ -193,7 +194,7 @@ impl Watch {
         self.stale.extend(all);
     }
 
-    /// Reads stale directories again until none is.
+    /// Reads stale directories again until there are none.
     fn refresh(&mut self) -> Result<(), Error> {
         while let Some((_, id)) = self.stale.pop_first() {
             let Some(known) = self.known.get(&id) else {
@@ -201,7 +202,8 @@ impl Watch {
             };
             let cgroup = known.cgroup.clone();
             let dir = cgroup.path.below(self.hierarchy.mount());
-            // Before reading: what is made in between is then in the events, the listing or both.
+            // The watch comes before the reading, so a cgroup made in between shows up in the events, the listing or
+            // both.
             self.place_watch(id);
             let (listed, kept) = match children(&dir, self.keeper) {
                 Ok(listed) => listed,
@@ -231,8 +233,8 @@ impl Watch {
             for (child, cgroup) in listed {
                 match self.known.get(&child) {
                     Some(known) if known.cgroup.path == cgroup.path && known.watch.is_some() => {}
-                    // Its watch ended, or could not be had: it is another directory with the same number (not on
-                    // cgroup file systems), or there are no watches. Either way only reading it tells.
+                    // The child has no watch: it ended because another directory took the same number (not on cgroup
+                    // file systems), or the agent could place none. Either way only reading the child tells.
                     Some(known) if known.cgroup.path == cgroup.path => self.mark(child),
                     Some(known) => {
                         let parent = known.cgroup.parent.unwrap_or(self.root);
@@ -260,7 +262,8 @@ impl Watch {
         self.mark(id);
     }
 
-    /// Forgets a cgroup and all below it, if it is where it was: a move may have been seen at its new place first.
+    /// Forgets a cgroup and its descendants if `parent` is still its parent: a moved cgroup may have been seen at its
+    /// new place first.
     fn remove(&mut self, id: CgroupId, parent: CgroupId) {
         let mut doomed = vec![(id, parent)];
         while let Some((id, parent)) = doomed.pop() {
@@ -278,11 +281,11 @@ impl Watch {
             if let Some(watch) = known.watch {
                 self.directories.remove(&watch);
                 if let Some(fd) = &self.inotify {
-                    // Fails where the directory is gone, and the kernel has ended the watch itself.
+                    // This fails if the directory is gone, in which case the kernel has ended the watch itself.
                     let _ = inotify::remove_watch(fd, watch);
                 }
             }
-            // Nobody has heard of one that came and went between two polls.
+            // No poll has reported a cgroup that appeared and vanished between two polls.
             if !self.added.remove(&id) {
                 self.removed.insert(id);
             }
@@ -312,7 +315,7 @@ impl Watch {
         }
     }
 
-    /// Scans from now on, and gives back what watches were had.
+    /// Switches to full scans and closes inotify, which frees the watches.
     fn fall_back(&mut self, error: Errno) {
         let (cause, remedy) = match error {
             Errno::NOSPC => (

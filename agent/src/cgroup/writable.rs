@@ -1,15 +1,15 @@
-//! Mounts of cgroups through which a container could change the host.
+//! Cgroup mounts through which a container could change the host.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::mountinfo;
 
-/// The cgroup mounts that this process may write to although its root directory is read-only, as a container's may be;
-/// none where it is not, or where `<proc>/self/mountinfo` cannot be read.
+/// Returns the cgroup mounts to which this process may write although its root directory is read-only, as a container's
+/// may be; none if the root is writable or `<proc>/self/mountinfo` cannot be read.
 ///
-/// A read-only bind mount does not reach the mounts below it (man mount(8), "Bind mount operation"): of `/sys/fs/cgroup`
-/// on v1 those are all controllers.
+/// A read-only bind mount does not extend to the mounts below it (man mount(8), "Bind mount operation"). Below
+/// `/sys/fs/cgroup` on v1 those are all the controllers.
 #[must_use]
 pub fn writable(proc: &Path) -> Vec<PathBuf> {
     let Ok(text) = fs::read(proc.join("self/mountinfo")) else {

@@ -1,4 +1,4 @@
-//! What needs a hierarchy without controllers, or inotify to fail.
+//! Tests that need a hierarchy without controllers, or a failing inotify.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::cgroup::Mode;
 
-/// Our directory in a hierarchy, and how many cgroups a watch on all of it knows there.
+/// The test's own directory in a hierarchy, and a watch on the whole hierarchy.
 struct Own {
     watch: Watch,
     dir: PathBuf,
@@ -26,7 +26,7 @@ impl Own {
         self.comes_and_goes(4);
     }
 
-    /// After the first poll, which reports our directory too.
+    /// Checks again after the first poll, which reported the test's own directory too.
     fn check_again(&mut self) {
         self.comes_and_goes(3);
     }
@@ -42,7 +42,8 @@ impl Own {
         assert_eq!(self.polled(), (0, 3));
     }
 
-    /// How many of ours are new, and how many cgroups are gone.
+    /// Returns the number of new cgroups in the test's own directory, and the number of removed
+    /// cgroups.
     fn polled(&mut self) -> (usize, usize) {
         let changes = self.watch.poll().unwrap();
         let mount = self.watch.hierarchy.mount();
