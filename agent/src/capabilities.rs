@@ -1,9 +1,10 @@
-//! The agent's capabilities (capabilities(7)), and giving them up.
+//! The agent's capabilities (capabilities(7)), and how it gives them up.
 
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
-/// Gives up all capabilities of this thread, and so of all that it starts. `works` is tried in between: whether the
-/// agent can go on without them depends on the kernel. Where it fails, all stay as they are.
+/// Gives up all capabilities of this thread, and so of all that it starts. Once they are off it calls `works`,
+/// because the kernel decides whether the agent can go on without them. If `works` fails, all capabilities stay as
+/// they were.
 ///
 /// # Errors
 /// When the kernel refuses, or what `works` says.

@@ -14,7 +14,7 @@ use crate::{
 
 /// Reads one probe's maps and knows what they mean.
 pub trait Collector: Send {
-    /// The words of its rows.
+    /// Layout of its rows.
     fn columns(&self) -> Columns;
 
     /// Reads everything counted so far.
@@ -23,26 +23,26 @@ pub trait Collector: Send {
     /// Writes its families.
     fn encode(&self, owners: &OwnerRows<'_>, out: &mut Encoder);
 
-    /// What the history keeps of a row: quantities, and the words that sum to them.
+    /// Quantities that the history keeps of a row, with the words that sum to them.
     fn recorded(&self) -> Vec<(Quantity, usize)> {
         Vec::new()
     }
 
-    /// What the history keeps of the host: totals since the start, times in nanoseconds.
+    /// Quantities that the history keeps of the host: totals since the start, times in nanoseconds.
     fn recorded_of_host(&self) -> Vec<(Quantity, u64)> {
         Vec::new()
     }
 
-    /// Answers the programs' questions about the cgroups they saw; `group` says whose each is, if
+    /// Gives the programs the groups of the cgroups they saw; `group` returns the group of a cgroup, if
     /// it is known yet.
     fn answer(&mut self, _group: &dyn Fn(CgroupId) -> Option<u32>) {}
 
-    /// Looks after what it reads from the cgroup file system rather than from its maps; called at
+    /// Updates what it reads from the cgroup file system rather than from its maps. The agent calls it at
     /// each tick, about once a second.
     fn watch(&mut self, _owners: &Owners, _now: Instant) {}
 
-    /// Goes on with the tables of `larger`, which was loaded for `host`, in place of those that grow with
-    /// the host's slots. All other tables are the same as before.
+    /// Goes on with the tables of `larger`, loaded for `host`, in place of those that grow with the
+    /// host's slots. All other tables stay the same.
     ///
     /// # Errors
     /// When they cannot be mapped; everything then stays as it was.
@@ -50,29 +50,29 @@ pub trait Collector: Send {
         Ok(Box::new(|_| {}))
     }
 
-    /// Drops what is kept for cgroups that are gone, and their rows from the reading that was just
-    /// taken in. What they had counted belongs into [`Rows::retired`] from then on.
+    /// Drops what it keeps for cgroups that are gone, and their rows from the reading just taken in. From
+    /// then on their counts belong into [`Rows::retired`].
     fn forget(&mut self, _gone: &[CgroupId], _rows: &mut Rows) {}
 
-    /// Events that could not be given to anything, by reason, since the start.
+    /// Events that could not be attributed, by reason, since the start.
     fn lost(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
 }
 
-/// Reads what was counted in tables that others have followed, once nothing is counted there any more.
+/// Reads the counts of tables that larger ones have replaced, once no program counts there any more.
 pub type LastReading = Box<dyn FnOnce(&mut Rows)>;
 
-/// How many words a row has, and which of them wrap at 32 bits.
+/// Number of words of a row, and of those that wrap at 32 bits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Columns {
-    /// Words in all; those that wrap come last.
+    /// Number of all words; those that wrap come last.
     pub width: usize,
-    /// How many at the end are sums of 32-bit counters.
+    /// Number of words at the end that are sums of 32-bit counters.
     pub wrapping: usize,
 }
 
-/// One reading of a probe: counters by cgroup, and those of cells that lost their cgroup.
+/// One reading of a probe: counters by cgroup, and the counters of cells that lost their cgroup.
 #[derive(Debug, Default)]
 pub struct Rows {
     width: usize,
@@ -81,7 +81,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Empties it for a reading of rows of `width` words.
+    /// Empties the rows for a reading whose rows have `width` words.
     pub fn clear(&mut self, width: usize) {
         self.width = width;
         self.by_cgroup.clear();
@@ -95,7 +95,7 @@ impl Rows {
             .or_insert_with(|| vec![0; self.width].into())
     }
 
-    /// The row of cells that were taken over by another cgroup.
+    /// The row of cells that other cgroups took over.
     pub fn retired(&mut self) -> &mut [u64] {
         &mut self.retired
     }
@@ -105,7 +105,7 @@ impl Rows {
         self.by_cgroup.iter().map(|(id, row)| (*id, &**row))
     }
 
-    /// Adds all that `other` has.
+    /// Adds all rows of `other`.
     pub fn add(&mut self, other: &Self) {
         for (id, row) in other.iter() {
             add(self.row(id), row);
@@ -125,13 +125,13 @@ impl Rows {
         }
     }
 
-    /// Whether a cgroup has a row.
+    /// Returns whether a cgroup has a row.
     #[must_use]
     pub fn has(&self, cgroup: CgroupId) -> bool {
         self.by_cgroup.contains_key(&cgroup)
     }
 
-    /// What [`Rows::retired`] holds.
+    /// The row of [`Rows::retired`], to be read.
     #[must_use]
     pub fn retired_row(&self) -> &[u64] {
         &self.retired
@@ -148,6 +148,6 @@ fn add(sums: &mut [u64], parts: &[u64]) {
 pub struct OwnerRows<'a> {
     /// Labels and counters.
     pub rows: Vec<(&'a OwnerLabels, &'a [u64])>,
-    /// Whose a cgroup is, for values of the moment.
+    /// Returns the labels of a cgroup's owner, for values of the moment.
     pub labels: &'a dyn Fn(CgroupId) -> Option<&'a OwnerLabels>,
 }

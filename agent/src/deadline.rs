@@ -1,9 +1,9 @@
 //! Files that may never answer, read within a deadline.
 //!
-//! A file on a network or FUSE file system may not answer for ever, and no thread that waits for it can be stopped. So
-//! such files are read on threads of their own, one for each kind of thing that is read ([`Reader`]), and whoever wants
-//! to know something waits no longer than a deadline. While a thread hangs no other takes its place: what is asked
-//! meanwhile is refused at once, with the file's name, and once the file answers the thread goes on by itself.
+//! A file on a network or FUSE file system may not answer for ever, and a thread that waits for it cannot be stopped.
+//! Threads of their own read such files, one for each kind of thing that is read ([`Reader`]), and callers wait no
+//! longer than a deadline. While a thread hangs no other takes its place: its reader refuses further requests at once,
+//! with the file's name, and once the file answers the thread goes on by itself.
 
 mod place;
 
@@ -47,7 +47,7 @@ static HANGING: Metric = Metric {
     source: "the agent",
 };
 
-/// All readers of an agent, and what is counted about them.
+/// All readers of an agent, and their metrics.
 #[derive(Clone, Debug)]
 pub struct Reads(Arc<Shared>);
 
@@ -58,28 +58,29 @@ struct Shared {
     watched: Mutex<Vec<Arc<Watched>>>,
 }
 
-/// Work that may hang, on whichever thread it is done.
+/// Work that may hang, on any thread.
 #[derive(Debug)]
 pub struct Watched {
     what: &'static str,
     patience: Duration,
     place: Place,
-    /// From the deadline to the end of the work; held to change both, so that work that has ended is never late.
+    /// True from the deadline to the end of the work. The lock is held to change both the flag and the place, so that
+    /// work that has ended is never late.
     late: Mutex<bool>,
     timeouts: IntCounter,
     hanging: IntGauge,
 }
 
-/// Why there is no answer: for people, with the name of the file.
+/// Reason for a missing answer, for people, with the name of the file.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct Late(String);
 
 impl Reads {
-    /// None yet.
+    /// Registers the metrics; there are no readers yet.
     ///
     /// # Errors
-    /// When their metrics are in `registry` already.
+    /// When `registry` has them already.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         let timeouts = IntCounterVec::new(opts(&TIMEOUTS), TIMEOUTS.labels)?;
         let hanging = IntGaugeVec::new(opts(&HANGING), HANGING.labels)?;
@@ -92,8 +93,8 @@ impl Reads {
         })))
     }
 
-    /// Watches over work on a thread of the caller's: each file may take as long as `patience`. `what` is a word for the
-    /// label, and for messages.
+    /// Watches over work on a thread of the caller's: each file may take as long as `patience`. `what` is the value of
+    /// the label, and a word for messages.
     #[must_use]
     pub fn watch(&self, what: &'static str, patience: Duration) -> Arc<Watched> {
         let watched = Arc::new(Watched {
@@ -108,7 +109,8 @@ impl Reads {
         watched
     }
 
-    /// A thread that reads for others, who wait as long as `patience`. It starts with the first thing that is asked.
+    /// Makes a reader: a thread that reads for callers, who wait as long as `patience`. It starts with the first
+    /// request.
     #[must_use]
     pub fn reader(&self, what: &'static str, patience: Duration) -> Reader {
         Reader(Arc::new(Inner {
@@ -117,7 +119,7 @@ impl Reads {
         }))
     }
 
-    /// Counts and logs what has begun to hang, for work that nobody waits for.
+    /// Counts and logs work that has begun to hang and that nobody waits for.
     pub fn check(&self, now: Instant) {
         for watched in self.lock().iter() {
             watched.check(now);
@@ -131,7 +133,7 @@ impl Reads {
 }
 
 impl Watched {
-    /// Does some work on this thread, beginning at `first`. None where it panicked.
+    /// Does some work on this thread, beginning at the file `first`. `None` if the work panicked.
     pub fn work<T>(&self, first: String, job: impl FnOnce() -> T) -> Option<T> {
         self.place.follow();
         self.place.enter(first);
@@ -145,7 +147,7 @@ impl Watched {
         done.ok()
     }
 
-    /// Why there is no answer, if a deadline has passed and the work is not done.
+    /// Returns the reason for a missing answer, if a deadline has passed and the work is not done.
     #[must_use]
     pub fn late(&self) -> Option<Late> {
         self.lock().then(|| self.reason())
@@ -162,7 +164,7 @@ impl Watched {
         }
     }
 
-    /// Says once for each time it hangs that it does.
+    /// Counts and logs a hang, once for each time, and returns the reason for the missing answer.
     fn give_up(&self) -> Late {
         let mut late = self.lock();
         let reason = self.reason();
@@ -186,7 +188,7 @@ impl Watched {
     }
 }
 
-/// See [`Reads::reader`]. Clones share the thread.
+/// A thread that reads for callers: see [`Reads::reader`]. Clones share the thread.
 #[derive(Clone, Debug)]
 pub struct Reader(Arc<Inner>);
 
@@ -195,15 +197,15 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Debug)]
 struct Inner {
     watched: Arc<Watched>,
-    /// None before the thread has started.
+    /// `None` before the thread has started.
     jobs: Mutex<Option<Sender<Job>>>,
 }
 
 impl Reader {
-    /// Waits for what `job` finds out, which begins at the file `first`.
+    /// Does `job` on the thread, beginning at the file `first`, and waits for its result.
     ///
     /// # Errors
-    /// When that takes too long, or what was asked before still hangs.
+    /// When that takes too long, or an earlier job still hangs.
     pub fn ask<T: Send + 'static>(
         &self,
         first: String,
@@ -218,10 +220,10 @@ impl Reader {
         }
     }
 
-    /// Begins the same, and waits for nothing.
+    /// Begins a job as [`Reader::ask`] does, without waiting for it.
     ///
     /// # Errors
-    /// When what was asked before still hangs, or there can be no thread.
+    /// When an earlier job still hangs, or the thread cannot be started.
     pub fn begin<T: Send + 'static>(
         &self,
         first: String,
@@ -234,7 +236,7 @@ impl Reader {
         let (answer, answered) = sync_channel(1);
         let job: Job = Box::new(move || {
             if let Some(found) = watched.work(first, job) {
-                // Whoever asked may have given up.
+                // The caller may have given up.
                 let _ = answer.send(found);
             }
         });
@@ -272,7 +274,7 @@ fn failed(what: &str) -> Late {
     ))
 }
 
-/// Waits for a single thing on a thread that ends with it.
+/// Waits for a single job on a thread that ends with it.
 ///
 /// # Errors
 /// When it takes longer than `patience`; the thread is left behind.

@@ -1,4 +1,4 @@
-//! Messages of the kernel side, for those who debug it: `RUST_LOG=stallscope::kernel=debug`.
+//! Messages of the kernel side, for debugging: `RUST_LOG=stallscope::kernel=debug`.
 //!
 //! Off, they cost nothing: the level is a constant to the verifier, which leaves their code out.
 
@@ -8,20 +8,20 @@ use aya_log::EbpfLogger;
 /// The target of these messages, as `RUST_LOG` names it.
 pub const TARGET: &str = "stallscope::kernel";
 
-/// Bytes of the ring buffer that carries them: while nobody wants them, and while somebody does.
+/// Bytes of the ring buffer that carries the messages: while they are off, and while they are on.
 /// Powers of two and multiples of every page size there is, as the kernel demands.
 pub const RING_BYTES: [u32; 2] = [1 << 16, 1 << 17];
 
-/// The one of [`RING_BYTES`] for now.
+/// Bytes of the ring buffer at the current log level: one of [`RING_BYTES`].
 #[must_use]
 pub fn ring_bytes() -> u32 {
     RING_BYTES[usize::from(enabled())]
 }
 
-/// The map that carries them in objects that have any.
+/// Map that carries the messages, in objects that have any.
 pub const MAP: &str = "AYA_LOGS";
 
-/// Whether anybody wants them.
+/// Returns whether the messages are on.
 #[must_use]
 pub fn enabled() -> bool {
     tracing::enabled!(target: "stallscope::kernel", tracing::Level::DEBUG)
@@ -41,7 +41,7 @@ pub fn level() -> &'static u8 {
 pub struct KernelLog(EbpfLogger<Forward>);
 
 impl KernelLog {
-    /// For an object that has messages, if they are wanted.
+    /// Opens the log of an object that has messages, if they are on.
     #[must_use]
     pub fn open(ebpf: &mut Ebpf) -> Option<Self> {
         if !enabled() {
@@ -50,7 +50,7 @@ impl KernelLog {
         EbpfLogger::init_with_logger(ebpf, Forward).ok().map(Self)
     }
 
-    /// Passes on what has come.
+    /// Passes on the messages that have come.
     pub fn flush(&mut self) {
         self.0.flush();
     }

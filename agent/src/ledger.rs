@@ -1,9 +1,9 @@
-//! Counters that never fall: what a probe counted, kept by owner across the ends of cgroups.
+//! Counters that never fall: the counts of a probe, kept by owner across the ends of cgroups.
 //!
-//! The kernel side counts by cgroup, for as long as a cgroup has its slot. The ledger adds what has
-//! grown since the last reading to the cgroup's owner. What was counted for cgroups that came and
-//! went between two readings is known in sum only: it is what all cells together, retired ones
-//! included, have grown beyond that, and goes to [`Owners::REMOVED`](crate::owners::Owners).
+//! The kernel side counts by cgroup, for as long as a cgroup has its slot. The ledger adds the growth since the last
+//! reading to the cgroup's owner. Counts of cgroups that came and went between two readings are known in sum only: all
+//! cells together, retired ones included, have grown by more than the rows of the cgroups. The ledger gives that
+//! remainder to [`Owners::REMOVED`](crate::owners::Owners).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,12 +16,12 @@ use crate::{
     owners::OwnerIndex,
 };
 
-/// Where the counts of a cgroup go.
+/// Destination of the counts of a cgroup.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Account {
-    /// To this owner.
+    /// This owner.
     Owner(OwnerIndex),
-    /// Not known yet: what is counted is held back until it is.
+    /// The owner is not known yet: the ledger holds the counts back until it is.
     Pending,
 }
 
@@ -29,38 +29,38 @@ pub enum Account {
 #[derive(Debug)]
 pub struct Ledger {
     columns: Columns,
-    /// What was last read, by cgroup.
+    /// Last reading, by cgroup.
     cgroups: HashMap<CgroupId, Base>,
-    /// Which reading this is.
+    /// Number of the current reading.
     reading: u64,
-    /// Those of them that have ended, and are dropped once no row is theirs.
+    /// Cgroups that have ended. The ledger drops them once they have no row.
     ended: HashSet<CgroupId>,
-    /// What cgroups have counted whose owner is not known yet.
+    /// Counts of cgroups whose owner is not known yet.
     held: HashMap<CgroupId, Box<[u64]>>,
     /// Totals by owner.
     owners: HashMap<OwnerIndex, Box<[u64]>>,
-    /// How much each owner's totals have grown lately, over all columns: see [`Ledger::age`].
+    /// Recent growth of each owner's totals, over all columns: see [`Ledger::age`].
     recent: HashMap<OwnerIndex, u64>,
     /// Sum of all cells at the last reading.
     everything: Box<[u64]>,
-    /// Room for what one cgroup's row has grown by.
+    /// Buffer for the growth of one cgroup's row.
     grown: Vec<u64>,
-    /// What all cells have grown by and no owner has been given.
+    /// Growth of all cells that no owner has been given.
     unaccounted: Box<[i64]>,
     removed: OwnerIndex,
 }
 
-/// What growth is measured from.
+/// Baseline from which growth is measured.
 #[derive(Debug)]
 struct Base {
     /// The row at the last reading that had one.
     row: Box<[u64]>,
-    /// Which reading that was.
+    /// Number of that reading.
     reading: u64,
 }
 
 impl Ledger {
-    /// An empty ledger; what belonged to cgroups nobody saw goes to `removed`.
+    /// An empty ledger. Counts of cgroups that nobody saw go to `removed`.
     #[must_use]
     pub fn new(columns: Columns, removed: OwnerIndex) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl Ledger {
         }
     }
 
-    /// Takes in a reading.
+    /// Adds a reading to the totals.
     pub fn update(&mut self, rows: &Rows, mut account: impl FnMut(CgroupId) -> Account) {
         let width = self.columns.width;
         self.reading += 1;
@@ -92,7 +92,7 @@ impl Ledger {
             self.measure(id, row, &mut grown);
             self.give(id, account(id), &grown);
         }
-        // The cells of these are another cgroup's by now.
+        // The cells of these belong to other cgroups by now.
         let mut held: Vec<_> = self.held.keys().copied().collect();
         held.retain(|id| !rows.has(*id));
         for id in held {
@@ -103,7 +103,7 @@ impl Ledger {
             let wraps = i >= width - self.columns.wrapping;
             self.unaccounted[i] += balance(everything[i], self.everything[i], wraps);
             let lost = self.unaccounted[i];
-            // Cells are read one after the other, so a balance may be short for one reading.
+            // The agent reads cells one after the other, so a balance may be short for one reading.
             if lost > 0 {
                 let total = row_of(&mut self.owners, self.removed, width);
                 total[i] = total[i].wrapping_add_signed(lost);
@@ -113,13 +113,13 @@ impl Ledger {
         self.everything = everything.into();
     }
 
-    /// By how much a cgroup's row has grown since it was last read.
+    /// Computes the growth of a cgroup's row since its last reading.
     ///
-    /// A row falls when cells of it are started afresh: those of a cgroup that has ended, for another one, and those of a
-    /// live one whose css the kernel makes anew, because its controller was switched off and on again above it
-    /// (`cgroup_apply_control()`). What it grew by meanwhile is not known then, so nothing is given to it, and whatever it
-    /// was is left to [`Owners::REMOVED`](crate::owners::Owners::REMOVED); from there on growth is measured anew. Only where
-    /// it had no cell at all at the last reading, all that is in its row is new.
+    /// A row falls when cells of it are started afresh: those of a cgroup that has ended, for another one, and those of
+    /// a live one whose css the kernel makes anew, because its controller was switched off and on again above it
+    /// (`cgroup_apply_control()`). The growth in between is not known then. The cgroup is given nothing, and the counts
+    /// are left to [`Owners::REMOVED`](crate::owners::Owners::REMOVED); from there on growth is measured anew. Only
+    /// where the cgroup had no cell at all at the last reading, all that is in its row is new.
     fn measure(&mut self, id: CgroupId, row: &[u64], grown: &mut Vec<u64>) {
         let width = self.columns.width;
         let exact = width - self.columns.wrapping;
@@ -129,7 +129,7 @@ impl Ledger {
         });
         let last = &mut base.row;
         grown.clear();
-        // Each column tells, because what it counted elsewhere may outweigh in one what it lost in all.
+        // Every column is tested, because growth in other cells may outweigh in one column the loss of a cell.
         let fell = (0..width).any(|i| balance(row[i], last[i], i >= exact) < 0);
         if !fell {
             grown.extend((0..width).map(|i| {
@@ -143,7 +143,7 @@ impl Ledger {
         base.reading = self.reading;
     }
 
-    /// Adds what a cgroup has counted, and what was held back of it, to its account.
+    /// Adds the growth of a cgroup, and the counts held back for it, to its account.
     fn give(&mut self, id: CgroupId, account: Account, grown: &[u64]) {
         let width = self.columns.width;
         for (sum, part) in self.unaccounted.iter_mut().zip(grown) {
@@ -167,8 +167,8 @@ impl Ledger {
         }
     }
 
-    /// What `rows` holds of cgroups will be among what is retired from the next reading on, because the cells that
-    /// held it are no longer read.
+    /// Takes the counts in `rows` off the cgroups' baselines: from the next reading on they are among the retired,
+    /// because the agent no longer reads the cells that held them.
     pub fn retire(&mut self, rows: &Rows) {
         for (id, row) in rows.iter() {
             if let Some(base) = self.cgroups.get_mut(&id) {
@@ -179,7 +179,7 @@ impl Ledger {
         }
     }
 
-    /// Adds an owner's totals to another's, because it has ended or has no place of its own.
+    /// Adds an owner's totals to another's, because the owner has ended or has no place of its own.
     pub fn fold(&mut self, from: OwnerIndex, into: OwnerIndex) {
         self.recent.remove(&from);
         let Some(row) = self.owners.remove(&from) else {
@@ -188,8 +188,7 @@ impl Ledger {
         add(row_of(&mut self.owners, into, self.columns.width), &row);
     }
 
-    /// Drops what was remembered of cgroups that have ended, as soon as they are gone from the maps
-    /// as well.
+    /// Drops the baselines of cgroups that have ended, as soon as they are gone from the maps as well.
     pub fn forget(&mut self, gone: &[CgroupId], rows: &Rows) {
         for id in gone {
             if self.held.contains_key(id) {
@@ -212,15 +211,15 @@ impl Ledger {
         });
     }
 
-    /// Halves what [`Ledger::recent`] says, so that the past counts less the longer it is ago.
+    /// Halves [`Ledger::recent`] of every owner, so that growth counts less the longer ago it was.
     pub fn age(&mut self) {
         for recent in self.recent.values_mut() {
             *recent /= 2;
         }
     }
 
-    /// How much an owner's totals have grown lately, over all columns: a measure of how much it does. Times are in
-    /// nanoseconds and so outweigh counts.
+    /// Recent growth of an owner's totals, over all columns: a measure of its activity. Times are in nanoseconds and so
+    /// outweigh counts.
     #[must_use]
     pub fn recent(&self, owner: OwnerIndex) -> u64 {
         self.recent.get(&owner).copied().unwrap_or_default()
@@ -232,7 +231,7 @@ impl Ledger {
         self.owners.get(&owner).map(|row| &**row)
     }
 
-    /// All owners that counted anything.
+    /// All owners with counts.
     pub fn owners(&self) -> impl Iterator<Item = OwnerIndex> {
         self.owners.keys().copied()
     }
@@ -249,11 +248,11 @@ fn add(sums: &mut [u64], parts: &[u64]) {
     }
 }
 
-/// Where 32-bit counters wrap. Readings are seconds apart, so none grows by half of that between two.
+/// Mask of 32-bit counters. Readings are seconds apart, so none grows by half of its range between two.
 const WRAP: u64 = 0xffff_ffff;
 
-/// By how much a sum of cells has changed: it falls when one of them goes to another cgroup, and that of
-/// all while what is being retired is missing for a moment.
+/// Change of a sum of cells. It is negative when one of the cells goes to another cgroup; the sum of all cells falls
+/// while counts that are being retired are missing for a moment.
 fn balance(now: u64, then: u64, wraps: bool) -> i64 {
     let change = now.wrapping_sub(then).cast_signed();
     if wraps {
@@ -349,7 +348,7 @@ mod tests {
         });
         assert_eq!(ledger.row(OwnerIndex(7)), Some(&[10, 1][..]));
         assert_eq!(ledger.row(OwnerIndex(8)), Some(&[2, 1][..]));
-        // Nobody ever knew whose the third was.
+        // The third never had an owner.
         ledger.forget(&[CgroupId(9)], &reused);
         assert_eq!(ledger.row(REMOVED), Some(&[4, 4][..]));
         ledger.update(&reused, by_id);
@@ -439,7 +438,7 @@ mod tests {
         slots: [(u64, u64); 3],
         serial: u64,
         retired: u64,
-        /// Whether a cell was started afresh since this was last asked.
+        /// True if a cell was started afresh since this was last taken.
         afresh: bool,
     }
 
@@ -454,7 +453,7 @@ mod tests {
             }
         }
 
-        /// The slot goes to a css of this cgroup that is new.
+        /// Gives the slot to a new css of this cgroup.
         fn make(&mut self, slot: usize, cgroup: u64) {
             self.serial += 1;
             self.slots[slot] = (self.serial, cgroup);

@@ -18,8 +18,8 @@ pub struct LengthsMap<K> {
 }
 
 impl<K: Pod> LengthsMap<K> {
-    /// Takes a second descriptor of the hash named `name`; the first stays with the others, where the
-    /// agent's own cost is read.
+    /// Takes a second descriptor of the hash named `name`; the first stays with the other maps, whose
+    /// memory the overhead counts.
     ///
     /// # Errors
     /// When there is no such hash, or no descriptor can be had.
@@ -37,7 +37,7 @@ impl<K: Pod> LengthsMap<K> {
         Ok(Self { map })
     }
 
-    /// What was counted, by key. An entry that comes meanwhile may be missing until the next reading.
+    /// Counts by key. An entry added meanwhile may be missing until the next reading.
     pub fn iter(&self) -> impl Iterator<Item = (K, Lengths)> {
         self.map.iter().filter_map(|entry| {
             entry
@@ -54,7 +54,7 @@ impl<K: Pod> LengthsMap<K> {
     }
 }
 
-/// Adds to the [`WIDTH`] words at the start of `row`.
+/// Adds `lengths` to the [`WIDTH`] words at the start of `row`.
 pub fn add(row: &mut [u64], lengths: &Lengths) {
     let words = lengths.counts.iter().chain([&lengths.sum_ns]);
     for (sum, part) in row.iter_mut().zip(words) {

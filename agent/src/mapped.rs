@@ -76,13 +76,13 @@ impl<T: Pod> Mapped<T> {
         self.length
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no values.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// A copy of a value, word by word: each word is whole, the value as such may be in mid-change.
+    /// Copies a value, word by word: each word is whole, but the value as such may be in mid-change.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<T> {
         if index >= self.length {
@@ -109,7 +109,7 @@ impl<T: Pod> Mapped<T> {
         self.word(index, 0)
     }
 
-    /// The word at `word` of a value; none beyond the end.
+    /// The word at `word` of a value; `None` beyond the end.
     #[must_use]
     pub fn word(&self, index: usize, word: usize) -> Option<u64> {
         (index < self.length && word < size_of::<T>() / 8).then(|| {
@@ -123,7 +123,7 @@ impl<T: Pod> Mapped<T> {
 }
 
 impl<T: Pod> Mapped<T> {
-    /// Stores the word at `word` of a value; nothing happens beyond the end.
+    /// Stores the word at `word` of a value; does nothing beyond the end.
     pub fn set_word(&mut self, index: usize, word: usize, to: u64) {
         if index < self.length && word < size_of::<T>() / 8 {
             // SAFETY: in range; the kernel side reads whole words.

@@ -1,4 +1,4 @@
-//! What the agent itself costs: time of its programs, memory of its maps.
+//! The agent's own cost: time of its programs, memory of its maps.
 
 use std::{
     collections::BTreeMap,
@@ -62,8 +62,8 @@ static MAP_BYTES: Metric = Metric {
     source: "`/proc/self/fdinfo/*`: memlock",
 };
 
-/// How often the statistics are switched on, and for how long. They cost a program about as much as
-/// it does itself, so they are a sample.
+/// Period at which the statistics are switched on, and time for which they stay on. They cost a
+/// program about as much as it does itself, so they are a sample.
 const PERIOD: Duration = Duration::from_secs(10);
 const WINDOW: Duration = Duration::from_millis(100);
 
@@ -73,7 +73,7 @@ pub struct Overhead {
     sampling: Option<(OwnedFd, Instant)>,
     next: Option<Instant>,
     sampled: Duration,
-    /// Runs, and their time, of programs that others have followed, by probe and program.
+    /// Runs, and their time, of programs that newer ones have replaced, by probe and program.
     before: BTreeMap<(&'static str, String), (u64, Duration)>,
 }
 
@@ -84,7 +84,8 @@ impl Overhead {
         Self::default()
     }
 
-    /// When [`Overhead::tick`] wants to be called before the usual second is over.
+    /// Returns the time until [`Overhead::tick`] wants to be called, if that is before the usual
+    /// second is over.
     #[must_use]
     pub fn due(&self) -> Option<Duration> {
         self.sampling
@@ -109,7 +110,7 @@ impl Overhead {
         }
     }
 
-    /// Keeps what the programs of a probe have cost, which others follow.
+    /// Keeps the cost of a probe's programs when newer ones replace them.
     pub fn keep(&mut self, probe: &'static str, ended: &Ebpf) {
         for (name, program) in ended.programs() {
             if let Ok(info) = program.info() {

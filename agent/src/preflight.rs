@@ -1,8 +1,8 @@
-//! What must be true of a host before any probe can work, each with what to do about it.
+//! Conditions of a host without which no probe can work, each with its remedy.
 
 use std::{fs, path::Path};
 
-/// Why no probe can work here.
+/// Reason why no probe can work here.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Error {
     /// Capabilities are missing.
@@ -27,10 +27,11 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-/// Looks for what would make every probe fail. `proc` and `sys` are `/proc` and `/sys`.
+/// Checks the conditions without which every probe would fail. `proc` and `sys` are `/proc` and
+/// `/sys`.
 ///
 /// # Errors
-/// The first thing that is missing.
+/// The first condition that does not hold.
 pub fn check(proc: &Path, sys: &Path) -> Result<(), Error> {
     let missing = fs::read_to_string(proc.join("self/status"))
         .ok()

@@ -1,8 +1,8 @@
-//! What a probe is, how it is put into this kernel, and what became of it.
+//! Probes: their definition, how they are put into this kernel, and their state.
 //!
-//! A probe is a value: its object, the hooks it needs with their alternatives, and how its maps are
-//! opened. The first alternative that *attaches* wins; loading proves nothing (arm64 5.10 and 6.1
-//! load fentry programs and refuse to attach them).
+//! A probe is a value: its object, the hooks it needs with their alternatives, and the function
+//! that opens its maps. The first alternative that *attaches* wins; loading proves nothing (arm64
+//! 5.10 and 6.1 load fentry programs and refuse to attach them).
 
 mod attach;
 mod grow;
@@ -29,30 +29,31 @@ mod objects {
 
 /// One thing Stallscope measures.
 pub struct Probe {
-    /// Stem of its object and of its file on either side.
+    /// Stem of its object and of its source file on either side.
     pub name: &'static str,
-    /// What it measures, in one line for `status`.
+    /// Summary of its measurement, in one line for `status`.
     pub summary: &'static str,
     /// Fields of [`Layout`] without which none of its hooks works.
     pub fields: &'static [&'static str],
-    /// Where it attaches.
+    /// Hooks that it attaches to.
     pub hooks: &'static [Hook],
-    /// What it exports.
+    /// Families that it exports.
     pub metrics: &'static [&'static Metric],
     /// Entries of its maps on this host.
     pub map_sizes: fn(&Host) -> Vec<(&'static str, u32)>,
-    /// Fills the maps that its programs read from the first event on: called before any attaches.
+    /// Fills the maps that its programs read from the first event on. The agent calls it before any
+    /// program attaches.
     pub prepare: Option<fn(&mut Ebpf, &Kernel) -> anyhow::Result<()>>,
     /// Takes its maps once a hook is attached.
     pub open: fn(&mut Ebpf, &Kernel, &Attached) -> anyhow::Result<Box<dyn Collector>>,
 }
 
-/// One place a probe attaches to, by the first of its alternatives that this kernel takes.
+/// A place that a probe attaches to, by the first of its alternatives that this kernel takes.
 #[derive(Debug)]
 pub struct Hook {
-    /// What it contributes, as `status` names it.
+    /// Name of its contribution, for `status`.
     pub name: &'static str,
-    /// Whether the probe is of no use without it.
+    /// True if the probe is of no use without it.
     pub required: bool,
     /// Ways to attach, the best first.
     pub alternatives: &'static [Alternative],
@@ -65,7 +66,7 @@ pub struct Alternative {
     pub programs: &'static [Attach],
     /// Fields of [`Layout`] it needs besides the probe's own.
     pub fields: &'static [&'static str],
-    /// Why it does not apply to this kernel, if it does not: `None` to go ahead.
+    /// Returns the reason why it does not apply to this kernel; `None` to go ahead.
     pub unsupported: Option<fn(&Kernel) -> Option<String>>,
 }
 
@@ -127,7 +128,7 @@ impl std::fmt::Display for Attach {
     }
 }
 
-/// What became of a probe or hook.
+/// State of a probe or a hook.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum State {
@@ -138,12 +139,12 @@ pub enum State {
     },
     /// This kernel or machine cannot do it.
     Unsupported {
-        /// Why not.
+        /// Reason for that.
         reason: String,
     },
-    /// It should work here and did not.
+    /// It should work here and failed.
     Failed {
-        /// What the kernel said.
+        /// Error of the kernel.
         error: String,
     },
 }
@@ -159,7 +160,7 @@ impl State {
         }
     }
 
-    /// The hook or the reason, as text.
+    /// The hooks or the reason, as text.
     #[must_use]
     pub fn detail(&self) -> String {
         match self {
@@ -170,38 +171,38 @@ impl State {
     }
 }
 
-/// What became of a probe, with each of its hooks.
+/// State of a probe and of each of its hooks.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// The probe.
     pub probe: &'static str,
-    /// What it measures.
+    /// Summary of its measurement.
     pub summary: &'static str,
-    /// Whether it counts.
+    /// State of the probe.
     #[serde(flatten)]
     pub state: State,
     /// Its hooks.
     pub hooks: Vec<HookStatus>,
 }
 
-/// What became of one hook.
+/// State of one hook.
 #[derive(Clone, Debug, Serialize)]
 pub struct HookStatus {
-    /// What it contributes.
+    /// Name of its contribution.
     pub hook: &'static str,
-    /// Whether it counts.
+    /// State of the hook.
     #[serde(flatten)]
     pub state: State,
 }
 
-/// The hooks that attached, for a probe to know what it can tell.
+/// Hooks that attached, by which a probe knows what it can measure.
 #[derive(Debug, Default)]
 pub struct Attached {
     hooks: Vec<(&'static str, usize)>,
 }
 
 impl Attached {
-    /// Which alternative of a hook attached, by its place in the list.
+    /// Returns the index of the alternative by which a hook attached.
     #[must_use]
     pub fn alternative(&self, hook: &str) -> Option<usize> {
         self.hooks
@@ -210,7 +211,7 @@ impl Attached {
             .map(|&(_, i)| i)
     }
 
-    /// Whether a hook attached.
+    /// Returns whether a hook attached.
     #[must_use]
     pub fn has(&self, hook: &str) -> bool {
         self.alternative(hook).is_some()
@@ -221,9 +222,9 @@ impl Attached {
 pub struct Running {
     /// Its programs and maps.
     pub ebpf: Ebpf,
-    /// Reads its maps.
+    /// Reader of its maps.
     pub collector: Box<dyn Collector>,
-    /// Its messages, if anybody wants them.
+    /// Messages of its programs, if they are wanted.
     pub log: Option<KernelLog>,
     /// Its programs on their hooks.
     links: Vec<Linked>,
@@ -310,13 +311,14 @@ impl Probe {
         Ok((attached, by, links))
     }
 
-    /// Why none of its hooks can work on this kernel, where that is known before trying.
+    /// Returns the reason why none of its hooks can work on this kernel, where that is known before
+    /// trying.
     #[must_use]
     pub fn refusal(&self, kernel: &Kernel) -> Option<String> {
         kernel.missing(self.fields).map(missing_field)
     }
 
-    /// Makes the probe's maps for this host, and gets its programs ready to be loaded.
+    /// Makes the probe's maps for this host, and prepares its programs for loading.
     ///
     /// # Errors
     /// When the binary carries no such object, or the kernel refuses its maps.
@@ -340,7 +342,7 @@ impl Probe {
 /// A BPF object that this binary carries.
 ///
 /// # Errors
-/// When it was built without.
+/// When the binary was built without it.
 pub fn object(name: &str) -> anyhow::Result<&'static [u8]> {
     objects::OBJECTS
         .iter()
@@ -360,7 +362,7 @@ fn missing_field(field: &str) -> String {
     format!("this kernel has no field {structure}.{path}")
 }
 
-/// The state of a probe none of whose hooks attached: failed if one should have.
+/// Returns the state of a probe none of whose hooks attached: failed if one should have attached.
 fn none_attached(statuses: &[HookStatus]) -> State {
     statuses
         .iter()

@@ -1,4 +1,4 @@
-//! What Stallscope measures: one file a probe, and this list.
+//! The probes: one file each, and this list.
 
 use crate::probe::{Attach, Probe};
 

@@ -1,4 +1,4 @@
-//! Where a thread is, for those who wait for it.
+//! The file or step that a thread is at, for those who wait for it.
 
 use std::{
     borrow::Cow,
@@ -11,21 +11,21 @@ thread_local! {
     static HERE: RefCell<Option<Place>> = const { RefCell::new(None) };
 }
 
-/// What one thread is at, and since when; nothing while it rests.
+/// Current file or step of one thread, with its beginning; empty while the thread rests.
 #[derive(Clone, Debug, Default)]
 pub struct Place(Arc<Mutex<Option<At>>>);
 
-/// Something that a thread is at: a file, or a step of its work.
+/// A file that a thread reads, or a step of its work.
 #[derive(Clone, Debug)]
 pub struct At {
-    /// Its path, or what the step does.
+    /// Path of the file, or a description of the step.
     pub what: Cow<'static, str>,
-    /// When it began.
+    /// Time at which it began.
     pub since: Instant,
 }
 
 impl At {
-    /// How long it has taken until `now`.
+    /// Time that it has taken until `now`.
     #[must_use]
     pub fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
@@ -33,12 +33,12 @@ impl At {
 }
 
 impl Place {
-    /// Is of this thread from now on: what [`at`] is told goes here.
+    /// Makes this the place of the calling thread, which [`at`] sets.
     pub fn follow(&self) {
         HERE.with_borrow_mut(|here| *here = Some(self.clone()));
     }
 
-    /// Begins something.
+    /// Begins a file or a step.
     pub fn enter(&self, what: impl Into<Cow<'static, str>>) {
         *self.lock() = Some(At {
             what: what.into(),
@@ -46,12 +46,12 @@ impl Place {
         });
     }
 
-    /// Rests.
+    /// Marks the thread as at rest.
     pub fn leave(&self) {
         *self.lock() = None;
     }
 
-    /// What the thread is at.
+    /// The thread's current file or step.
     #[must_use]
     pub fn get(&self) -> Option<At> {
         self.lock().clone()
@@ -62,7 +62,8 @@ impl Place {
     }
 }
 
-/// Notes what this thread is at now. Where nobody waits for it, `what` is not called.
+/// Notes the current file or step of this thread. Where nobody waits for the thread, `what` is not
+/// called.
 pub fn at<W: Into<Cow<'static, str>>>(what: impl FnOnce() -> W) {
     HERE.with_borrow(|here| {
         if let Some(place) = here {

@@ -1,4 +1,4 @@
-//! Attaching the alternatives of a hook, and telling "cannot" from "should and does not".
+//! Attaches the alternatives of a hook, and tells "unsupported" from "failed".
 
 use std::{any::Any, error::Error as _, io, path::Path};
 
@@ -13,7 +13,7 @@ use super::{Alternative, Attach, Hook, Kernel, Running, State, missing_field};
 /// `ENOTSUPP`, which the kernel returns though it has no place in user space (`include/linux/errno.h`).
 const ENOTSUPP: i32 = 524;
 
-/// What holds a program on its hook; the program is off it once this is dropped.
+/// Holds a program on its hook. Dropping it detaches the program.
 type Link = Box<dyn Any + Send>;
 
 /// A loaded program with its hook.
@@ -22,7 +22,7 @@ pub struct Linked {
     pub attach: Attach,
     /// The program's name in its object.
     pub program: &'static str,
-    /// None while it is detached.
+    /// `None` while the program is detached.
     link: Option<Link>,
 }
 
@@ -32,8 +32,8 @@ impl Running {
         self.links.iter()
     }
 
-    /// Attaches the programs for which `wanted` holds and detaches the others, without loading
-    /// anything anew. For measuring what the programs cost: nothing is counted while they are off.
+    /// Attaches the programs for which `wanted` holds and detaches the others, without loading anything
+    /// anew. This serves to measure the cost of the programs: nothing is counted while they are off.
     ///
     /// # Errors
     /// When the kernel refuses a hook that it took before.
@@ -96,7 +96,7 @@ impl Alternative {
         }
     }
 
-    /// Why it does not apply to this kernel, where that is known before trying.
+    /// Returns the reason why it does not apply to this kernel, where that is known before trying.
     #[must_use]
     pub fn refusal(&self, kernel: &Kernel) -> Option<String> {
         kernel
@@ -163,9 +163,9 @@ impl Alternative {
     }
 }
 
-/// Detaches a program of an alternative that did not come about.
+/// Unloads a program of an alternative that did not attach as a whole.
 fn unload(program: &mut Program) {
-    // A program that was not loaded says so: nothing to undo.
+    // A program that was not loaded returns an error: there is nothing to undo.
     let result = match program {
         Program::BtfTracePoint(p) => p.unload(),
         Program::FEntry(p) => p.unload(),
@@ -201,7 +201,7 @@ impl Attach {
         }
     }
 
-    /// Puts a loaded program on its hook.
+    /// Attaches a loaded program to its hook.
     fn link(self, program: &mut Program) -> Result<Link, ProgramError> {
         Ok(match self {
             Self::TpBtf(..) => {
@@ -228,7 +228,7 @@ impl Attach {
         })
     }
 
-    /// Why it cannot work on this kernel, where that is known before trying.
+    /// Returns the reason why it cannot work on this kernel, where that is known before trying.
     fn impossible(self) -> Option<&'static str> {
         let kprobes = Path::new("/sys/bus/event_source/devices/kprobe");
         match self {
@@ -239,7 +239,8 @@ impl Attach {
         }
     }
 
-    /// Tells a kernel that cannot from one that should and does not.
+    /// Classifies an error: unsupported where this kernel cannot attach the program, failed where it
+    /// should.
     fn verdict(self, error: &ProgramError) -> State {
         let reason = match (self, errno(error)) {
             (_, None) if matches!(error, ProgramError::Btf(_)) => {
@@ -269,7 +270,7 @@ impl Attach {
     }
 }
 
-/// The error number at the root of an error.
+/// Returns the error number at the root of an error.
 fn errno(error: &ProgramError) -> Option<i32> {
     let mut source = Some(error as &dyn std::error::Error);
     while let Some(error) = source {
@@ -284,13 +285,13 @@ fn errno(error: &ProgramError) -> Option<i32> {
     None
 }
 
-/// Whether the verifier had anything to say.
+/// Returns whether the verifier wrote anything to its log.
 fn has_log(error: &ProgramError) -> bool {
     matches!(error, ProgramError::LoadError { verifier_log, .. }
         if !verifier_log.to_string().trim().is_empty())
 }
 
-/// Whether the verifier did not know a helper (`check_helper_call`, kernel/bpf/verifier.c).
+/// Returns whether the verifier did not know a helper (`check_helper_call`, kernel/bpf/verifier.c).
 fn lacks_helper(error: &ProgramError) -> bool {
     matches!(error, ProgramError::LoadError { verifier_log, .. } if {
         let log = verifier_log.to_string();
@@ -298,7 +299,7 @@ fn lacks_helper(error: &ProgramError) -> bool {
     })
 }
 
-/// The error with its causes; of a verifier's log only the end, where the reason stands.
+/// Writes the error with its causes; of a verifier's log only the end, where the reason stands.
 fn describe(error: &ProgramError) -> String {
     const SHOWN: usize = 1500;
     let mut text = error.to_string();

@@ -1,4 +1,4 @@
-//! What must be known of a kernel before a probe is put into it.
+//! Facts about a kernel that the agent has to know before it loads a probe.
 
 use std::path::Path;
 
@@ -12,36 +12,36 @@ use crate::{
     topology::{Boundary, CpuPlace, Topology},
 };
 
-/// What is known of a kernel and its host before anything is loaded.
+/// Facts about a kernel and its host, gathered before anything is loaded.
 pub struct Kernel {
-    /// Field offsets.
+    /// Offsets of the kernel's fields.
     pub layout: Layout,
-    /// What the programs need to know of the host.
+    /// Constants of the host for the programs.
     pub host: Host,
-    /// The cgroups that are told apart.
+    /// Hierarchy whose cgroups are told apart.
     pub hierarchy: Hierarchy,
-    /// NUMA node of each possible CPU; none where it is not known, as for one that was offline.
+    /// NUMA node of each possible CPU; `None` where it is not known, as for a CPU that was offline.
     pub cpu_nodes: Vec<Option<u32>>,
-    /// Where each possible CPU is.
+    /// Place of each possible CPU.
     pub places: Vec<CpuPlace>,
     /// The boundaries that this host reports, nearest first.
     pub boundaries: Vec<Boundary>,
-    /// NUMA distances, `nodes * nodes`, row by row; 0 where the firmware tells none.
+    /// NUMA distances, `nodes * nodes`, row by row; 0 where the firmware gives none.
     pub distances: Vec<u32>,
     /// Its type information.
     pub btf: Btf,
-    /// Whether NUMA balancing samples accesses; if not, why not.
+    /// `Ok` if NUMA balancing samples accesses; otherwise the reason why it does not.
     pub numa_balancing: Result<(), String>,
     /// aya's own view of the same BTF, for attaching.
     pub(super) program_btf: ProgramBtf,
-    /// Hooks that are treated as if this kernel refused them.
+    /// Hooks that the agent treats as if this kernel refused them.
     pub(super) disabled: Vec<String>,
 }
 
 impl Kernel {
-    /// Prepares for loading.
+    /// Gathers the facts.
     ///
-    /// `disabled` names hooks (`kprobe`, `tp_btf/sched_switch`, …) that are treated as if this
+    /// `disabled` names hooks (`kprobe`, `tp_btf/sched_switch`, …) that the agent treats as if this
     /// kernel refused them.
     ///
     /// # Errors
@@ -77,7 +77,7 @@ impl Kernel {
         })
     }
 
-    /// The first of these fields that it lacks.
+    /// Returns the first of these fields that the kernel lacks.
     pub(super) fn missing<'a>(&self, fields: &[&'a str]) -> Option<&'a str> {
         fields
             .iter()
@@ -86,7 +86,7 @@ impl Kernel {
     }
 }
 
-/// The node of each CPU. Where there is only one, CPUs that are offline will be on it too.
+/// NUMA node of each CPU. On a host with one node, CPUs that are offline will be on it too.
 fn cpu_nodes(topology: &Topology, cpus: u32) -> Vec<Option<u32>> {
     let only = match topology.nodes() {
         [node] => Some(node.id),
@@ -99,7 +99,7 @@ fn cpu_nodes(topology: &Topology, cpus: u32) -> Vec<Option<u32>> {
 
 const NUMA_BALANCING: &str = "/proc/sys/kernel/numa_balancing";
 
-/// Whether the kernel samples; if not, why not.
+/// Checks that the kernel samples accesses; otherwise returns the reason why it does not.
 fn numa_balancing(path: &Path) -> Result<(), String> {
     match std::fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -142,7 +142,7 @@ mod tests {
             nodes(&[(0, "0-1"), (1023, "2")]),
             [first, first, last, None]
         );
-        // It could come online on the node that has no CPUs yet.
+        // The offline CPU could come online on the node that has no CPUs yet.
         assert_eq!(nodes(&[(0, "0-2"), (1, "")]), [first, first, first, None]);
         assert_eq!(nodes(&[(1023, "0-2")]), [last; 4], "there is no other");
         assert_eq!(nodes(&[]), [first; 4], "a kernel without NUMA");

@@ -145,12 +145,12 @@ static THROTTLE_SECONDS: Metric = Metric {
     source: "`unthrottle_cfs_rq`: `cfs_rq.throttled_clock` at its entry, `rq.clock` at its exit",
 };
 
-/// How often all limits are read, and with them the totals of those that have one: what a cgroup was
-/// throttled after that and before it is removed is not known.
+/// Period at which all limits are read, and with them the totals of cgroups that have one. The time that a cgroup is
+/// throttled after a reading and before its removal is not known.
 const LIMITS_EVERY: Duration = Duration::from_secs(10);
 
-/// When those of a new cgroup are read again: a runtime sets them once the cgroup is there, and a container that lives
-/// for seconds has to be seen with its limit.
+/// Ages at which the limit of a new cgroup is read again: a runtime sets it once the cgroup is there, and a container
+/// that lives for seconds has to be seen with its limit.
 const NEW_AGAIN: [Duration; 3] = [
     Duration::from_millis(300),
     Duration::from_secs(1),
@@ -166,9 +166,9 @@ const WIDTH: usize = LENGTHS + lengths::WIDTH;
 /// A cgroup that has, or had, a quota.
 struct Group {
     cgroup: Cgroup,
-    /// None once it is without a quota, or removed.
+    /// `None` once the cgroup has no quota, or is removed.
     limit: Option<CpuLimit>,
-    /// As last read.
+    /// Totals as last read.
     stat: CpuStat,
 }
 
@@ -205,14 +205,14 @@ struct Throttling {
     groups: HashMap<CgroupId, Group>,
     /// Cgroups whose limit was read at least once.
     seen: HashSet<CgroupId>,
-    /// New ones, with when to read theirs again.
+    /// New cgroups, with the times at which their limits are read again.
     again: Vec<(Instant, CgroupId)>,
     read: Option<Instant>,
     unreadable: u64,
-    /// None where single throttles are not seen.
+    /// `None` where single throttles are not seen.
     lengths: Option<LengthsMap<u64>>,
     lost: Mapped<u64>,
-    /// What was counted for cgroups that were forgotten.
+    /// Counts of cgroups that were forgotten.
     retired: [u64; WIDTH],
 }
 
@@ -239,7 +239,7 @@ fn open(
 }
 
 impl Throttling {
-    /// Reads a cgroup's limit, and what it has cost so far if there is one.
+    /// Reads a cgroup's limit, and its totals if it has or had one.
     fn look(&mut self, id: CgroupId, path: &CgroupPath) {
         let cgroup = Cgroup {
             id,

@@ -97,7 +97,7 @@ pub static PROBE: Probe = Probe {
         },
     ],
     metrics: &[&STALL_SECONDS, &LENGTH_SECONDS],
-    // Of fixed size: see the object.
+    // The maps have fixed sizes: see the object.
     map_sizes: |_| Vec::new(),
     prepare: None,
     open,
@@ -107,8 +107,8 @@ const DIRECT: &str = "direct reclaim";
 const MEMCG: &str = "memory cgroup reclaim";
 const COMPACTION: &str = "compaction";
 
-/// Programs that know the current task's type. Ends come before beginnings: what begins in between is
-/// an end too many, which is counted, and not a task that never ends.
+/// Programs that know the current task's type. Ends attach before beginnings: a reclaim that begins
+/// in between shows as an end too many, which is counted, and not as a task that never ends.
 const fn typed(programs: &'static [Attach]) -> Alternative {
     Alternative {
         programs,
@@ -148,7 +148,7 @@ struct Collect {
     lengths: LengthsMap<ReclaimKey>,
     lost: Mapped<u64>,
     attached: Vec<Reclaim>,
-    /// What was counted for cgroups that were forgotten.
+    /// Counts of cgroups that were forgotten.
     retired: [u64; RECLAIMS * lengths::WIDTH],
 }
 
@@ -200,7 +200,7 @@ impl Collector for Collect {
         for (labels, row) in &owners.rows {
             for kind in &self.attached {
                 let (counts, sum) = of(row, *kind).split_at(WAIT_BUCKETS);
-                // Most owners know one kind only, and a histogram is fourteen series.
+                // Most owners have one kind only, and a histogram is fourteen series.
                 if counts.iter().any(|count| *count != 0) {
                     let values = [kind.label()];
                     family.histogram(Some(labels), &values, &WAIT_BOUNDS_NS, counts, sum[0]);

@@ -1,4 +1,4 @@
-//! Sleep that the kernel took for a wait.
+//! Phantom waits: sleep that the kernel counts as a wait.
 
 use aya::Ebpf;
 
@@ -22,16 +22,16 @@ pub(super) static PHANTOM_WAIT_SECONDS: Metric = Metric {
     source: "`sched_migrate_task`: `task_struct.se.sched_delayed`; `sched_switch`: when the CPU was last idle",
 };
 
-/// What the programs refused to take for a wait, by cgroup.
+/// Phantom waits by cgroup, as the programs count them.
 pub(super) struct Phantoms {
     lengths: LengthsMap<u64>,
     lost: Mapped<u64>,
-    /// What was counted for cgroups that were forgotten, in nanoseconds.
+    /// Phantom waits of cgroups that were forgotten, in nanoseconds.
     retired: u64,
 }
 
 impl Phantoms {
-    /// `None` on kernels that take every sleeper off its run queue at once.
+    /// Opens the tables. `None` on kernels that take every sleeper off its run queue at once.
     pub(super) fn open(ebpf: &mut Ebpf, kernel: &Kernel) -> anyhow::Result<Option<Self>> {
         if kernel.layout.get("task_sched_delayed").is_none() {
             return Ok(None);
@@ -43,7 +43,7 @@ impl Phantoms {
         }))
     }
 
-    /// Adds all to the word at `place` of the rows.
+    /// Adds all phantom waits to the word at `place` of the rows.
     pub(super) fn read(&self, rows: &mut Rows, place: usize) {
         rows.retired()[place] += self.retired;
         for (id, counted) in self.lengths.iter() {
