@@ -23,7 +23,7 @@ mod status;
 mod top;
 mod topology;
 
-/// Where the agent listens, and where `status` looks for it.
+/// Address where the agent listens, and where `status` looks for it.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:9750";
 
 /// Says which pod, container, service or cgroup lost how much time, to what.
@@ -48,7 +48,7 @@ enum Command {
     Bench(bench::Args),
 }
 
-/// How the probes are set up; shared by `run` and `status`.
+/// Options of the probes, shared by `run` and `status`.
 #[derive(clap::Args, Debug)]
 struct ProbeArgs {
     /// Where the cgroup hierarchy is mounted, if not found by itself
@@ -93,18 +93,18 @@ fn controller(name: &str) -> Result<Controller, String> {
 }
 
 impl Cli {
-    /// Runs what the command line asks for.
+    /// Parses the command line and runs its command.
     #[must_use]
     pub fn main() -> ExitCode {
         let error = match Self::try_parse() {
             Ok(cli) => return cli.run(),
             Err(error) => error,
         };
-        // Help goes to standard output; nothing is left to say where either is closed.
+        // Help goes to standard output. If an output is closed, the error cannot be reported.
         let _ = error.print();
         match error.exit_code() {
             0 => ExitCode::SUCCESS,
-            // To whoever asked for an audit, 2 would say that it found problems.
+            // To a caller of `doctor`, 2 would mean that the audit found problems.
             _ if std::env::args_os()
                 .nth(1)
                 .is_some_and(|arg| arg == "doctor") =>
@@ -115,8 +115,7 @@ impl Cli {
         }
     }
 
-    /// Runs the command. Exit codes: 0 for success, 1 for failure, 2 for a command line that cannot
-    /// be understood; `doctor` has its own.
+    /// Runs the command. Exit codes: 0 for success, 1 for failure, 2 for an invalid command line; `doctor` has its own.
     #[must_use]
     pub fn run(self) -> ExitCode {
         let result = match self.command {
@@ -136,10 +135,10 @@ impl Cli {
     }
 }
 
-/// Prints to standard output. Whoever closes it has read enough.
+/// Prints to standard output. A closed pipe is no error: its reader has read enough.
 ///
 /// # Errors
-/// When it cannot be written to for another reason.
+/// When writing fails for another reason.
 fn show(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -150,7 +149,7 @@ fn show(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Prints a line to standard error; nothing is left to say where that is closed.
+/// Prints a line to standard error; if that is closed, the error cannot be reported.
 fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! `stallscope bench`: what `cargo xtask bench` needs of the agent. Not for users.
+//! `stallscope bench`: the agent's side of `cargo xtask bench`. Not for users.
 
 use std::{
     collections::HashSet,
@@ -24,7 +24,7 @@ use crate::{
     preflight, probe,
 };
 
-/// What the measurements of `cargo xtask bench` need of the agent.
+/// Serve the measurements of `cargo xtask bench`.
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -58,7 +58,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every program the agent has, and empty ones on the same hooks.
+/// All of the agent's programs, and empty ones on the same hooks.
 struct Control {
     agent: Agent,
     empty: Ebpf,
@@ -69,8 +69,8 @@ struct Control {
 impl Control {
     fn new() -> anyhow::Result<Self> {
         let mut agent = Agent::start(Config::default(), prometheus::Registry::new())?;
-        // Names the cgroups that are seen meanwhile; twice, so that its own sampling of BPF
-        // statistics is over.
+        // Names the cgroups that appear meanwhile. Two ticks, so that the agent's own sampling of BPF statistics is
+        // over.
         agent.tick();
         std::thread::sleep(Duration::from_millis(300));
         agent.tick();
@@ -114,7 +114,7 @@ impl Control {
         Ok(())
     }
 
-    /// All programs that attach on this kernel, with what the kernel counted of them.
+    /// Returns all programs that attach on this kernel, with the kernel's counts of their runs.
     fn programs(&mut self) -> anyhow::Result<Value> {
         let mut programs = Vec::new();
         let counted = |program: Option<&Program>| -> anyhow::Result<(u64, u64)> {
@@ -141,7 +141,7 @@ impl Control {
         Ok(Value::Array(programs))
     }
 
-    /// Tracing programs that are loaded and not ours.
+    /// Returns the number of loaded tracing programs that are not this process's.
     fn others(&mut self) -> usize {
         let mut ours = HashSet::new();
         for (_, running) in self.agent.running_mut() {
@@ -157,8 +157,8 @@ impl Control {
             .count()
     }
 
-    /// Makes exactly these programs attached: kernel symbols separated by commas, `*` for all, `-`
-    /// for none. The later of two on one hook finds its arguments in the cache.
+    /// Attaches exactly these programs: kernel symbols separated by commas, `*` for all, `-` for none. Of two programs
+    /// on one hook, the second finds its arguments in the CPU's cache.
     fn set(&mut self, empty: &str, ours: &str, ours_first: bool) -> anyhow::Result<Value> {
         if ours_first {
             self.set_ours(ours)?;
@@ -201,8 +201,8 @@ impl Control {
     }
 }
 
-/// Types of programs that run on the hooks that are measured: kprobe, tracepoint, perf event, raw
-/// tracepoint, writable raw tracepoint, tracing (`enum bpf_prog_type` in `include/uapi/linux/bpf.h`).
+/// Types of programs that run on the measured hooks: kprobe, tracepoint, perf event, raw tracepoint, writable raw
+/// tracepoint, tracing (`enum bpf_prog_type` in `include/uapi/linux/bpf.h`).
 const TRACING: [u32; 6] = [2, 5, 7, 17, 24, 26];
 
 fn chosen(symbols: &str, symbol: &str) -> bool {

@@ -1,4 +1,4 @@
-//! Asks an agent that runs.
+//! HTTP client for a running agent.
 
 use std::{
     io::{Read as _, Write as _},
@@ -12,9 +12,10 @@ use serde_json::Value;
 /// Gets JSON from the agent at an address.
 ///
 /// # Errors
-/// When none answers there, what answers is no agent, or the agent refuses, for the reason that it gives.
+/// When no agent answers there, the answer is not an agent's, or the agent refuses; then the error is the agent's
+/// reason.
 pub(super) fn get(address: &str, path: &str) -> anyhow::Result<Value> {
-    /// More than an agent takes to say why it has no answer.
+    /// Timeout: longer than an agent takes to refuse.
     const PATIENCE: Duration = Duration::from_secs(10);
     let socket = address
         .to_socket_addrs()
@@ -26,7 +27,7 @@ pub(super) fn get(address: &str, path: &str) -> anyhow::Result<Value> {
     stream
         .set_read_timeout(Some(PATIENCE))
         .with_context(unreachable)?;
-    // By its address, which every agent answers, whatever it was called here.
+    // The host is the numeric address, which every agent accepts, whatever name was given here.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {socket}\r\n\r\n").with_context(unreachable)?;
     let mut answer = String::new();
     stream
@@ -48,7 +49,7 @@ pub(super) fn get(address: &str, path: &str) -> anyhow::Result<Value> {
     }
 }
 
-/// A path with a query.
+/// Returns a path with a query.
 pub(super) fn path(of: &str, query: &[(&str, &str)]) -> String {
     let mut pairs = form_urlencoded::Serializer::new(String::new());
     pairs.extend_pairs(query);

@@ -18,7 +18,7 @@ use crate::{
     printable::lines,
 };
 
-/// Exit code when no audit could be made: 1 and 2 say what one found.
+/// Exit code when there was no audit: 1 and 2 state the result of one.
 pub(super) const FAILED: u8 = 3;
 
 /// Audit how this node is set up.
@@ -125,7 +125,7 @@ fn diff(files: &[PathBuf], json: bool) -> anyhow::Result<u8> {
     Ok(u8::from(matter))
 }
 
-/// What the agent at an address knows.
+/// Returns what the agent at an address knows of its host.
 fn told(address: &str) -> anyhow::Result<Live> {
     let mut live = Live::default();
     live.learn_types();
@@ -134,7 +134,7 @@ fn told(address: &str) -> anyhow::Result<Live> {
     Ok(live)
 }
 
-/// As root, attaches the probes for a moment.
+/// Attaches the probes for a moment, which takes root, and returns what that shows of this host.
 fn try_out() -> Live {
     let mut live = Live::default();
     live.learn_types();

@@ -1,7 +1,7 @@
-//! Log lines that no reader can hold up, and that cannot fail.
+//! Logging that never blocks on its reader, and never fails.
 //!
-//! Standard error may be a pipe that nobody reads or whose reader is gone, or a file on a disk that is full. A line that
-//! cannot be written is lost, and counted.
+//! Standard error may be a pipe that nobody reads or whose reader is gone, or a file on a full disk. Lines that cannot
+//! be written are dropped and counted.
 
 use std::{
     io::{self, Write},
@@ -23,7 +23,7 @@ use crate::{
     metric::{Kind, Metric, Scope},
 };
 
-/// The family written here.
+/// The family that this module writes.
 pub(super) static METRICS: [&Metric; 1] = [&LOST];
 
 static LOST: Metric = Metric {
@@ -35,15 +35,15 @@ static LOST: Metric = Metric {
     source: "the agent",
 };
 
-/// Lines lost in this process, which has one standard error.
+/// Counter of the lines lost in this process, which has one standard error.
 static LINES_LOST: LazyLock<Option<IntCounter>> =
     LazyLock::new(|| IntCounter::with_opts(opts(&LOST)).ok());
 
-/// Lines that may wait to be written, and bytes of them.
+/// Maximum number of queued lines, and of their bytes.
 const WAITING: usize = 1024;
 const WAITING_BYTES: usize = 1 << 20;
 
-/// Exports how many lines were lost.
+/// Exports the counter of lost lines.
 pub(super) fn register(registry: &Registry) -> prometheus::Result<()> {
     match &*LINES_LOST {
         Some(lost) => registry.register(Box::new(lost.clone())),
@@ -57,15 +57,15 @@ fn lose() {
     }
 }
 
-/// Sends log lines to standard error, at the level that `RUST_LOG` or else `level` asks for. For commands that end soon.
+/// Logs to standard error, at the level of `RUST_LOG` or else `level`. For commands that end soon.
 pub(super) fn start(level: &str) {
     subscribe(level, || Unfailing(io::stderr()));
 }
 
-/// The same for a process that must not wait for whoever reads its log: lines are written by a thread.
+/// Logs to standard error from a thread of its own. For a process that must not block on the reader of its log.
 ///
 /// # Errors
-/// When that thread cannot be started.
+/// When the thread cannot be started.
 pub(super) fn start_queued(level: &str) -> io::Result<Log> {
     let log = Log::start(io::stderr())?;
     let lines = log.clone();
@@ -84,12 +84,12 @@ where
         .with_env_filter(filter)
         .with_writer(writer)
         .with_ansi(io::stderr().is_terminal())
-        // It would be printed in a way that panics.
+        // The subscriber would print such an error in a way that panics.
         .log_internal_errors(false)
         .init();
 }
 
-/// A writer that says of everything that it was written.
+/// A writer that reports success for every write.
 struct Unfailing<W>(W);
 
 impl<W: Write> Write for Unfailing<W> {
@@ -105,7 +105,7 @@ impl<W: Write> Write for Unfailing<W> {
     }
 }
 
-/// Lines on their way to a thread that writes them.
+/// Sender of lines to the thread that writes them.
 #[derive(Clone)]
 pub(super) struct Log {
     lines: SyncSender<Line>,
@@ -114,7 +114,7 @@ pub(super) struct Log {
 
 enum Line {
     Text(Vec<u8>),
-    /// Says when all lines before are written.
+    /// Request to report when all earlier lines are written.
     Flush(SyncSender<()>),
 }
 
@@ -126,7 +126,7 @@ impl Log {
         thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || {
-                // It starts before the agent gives up its own, and writing takes none.
+                // The thread starts before the agent drops its own capabilities, and writing takes none.
                 let _ = capabilities::drop_all(|| Ok(()));
                 write_all(&waiting, out, &written);
             })?;
@@ -141,10 +141,10 @@ impl Log {
         self.send(line);
     }
 
-    /// Waits until everything is written, but no longer than `patience`.
+    /// Waits until all lines are written, but no longer than `patience`.
     pub(super) fn flush(&self, patience: Duration) {
         let (done, is_done) = sync_channel(1);
-        // Where there is no room nobody reads.
+        // A full queue means that nobody reads, so waiting is useless.
         if self.lines.try_send(Line::Flush(done)).is_ok() {
             let _ = is_done.recv_timeout(patience);
         }
@@ -162,7 +162,7 @@ impl Log {
 }
 
 impl Write for Log {
-    /// Takes one event as a whole, which is how the subscriber writes them.
+    /// Takes one whole event, as the subscriber writes them.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.send(bytes.to_vec());
         Ok(bytes.len())
@@ -189,7 +189,7 @@ fn write_all(lines: &Receiver<Line>, mut out: impl Write, bytes: &AtomicUsize) {
     }
 }
 
-/// Writes a line, also where the descriptor was made not to wait by another process that shares it.
+/// Writes a line, even if another process that shares the descriptor has made it non-blocking.
 fn write(out: &mut impl Write, mut text: &[u8]) -> io::Result<()> {
     const AGAIN: Duration = Duration::from_millis(20);
     while !text.is_empty() {
@@ -210,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    /// Fails with each of these in turn, then takes what it is given.
+    /// A writer that fails with each of these in turn, the last first, and then sends on what it is given.
     struct Failing(Vec<io::ErrorKind>, std::sync::mpsc::Sender<Vec<u8>>);
 
     impl Write for Failing {
@@ -232,7 +232,7 @@ mod tests {
         LINES_LOST.as_ref().map_or(0, IntCounter::get)
     }
 
-    /// The counter is of the process: one test at a time.
+    /// The counter belongs to the process, so these tests run one at a time.
     static ALONE: Mutex<()> = Mutex::new(());
 
     #[test]
@@ -243,7 +243,7 @@ mod tests {
         let before = lost();
         let (said, heard) = channel();
         let failures = vec![
-            // The last comes first.
+            // They are used from the end.
             io::ErrorKind::WouldBlock,
             io::ErrorKind::Interrupted,
             io::ErrorKind::StorageFull,
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(lost() - before, 2);
     }
 
-    /// Takes nothing before it is let go.
+    /// A writer that blocks until it is released.
     struct Stuck(Receiver<()>);
 
     impl Write for Stuck {
@@ -282,7 +282,7 @@ mod tests {
         let (go, stuck) = channel();
         let log = Log::start(Stuck(stuck)).unwrap();
         let line = "x".repeat(10_000);
-        // More than ten times what may wait.
+        // More than ten times the size of the queue.
         for _ in 0..2000 {
             log.say(&line);
         }

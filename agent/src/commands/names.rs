@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Where pods' names come from, and which labels are made of them.
+/// Options of the names of pods, and of the labels made of them.
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Kubernetes")]
 pub(super) struct NameArgs {
@@ -67,11 +67,11 @@ enum PodSource {
     None,
 }
 
-/// How long a file may take when the agent starts.
+/// Timeout of a file when the agent starts.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl NameArgs {
-    /// Which cgroups are taken for pods.
+    /// Returns the cgroup trees in which the agent takes cgroups for pods.
     pub(super) fn trees(&self) -> PodTrees {
         match self.kubelet_cgroup_root.as_slice() {
             _ if self.nested_pods => PodTrees::Nested,
@@ -80,7 +80,8 @@ impl NameArgs {
         }
     }
 
-    /// The source that was asked for, or the best there is for an agent that gives up its capabilities, or does not.
+    /// Returns the requested source, or the best one available. `sealed` is true for an agent that drops its
+    /// capabilities.
     pub(super) fn choose(&self, sealed: bool) -> anyhow::Result<Chosen> {
         let of_the_api = self.labels.of_the_api();
         ensure!(
@@ -108,7 +109,8 @@ impl NameArgs {
         };
         let (logs, shown) = (self.kubelet_logs.clone(), self.kubelet_logs.display());
         let look = move || {
-            // As the source will look; and the thread may outlive the moment in which the agent gives up its own.
+            // Without capabilities, as the source will read. Also, the thread may still run when the agent drops its
+            // own.
             if sealed {
                 let _ = capabilities::drop_all(|| Ok(()));
             }

@@ -1,4 +1,4 @@
-//! `stallscope reference`: the reference pages in `docs/`, made from the definitions.
+//! `stallscope reference`: generates the reference pages in `docs/` from the definitions.
 
 use std::{fmt::Write as _, process::ExitCode};
 
@@ -32,7 +32,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every metric the agent can export.
+/// Returns every metric that the agent can export.
 fn all_metrics() -> Vec<&'static Metric> {
     let mut metrics: Vec<_> = PROBES
         .iter()

@@ -62,7 +62,7 @@ pub(super) struct Args {
     doctor_root: PathBuf,
 }
 
-/// How often; none for never.
+/// An interval; none means never.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Interval(Option<Duration>);
 
@@ -94,14 +94,15 @@ fn interval(text: &str) -> Result<Interval, String> {
         let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
         count.checked_mul(*seconds)
     });
-    // The audit takes a moment of CPU time, and what it reads changes rarely.
+    // The audit takes some CPU time, and its files rarely change.
     match found {
         Some(seconds) if seconds >= 10 => Ok(Interval(Some(Duration::from_secs(seconds)))),
         _ => Err("expected 10s or more, such as 30m or 1h, or off".to_owned()),
     }
 }
 
-/// Runs until a signal comes or a part of the agent ends; the process is then to end at once, whatever threads hang.
+/// Runs until a signal arrives or a part of the agent ends. The caller then has to end the process at once, whatever
+/// threads hang.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let log = logging::start_queued("info").context("cannot start the thread of the log")?;
     ending::log_panics();
@@ -112,7 +113,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         .context("cannot start the async runtime")?;
     let served = catch_unwind(AssertUnwindSafe(|| runtime.block_on(serve(args, asked))))
         .unwrap_or_else(|_| Err(anyhow!("the server panicked: see the log")));
-    // What hangs must not hold the exit.
+    // A task that hangs must not delay the exit.
     runtime.shutdown_background();
     log.flush(match &served {
         Ok(()) => ending::LAST_WORDS,
@@ -125,7 +126,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(args: Args, asked: oneshot::Receiver<()>) -> anyhow::Result<()> {
-    // The port first: a second agent says so before it costs anything.
+    // Binds the port first: a second agent then fails before it costs anything.
     let listener = server::bind(&args.listen)?;
     preflight::check(Path::new("/proc"), Path::new("/sys"))?;
     preflight::raise_memlock_limit();
@@ -149,8 +150,8 @@ async fn serve(args: Args, asked: oneshot::Receiver<()>) -> anyhow::Result<()> {
     };
     let mut agent = Agent::start(config, registry.clone())?;
     if args.drop_capabilities {
-        // Before there are other threads, each of which would have capabilities of its own; those that there are by now
-        // have given up theirs.
+        // Sealing comes before other threads start, since each has its own capabilities; the threads that run by now
+        // have dropped theirs.
         match agent.seal() {
             Ok(()) => tracing::info!("gave up all capabilities"),
             Err(error) => tracing::warn!(

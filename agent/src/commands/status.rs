@@ -60,7 +60,7 @@ fn attach(probes: ProbeArgs) -> anyhow::Result<Value> {
     Ok(serde_json::to_value(agent.status())?)
 }
 
-/// The status of a running agent.
+/// Returns the status of a running agent.
 pub(super) fn ask(address: &str) -> anyhow::Result<Value> {
     let report = client::get(address, "/api/v1/status")?;
     anyhow::ensure!(
@@ -70,7 +70,7 @@ pub(super) fn ask(address: &str) -> anyhow::Result<Value> {
     Ok(report)
 }
 
-/// Whether nothing failed that should work.
+/// Returns whether no probe or hook failed that should work.
 fn healthy(report: &Value) -> bool {
     let failed = |value: &Value| value["state"] == "failed";
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();

@@ -81,7 +81,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    // Here already, so that an agent that does not answer is an error and no empty screen.
+    // Asks before drawing, so that an agent that does not answer gives an error and not an empty screen.
     let top = feed::top(&args.agent, &args.window)?;
     if args.json || args.once || !can_draw() {
         print(top, &args)?;
@@ -103,7 +103,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     screen::run(app, args.interval)
 }
 
-/// Whether somebody sits at a terminal that knows where its cursor is.
+/// Returns whether input and output are a terminal that can position its cursor.
 fn can_draw() -> bool {
     let dumb = std::env::var_os("TERM").is_some_and(|name| name == "dumb");
     !dumb && io::stdin().is_terminal() && io::stdout().is_terminal()
@@ -125,7 +125,7 @@ fn print(mut top: Top, args: &Args) -> anyhow::Result<()> {
     })
 }
 
-/// Those whose names contain a text, in whichever case.
+/// Returns the containers whose names contain a text, ignoring case.
 fn filtered<'a>(
     containers: &'a [Container],
     text: &str,

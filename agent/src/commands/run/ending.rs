@@ -1,4 +1,4 @@
-//! The end of the process: soon, whatever hangs.
+//! End of the process: within a bounded time, whatever hangs.
 
 use std::{process, thread, time::Duration};
 
@@ -11,24 +11,24 @@ use tokio::sync::oneshot;
 
 use crate::capabilities;
 
-/// How long the rest of the process has to end in good order after a signal; with [`LAST_WORDS`] less than a second.
+/// Time for an orderly end after a signal; with [`LAST_WORDS`] less than a second.
 const ORDERLY: Duration = Duration::from_millis(800);
 
-/// How long the last log lines may take.
+/// Time for writing the last log lines.
 pub(super) const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// How long the reason may take for which the process ends by itself: nobody waits for that end.
+/// Time for writing the reason when the process ends by itself: then nobody waits for the end.
 pub(super) const REASON: Duration = Duration::from_secs(5);
 
-/// Waits for SIGINT or SIGTERM on a thread of its own, which ends the process where nobody else does in time.
+/// Starts a thread that waits for SIGINT or SIGTERM, reports it, and ends the process if it has not ended in time.
 ///
 /// # Errors
-/// When signals or threads cannot be had.
+/// When the signals cannot be registered or the thread cannot be started.
 pub(super) fn watch() -> anyhow::Result<oneshot::Receiver<()>> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot wait for signals")?;
     let (tell, told) = oneshot::channel();
     let work = move || {
-        // It starts before the agent gives up its own, and ending takes none.
+        // The thread starts before the agent drops its own capabilities, and ending takes none.
         let _ = capabilities::drop_all(|| Ok(()));
         if signals.forever().next().is_none() {
             return;
@@ -47,7 +47,7 @@ pub(super) fn watch() -> anyhow::Result<oneshot::Receiver<()>> {
     Ok(told)
 }
 
-/// Has the message of a panic logged, wherever it happens: the usual way waits for whoever reads standard error.
+/// Sends panic messages to the log: the default hook would block on the reader of standard error.
 pub(super) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let payload = panic.payload();

@@ -1,4 +1,4 @@
-//! What the server asks of the agent's thread, and of the threads that read files for it.
+//! The server's handlers: they ask the agent's thread, and threads that read files.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,13 +16,13 @@ use crate::{
     topology::Topology,
 };
 
-/// How long the agent may take for a scrape: less than Prometheus waits by default, so that the reason reaches its log.
+/// Timeout of the agent's thread for a scrape: less than Prometheus' default, so that the reason reaches its log.
 const SCRAPE: Duration = Duration::from_secs(7);
 
-/// How long the agent may take to answer from the history.
+/// Timeout of the agent's thread for an answer from the history.
 const RECORDED: Duration = Duration::from_secs(4);
 
-/// How long the files of cgroups and node may take for one answer.
+/// Timeout of reading the files of cgroups and node for one answer.
 const FILES: Duration = Duration::from_secs(5);
 
 pub(super) fn handlers(agent: &Handle<Agent>, topology: &Topology, reads: &Reads) -> Handlers {
@@ -52,7 +52,7 @@ fn top(agent: Handle<Agent>, files: Reader) -> Answer {
     Arc::new(move |request| {
         let ranking = ask(&agent, "answering /api/v1/top", request, Agent::rank)?;
         let unread = ranking.unread.clone();
-        // A ranking is of use without what files say, an explanation is not.
+        // A ranking is useful without the facts in files; an explanation is not.
         json(&match files.ask(unread.first(), move || unread.read()) {
             Ok(facts) => ranking.with(facts),
             Err(late) => ranking.without(&late),

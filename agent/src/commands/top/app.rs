@@ -1,4 +1,4 @@
-//! What is on the screen, and what keys and answers make of it. Draws nothing and asks nobody.
+//! State of the screen, and its changes by keys and answers. Does no drawing and no network I/O.
 
 use std::time::Instant;
 
@@ -17,74 +17,74 @@ use crate::{
     explain::Report,
 };
 
-/// Windows that a key goes through.
+/// Windows that the `w` key goes through.
 const WINDOWS: [&str; 5] = ["10s", "60s", "5m", "15m", "1h"];
 
-/// Lines that a page key moves by.
+/// Number of lines that a page key moves by.
 const PAGE: usize = 10;
 
-/// What is to be shown of the ranking.
+/// Selection and order of the ranking.
 #[derive(Clone, Debug)]
 pub(super) struct Choice {
-    /// By what it is sorted.
+    /// Sort order.
     pub sort: Sort,
-    /// What names have to contain.
+    /// Text that names have to contain.
     pub filter: String,
-    /// Length of the window, as the agent takes it.
+    /// Length of the window, in the agent's syntax.
     pub window: String,
 }
 
 /// The state of the screen.
 #[derive(Debug)]
 pub(super) struct App {
-    /// Where the agent is.
+    /// The agent's address.
     pub agent: String,
-    /// What is shown.
+    /// Selection and order of the ranking.
     pub choice: Choice,
-    /// Whether there are colours.
+    /// True if colours are used.
     pub colour: bool,
     /// The agent's last answer, with the containers in the order shown.
     pub top: Option<Top>,
-    /// When it came.
+    /// Time of that answer.
     pub answered: Option<Instant>,
-    /// Why the agent does not answer.
+    /// Reason why the agent does not answer.
     pub failure: Option<String>,
-    /// The selected container, once somebody selected one.
+    /// The selected container, once the user has selected one.
     selected: Option<Labels>,
-    /// The line selected, and the first one shown.
+    /// The selected line, and the first one shown.
     pub table: TableState,
-    /// The filter before it is being typed.
+    /// The filter as it was before the user began to type.
     pub typing: Option<String>,
-    /// Whether the keys are explained.
+    /// True while the help on keys is shown.
     pub help: bool,
-    /// The container that is looked at.
+    /// The container shown in detail.
     pub detail: Option<Detail>,
 }
 
-/// One container, looked at.
+/// A container shown in detail.
 #[derive(Debug)]
 pub(super) struct Detail {
     /// Its labels.
     pub labels: Labels,
-    /// Its timeline and why it lost time, or why that is not known.
+    /// Its timeline and explanation, or the reason why there is none.
     pub answer: Option<Result<(Timeline, Report), String>>,
-    /// Lines of the report scrolled past.
+    /// Number of report lines scrolled past.
     pub scroll: usize,
 }
 
-/// What is to be done after a key.
+/// Action that a key asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Wish {
-    /// Show what is there.
+    /// Draw the screen again.
     Draw,
-    /// Ask the agent at once, because something else is wanted.
+    /// Ask the agent at once, because the question has changed.
     Ask,
-    /// End.
+    /// End the program.
     Quit,
 }
 
 impl App {
-    /// A screen without an answer yet.
+    /// Makes a screen without an answer.
     pub(super) fn new(agent: String, choice: Choice, colour: bool) -> Self {
         Self {
             agent,
@@ -101,7 +101,7 @@ impl App {
         }
     }
 
-    /// What to ask the agent.
+    /// Returns the question to ask the agent.
     pub(super) fn question(&self) -> Question {
         Question {
             window: self.choice.window.clone(),
@@ -109,7 +109,7 @@ impl App {
         }
     }
 
-    /// Takes an answer. What answers an earlier question than that of this moment changes nothing.
+    /// Applies an answer. An answer to an outdated question changes nothing.
     pub(super) fn take(&mut self, answer: Answer, now: Instant) {
         let Answer {
             question,
@@ -130,13 +130,13 @@ impl App {
         }
         let looked_at = self.detail.as_mut();
         let same = looked_at.filter(|detail| Some(&detail.labels) == question.labels.as_ref());
-        // Whoever does not answer at all says nothing new of one container.
+        // Without an answer to the ranking, the old detail stays.
         if let (Some(shown), Some(answer)) = (same, detail) {
             shown.answer = Some(answer);
         }
     }
 
-    /// Sorts what is shown, and keeps the selected container selected.
+    /// Sorts the containers, and keeps the selected one selected.
     fn arrange(&mut self) {
         if let Some(top) = &mut self.top {
             self.choice.sort.sort(&mut top.containers);
@@ -147,7 +147,7 @@ impl App {
         let there = selected.and_then(|labels| shown.iter().position(|c| c.labels == *labels));
         let line = match (there, &self.selected) {
             (Some(line), _) => Some(line),
-            // Gone for a moment: the place stays.
+            // The selected container is gone for a moment: the line stays.
             (None, Some(_)) => self.table.selected(),
             (None, None) => Some(0),
         };
@@ -155,20 +155,20 @@ impl App {
         self.table.select(line);
     }
 
-    /// The containers on the list, in order.
+    /// Returns the containers on the list, in order.
     pub(super) fn shown(&self) -> Vec<&Container> {
         let all = self.top.as_ref().map(|top| &top.containers[..]);
         filtered(all.unwrap_or_default(), &self.choice.filter).collect()
     }
 
-    /// What is known of the container looked at.
+    /// Returns the figures of the container shown in detail.
     pub(super) fn looked_at(&self) -> Option<&Container> {
         let labels = &self.detail.as_ref()?.labels;
         let all = &self.top.as_ref()?.containers;
         all.iter().find(|container| container.labels == *labels)
     }
 
-    /// Takes a key.
+    /// Handles a key.
     pub(super) fn key(&mut self, key: KeyEvent) -> Wish {
         if key.kind == KeyEventKind::Release {
             return Wish::Draw;
@@ -197,7 +197,7 @@ impl App {
         }
     }
 
-    /// A key while the filter is being typed.
+    /// Handles a key while the user types the filter.
     fn typed(&mut self, code: KeyCode, control: bool) -> Wish {
         match code {
             KeyCode::Enter => self.typing = None,
@@ -216,7 +216,7 @@ impl App {
     fn next_window(&mut self, forward: bool) -> Wish {
         let here = WINDOWS.iter().position(|each| *each == self.choice.window);
         let next = match (here, forward) {
-            // One of the command line's: back to the usual one.
+            // A window from the command line: continue with the default one.
             (None, _) => 1,
             (Some(here), true) => (here + 1) % WINDOWS.len(),
             (Some(here), false) => (here + WINDOWS.len() - 1) % WINDOWS.len(),
@@ -276,7 +276,7 @@ impl App {
             }
             _ => {
                 if let Some(detail) = &mut self.detail {
-                    // The end is where the text ends, which is known when it is drawn.
+                    // Drawing limits it to the end of the text, which is known only then.
                     detail.scroll = moved(detail.scroll, code).unwrap_or(detail.scroll);
                 }
             }
@@ -285,7 +285,7 @@ impl App {
     }
 }
 
-/// Where a key leads from a line; none for keys that lead nowhere.
+/// Returns the line that a key moves to; none for other keys.
 fn moved(line: usize, code: KeyCode) -> Option<usize> {
     match code {
         KeyCode::Down | KeyCode::Char('j') => Some(line.saturating_add(1)),

@@ -1,4 +1,4 @@
-//! The screen: a title, what is wrong, the ranking or one container, and the keys.
+//! The screen: a title, a line of state, the ranking or one container, and the keys.
 
 mod detail;
 mod list;
@@ -19,7 +19,7 @@ use super::{
     text::{bytes, safe, seconds},
 };
 
-/// Draws all of it.
+/// Draws the whole screen.
 pub(super) fn screen(frame: &mut Frame, app: &mut App, now: Instant) {
     let rows = Layout::vertical([
         Constraint::Length(1),
@@ -65,7 +65,7 @@ fn title(app: &App) -> Line<'static> {
     Line::styled(parts.join(" · "), Modifier::BOLD)
 }
 
-/// Why the agent does not answer, else the sums of what it says.
+/// Returns the reason why the agent does not answer, else the sums over its answer.
 fn state(app: &App, now: Instant) -> Line<'static> {
     if let Some(why) = &app.failure {
         let age = app.answered.map(|at| now.saturating_duration_since(at));

@@ -1,4 +1,4 @@
-//! Asks the agent, away from the screen: a slow answer holds up no key.
+//! Asks the agent on a thread of its own, so that a slow answer delays no key.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 
@@ -11,27 +11,27 @@ use crate::{
     explain::Report,
 };
 
-/// What to ask.
+/// A question to the agent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Question {
-    /// Length of the window, as the agent takes it.
+    /// Length of the window, in the agent's syntax.
     pub window: String,
-    /// The container to look at.
+    /// The container to show in detail.
     pub labels: Option<Labels>,
 }
 
-/// What came of it.
+/// Answer to a question.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// What was asked.
+    /// The question.
     pub question: Question,
-    /// The ranking, or why there is none.
+    /// The ranking, or the reason why there is none.
     pub top: Result<Top, String>,
-    /// Of the container: its timeline and why it lost time, or why that is not known.
+    /// The container's timeline and explanation, or the reason why there is none.
     pub detail: Option<Result<(Timeline, Report), String>>,
 }
 
-/// Starts a thread that answers each question in turn. It ends with whoever asks.
+/// Starts a thread that answers each question in turn. It ends when either channel is closed.
 pub(super) fn start<T: From<Answer> + Send + 'static>(
     agent: String,
     answers: Sender<T>,
@@ -61,14 +61,14 @@ fn ask(agent: &str, question: Question) -> Answer {
     }
 }
 
-/// The ranking of a window.
+/// Gets the ranking of a window.
 ///
 /// # Errors
-/// When no agent answers, with what to do about it, or it refuses, for the reason that it gives.
+/// When no agent answers, with the remedy, or when the agent refuses, with its reason.
 pub(super) fn top(agent: &str, window: &str) -> anyhow::Result<Top> {
     let path = client::path("/api/v1/top", &[("window", window)]);
     get(agent, &path).map_err(|error| {
-        // What the network says, and not the agent.
+        // An I/O error is the network's, not the agent's.
         if error
             .chain()
             .any(<dyn std::error::Error>::is::<std::io::Error>)

@@ -1,23 +1,24 @@
-//! What is reckoned from the figures of a container.
+//! Figures computed from those of a container.
 
 use super::text::safe;
 use crate::api::{self, Container};
 
-/// What it is called, and whether it is there still.
+/// Returns a container's name, marked if the container is gone.
 pub(super) fn name(container: &Container) -> String {
     let cgroup = container.labels.get("cgroup").map_or("", String::as_str);
-    // Sums such as (other) are nowhere, and so never gone.
+    // Sums such as (other) have no cgroup, and so are never gone.
     let gone = !container.live && !cgroup.starts_with('(');
     safe(&api::name(&container.labels)).into_owned() + if gone { " (gone)" } else { "" }
 }
 
-/// Remote page faults of all that placed or mapped a page; none where they are not counted, or there were none.
+/// Returns the share of remote page faults in all that placed or mapped a page; none where there were none or they are
+/// not counted.
 pub(super) fn remote_share(container: &Container) -> Option<f64> {
     let all = container.faults.filter(|all| *all > 0)?;
     Some(container.remote_faults? as f64 / all as f64)
 }
 
-/// Causes with their seconds, the biggest first.
+/// Returns causes with their seconds, in descending order.
 pub(super) fn causes_by_size(container: &Container) -> Vec<(&str, f64)> {
     let causes = container.causes.iter();
     let mut causes: Vec<_> = causes.map(|(cause, s)| (cause.as_str(), *s)).collect();
@@ -25,9 +26,10 @@ pub(super) fn causes_by_size(container: &Container) -> Vec<(&str, f64)> {
     causes
 }
 
-/// Cuts a bar of `width` cells into the parts of a container, by cause in the order of the metrics.
+/// Splits a bar into parts by cause, in the order of the metrics; each part has a number of cells.
 ///
-/// The bar is as long as `most` is lost at most. Whoever lost anything has a cell.
+/// The container that lost `most` seconds has a bar of `width` cells; each one that lost anything has at least one
+/// cell.
 pub(super) fn split(container: &Container, most: f64, width: usize) -> Vec<(&str, usize)> {
     let known = super::sort::causes().filter_map(|cause| container.causes.get_key_value(cause));
     let unknown = container
@@ -51,13 +53,14 @@ pub(super) fn split(container: &Container, most: f64, width: usize) -> Vec<(&str
     parts
 }
 
-/// The nearest number of cells; none for what is below 0 or no number.
+/// Rounds to a number of cells; negative values and NaN give 0.
 #[expect(clippy::cast_sign_loss, reason = "a cast saturates")]
 fn whole(value: f64) -> usize {
     value.round() as usize
 }
 
-/// A series in `width` stretches, each the mean of what is known of it; none where nothing is.
+/// Divides a series into `width` stretches and returns the mean of the known values in each; none where no value is
+/// known.
 pub(super) fn stretches(series: &[Option<f64>], width: usize) -> Vec<Option<f64>> {
     let length = series.len();
     let mean = |cell: usize| {

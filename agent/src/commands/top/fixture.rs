@@ -1,4 +1,4 @@
-//! Answers of an agent, and screens as they should look.
+//! Fixtures: answers of an agent, and the expected screens.
 
 use std::{fs, path::PathBuf};
 
@@ -18,17 +18,17 @@ fn read<T: DeserializeOwned>(name: &str) -> T {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// A node with much going on, and names that do harm.
+/// Returns the ranking of a node with much activity, and with hostile names.
 pub(super) fn busy() -> Top {
     read("busy.json")
 }
 
-/// A timeline and a report of one container of it.
+/// Returns the timeline and report of one of its containers.
 pub(super) fn detail() -> (Timeline, Report) {
     (read("timeline.json"), read("explain.json"))
 }
 
-/// Compares with what is kept; with `UPDATE_GOLDEN=1`, keeps what is given.
+/// Compares a text with the golden file; with `UPDATE_GOLDEN=1`, writes the file instead.
 pub(super) fn assert_golden(name: &str, text: &str) {
     let path = path(&format!("{name}.golden"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {

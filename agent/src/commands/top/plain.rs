@@ -25,7 +25,8 @@ const HEADER: [&str; 9] = [
 /// Columns that hold text.
 const TEXT: [usize; 2] = [7, 8];
 
-/// A line for each container, with a header; what is not measured is `-`. The name is last, because it alone has spaces.
+/// Returns a header and a line for each container; `-` means not measured. The name is last, because it alone has
+/// spaces.
 pub(super) fn table(containers: &[Container]) -> String {
     let mut lines = vec![HEADER.map(str::to_owned)];
     lines.extend(containers.iter().map(cells));

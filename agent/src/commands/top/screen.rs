@@ -1,4 +1,4 @@
-//! The terminal: keys, signals and answers come in, the screen goes out.
+//! The terminal session: handles keys, signals and answers, and draws the screen.
 
 use std::{
     process::ExitCode,
@@ -23,16 +23,16 @@ use super::{
     feed::{self, Answer, Question},
 };
 
-/// How long the screen stays as it is: it says how old its figures are.
+/// Longest time between two draws: the screen shows the age of its figures.
 const STILL: Duration = Duration::from_secs(1);
 
-/// What happens.
+/// An event of the session.
 enum News {
-    /// On the terminal, or that there is none any more.
+    /// An event of the terminal, or an error if the terminal is gone.
     Terminal(std::io::Result<Event>),
-    /// From the agent.
+    /// The agent's answer.
     Answer(Box<Answer>),
-    /// From whoever ends processes.
+    /// A signal to end the process.
     Signal(i32),
 }
 
@@ -42,19 +42,19 @@ impl From<Answer> for News {
     }
 }
 
-/// Gives the terminal back as it was, on whichever way out. A panic does the same before it is printed.
+/// Restores the terminal when dropped. After a panic it does nothing, because the panic hook has restored it already.
 struct Restore;
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        // Twice would put the cursor back over what a panic has printed.
+        // A second restore would move the cursor back over the panic's message.
         if !std::thread::panicking() {
             ratatui::restore();
         }
     }
 }
 
-/// Shows the screen until somebody quits.
+/// Shows the screen until the user quits or a signal arrives.
 pub(super) fn run(app: App, interval: Duration) -> anyhow::Result<ExitCode> {
     let (sender, news) = mpsc::channel();
     watch_signals(sender.clone())?;
@@ -76,7 +76,7 @@ pub(super) fn run(app: App, interval: Duration) -> anyhow::Result<ExitCode> {
     match end? {
         End::Quit => Ok(ExitCode::SUCCESS),
         End::Signal(signal) => {
-            // Whoever waits for this process shall see by what it ended.
+            // The parent process sees the signal in the exit status.
             emulate_default_handler(signal).context("cannot end by a signal")?;
             Ok(ExitCode::FAILURE)
         }
@@ -107,7 +107,7 @@ fn watch_keys(sender: Sender<News>) {
     });
 }
 
-/// Why the screen ends.
+/// Reason why the session ends.
 enum End {
     Quit,
     Signal(i32),
@@ -118,9 +118,9 @@ struct Session {
     interval: Duration,
     news: Receiver<News>,
     questions: Sender<Question>,
-    /// The question that is being answered.
+    /// The question that is under way.
     asked: Option<Question>,
-    /// When to ask the next one.
+    /// Time to ask the next question.
     due: Instant,
 }
 
@@ -166,7 +166,7 @@ impl Session {
             News::Signal(signal) => return Ok(Some(End::Signal(signal))),
             News::Answer(answer) => {
                 self.asked = None;
-                // Something else has come to be wanted meanwhile.
+                // The user has changed the question meanwhile.
                 if answer.question != self.app.question() {
                     self.due = Instant::now();
                 }

@@ -1,4 +1,4 @@
-//! By what the ranking is sorted.
+//! Sort orders of the ranking.
 
 use std::cmp::Ordering;
 
@@ -6,14 +6,14 @@ use stallscope_ebpf::{Cause, Reclaim};
 
 use crate::api::{Container, Top};
 
-/// What comes first is what has most of this.
+/// A quantity that the ranking is sorted by, in descending order.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Sort {
     /// Time lost.
     Lost,
-    /// Time on CPUs.
+    /// CPU time.
     Cpu,
-    /// Moves of tasks to another CPU.
+    /// Migrations of tasks to another CPU.
     Migrations,
     /// Page faults whose page was on another NUMA node.
     Remote,
@@ -22,13 +22,13 @@ pub(super) enum Sort {
 }
 
 impl Sort {
-    /// All of them, in the order in which a key goes through them.
+    /// Returns all orders, in the sequence that the `s` key goes through.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         let plain = [Self::Lost, Self::Cpu, Self::Migrations, Self::Remote];
         plain.into_iter().chain(causes().map(Self::Cause))
     }
 
-    /// Its name on the command line.
+    /// Returns the order's name on the command line.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Lost => "lost",
@@ -39,22 +39,22 @@ impl Sort {
         }
     }
 
-    /// Finds one by its name.
+    /// Finds an order by its name.
     ///
     /// # Errors
-    /// When there is no such: with all that there are.
+    /// When there is no such order; the error lists all.
     pub(super) fn parse(name: &str) -> Result<Self, String> {
         Self::all()
             .find(|sort| sort.name() == name)
             .ok_or_else(|| format!("expected one of {}", Self::names()))
     }
 
-    /// The names of all.
+    /// Returns the names of all orders.
     pub(super) fn names() -> String {
         Self::all().map(Self::name).collect::<Vec<_>>().join(", ")
     }
 
-    /// The one `step` further of those that make sense for what is shown.
+    /// Returns the next or previous order among those that make sense for the containers shown.
     pub(super) fn next(self, shown: Option<&Top>, forward: bool) -> Self {
         let lost_to = |cause: &str| {
             shown.is_some_and(|top| top.containers.iter().any(|c| c.causes.contains_key(cause)))
@@ -70,7 +70,7 @@ impl Sort {
         useful[(here + step) % useful.len()]
     }
 
-    /// What a container has of it; none where it is not measured.
+    /// Returns a container's value; none where it is not measured.
     fn of(self, container: &Container) -> Option<f64> {
         match self {
             Self::Lost => Some(container.lost_seconds),
@@ -81,7 +81,7 @@ impl Sort {
         }
     }
 
-    /// Which of two comes first. Never equal for different containers, so that nothing jumps.
+    /// Compares two containers. Never equal for different containers, so that lines do not jump.
     fn order(self, a: &Container, b: &Container) -> Ordering {
         let most = |sort: Self| {
             let of = |container| sort.of(container).unwrap_or(-1.0);
@@ -93,13 +93,13 @@ impl Sort {
             .then_with(|| a.labels.cmp(&b.labels))
     }
 
-    /// Sorts.
+    /// Sorts containers in this order.
     pub(super) fn sort(self, containers: &mut [Container]) {
         containers.sort_by(|a, b| self.order(a, b));
     }
 }
 
-/// All causes of lost time, as the metrics name them.
+/// Returns all causes of lost time, by their label values.
 pub(super) fn causes() -> impl Iterator<Item = &'static str> {
     let waits = Cause::ALL.iter().map(|cause| cause.label());
     waits.chain(Reclaim::ALL.iter().map(|kind| kind.label()))

@@ -1,10 +1,10 @@
-//! Names and numbers for a terminal.
+//! Formatting of names and numbers for a terminal.
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 pub(super) use crate::printable::line as safe;
 
-/// A text in at most `width` cells: both ends of a name say more than its middle.
+/// Cuts a text to at most `width` cells, in the middle: both ends of a name carry more information.
 pub(super) fn clip(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -28,7 +28,7 @@ fn fitting(chars: impl Iterator<Item = char>, width: usize) -> String {
         .collect()
 }
 
-/// Three significant digits at most.
+/// Formats a number with at most three significant digits.
 fn short(value: f64) -> String {
     let decimals = match value.abs() {
         v if v >= 99.95 => 0,
@@ -38,7 +38,7 @@ fn short(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// Seconds with their unit: milliseconds where there are few.
+/// Formats seconds with their unit: milliseconds below one second.
 pub(super) fn seconds(value: f64) -> String {
     if value == 0.0 {
         "0".to_owned()
@@ -49,7 +49,7 @@ pub(super) fn seconds(value: f64) -> String {
     }
 }
 
-/// A count in at most five characters, as long as it is below a million millions.
+/// Formats a count in at most five characters, if it is below 10^12.
 pub(super) fn count(value: u64) -> String {
     let units = [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")];
     match units.into_iter().find(|(unit, _)| value >= *unit) {
@@ -60,14 +60,14 @@ pub(super) fn count(value: u64) -> String {
     }
 }
 
-/// A share from 0 to 1 in percent.
+/// Formats a share from 0 to 1 in percent.
 pub(super) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     let decimals = usize::from(percent > 0.0 && percent < 9.95);
     format!("{percent:.decimals$}%")
 }
 
-/// CPUs' worth of a quota.
+/// Formats a CPU quota, in CPUs.
 pub(super) fn cpus(value: f64) -> String {
     let text = short(value);
     if text.contains('.') {
@@ -77,7 +77,7 @@ pub(super) fn cpus(value: f64) -> String {
     }
 }
 
-/// A size in binary units.
+/// Formats a size in binary units.
 pub(super) fn bytes(size: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     match units.into_iter().find(|(shift, _)| size >> shift > 0) {

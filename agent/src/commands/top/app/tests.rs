@@ -1,4 +1,4 @@
-//! Keys and answers, without a terminal.
+//! Tests of keys and answers, without a terminal.
 
 use super::*;
 use crate::{api, commands::top::fixture};
@@ -35,7 +35,7 @@ fn type_in(app: &mut App, text: &str) {
     }
 }
 
-/// The name of the selected container.
+/// Returns the name of the selected container.
 fn selected(app: &App) -> String {
     let line = app.table.selected().expect("a line");
     api::name(&app.shown()[line].labels)
@@ -52,7 +52,7 @@ fn names(app: &App) -> Vec<String> {
 fn the_selection_stays_with_its_container() {
     let mut app = app();
     assert_eq!(selected(&app), "shop/cart-0 server");
-    // Nobody has selected anything yet: the first line it is, whoever is on it.
+    // The user has selected nothing yet, so the first line is selected, whichever container it shows.
     let mut other = fixture::busy();
     other.containers[0].lost_seconds = 0.0;
     answer(&mut app, Ok(other.clone()));
@@ -63,7 +63,7 @@ fn the_selection_stays_with_its_container() {
     press(&mut app, KeyCode::Char('s'));
     assert_eq!(app.choice.sort, Sort::Cpu);
     assert_eq!(selected(&app), chosen);
-    // When it is gone, its place stays.
+    // When the selected container is gone, its line stays selected.
     let line = app.table.selected();
     other
         .containers
@@ -119,7 +119,7 @@ fn a_filter_is_seen_while_it_is_typed_and_can_be_undone() {
         names(&app),
         ["shop/cart-0 server", "shop/search-7c9d5b6f7-x2x9k"]
     );
-    // While typing, keys are letters.
+    // While the user types a filter, keys are letters.
     type_in(&mut app, "q?");
     assert!(names(&app).is_empty());
     press(&mut app, KeyCode::Backspace);
@@ -194,7 +194,7 @@ fn one_container_is_opened_asked_for_scrolled_and_left() {
         let detail = app.detail.as_ref().expect("it is open");
         assert!(matches!(detail.answer, Some(Ok(_))));
         assert_eq!(detail.scroll, 1);
-        // What is known stays when the agent goes.
+        // Known details stay when the agent is gone.
         answer(&mut app, Err("gone".to_owned()));
         let known = app
             .detail

@@ -1,4 +1,4 @@
-//! One container: its figures, its last minutes by cause, and why it lost time.
+//! Detail of one container: its figures, its timeline by cause, and why it lost time.
 
 use ratatui::{
     Frame,
@@ -18,10 +18,10 @@ use crate::{
     },
 };
 
-/// Cells in front of a series: what it is, and its sum.
+/// Number of cells before a graph, for its label and sum.
 const LABEL: u16 = 24;
 
-/// Draws it, and stops scrolling where the report ends.
+/// Draws the container, and limits scrolling to the end of the report.
 pub(super) fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     let Some(detail) = &app.detail else { return };
     let figures = figures(app.looked_at());
@@ -33,7 +33,7 @@ pub(super) fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
         Some(Err(why)) => (Vec::new(), why.clone()),
         Some(Ok((timeline, report))) => (series(timeline), report.to_text()),
     };
-    // At least half of the screen is for words.
+    // At least half of the screen is for text.
     let graphs = (series.len() as u16).min(area.height.saturating_sub(head + 1) / 2);
     let scale = u16::from(graphs > 0);
     let rows = Layout::vertical([
@@ -64,7 +64,7 @@ pub(super) fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     }
 }
 
-/// What the ranking says of it.
+/// Formats the container's figures from the ranking.
 fn figures(container: Option<&Container>) -> String {
     let Some(container) = container else {
         return "It neither lost time nor ran in this window.".to_owned();
@@ -121,7 +121,7 @@ struct Series<'a> {
     sum: f64,
 }
 
-/// The causes, those with most first, and time on CPUs last.
+/// Returns the causes in descending order of their sums, and CPU time last.
 fn series(timeline: &Timeline) -> Vec<Series<'_>> {
     let sum = |values: &[Option<f64>]| values.iter().copied().flatten().sum();
     let causes = timeline.causes.iter().map(|(cause, values)| Series {
@@ -139,7 +139,7 @@ fn series(timeline: &Timeline) -> Vec<Series<'_>> {
     all
 }
 
-/// What is highest of all: one scale for all of them.
+/// Returns the highest value of all series: all graphs have one scale.
 fn most(series: &[Series]) -> f64 {
     let values = series
         .iter()
@@ -151,7 +151,7 @@ fn graph(frame: &mut Frame, series: &Series, most: f64, row: Rect, colour: bool)
     let [label, graph] = beside(row);
     let text = format!("{:<15} {:>8}", safe(series.cause), seconds(series.sum));
     frame.render_widget(Line::raw(text), label);
-    // In the eighths that a cell has; what is there is seen, however little.
+    // A cell has eight steps of height; rounding up makes every value above 0 visible.
     #[expect(clippy::cast_sign_loss, reason = "a cast saturates")]
     let height = |value: f64| (value / most.max(f64::MIN_POSITIVE) * 8.0).ceil() as u64;
     let bars = stretches(series.values, usize::from(graph.width)).into_iter();
@@ -167,7 +167,7 @@ fn graph(frame: &mut Frame, series: &Series, most: f64, row: Rect, colour: bool)
     frame.render_widget(line, graph);
 }
 
-/// Where the graphs begin and end, and how high they are.
+/// Draws the axis: start and end of the graphs, and their scale.
 fn axis(frame: &mut Frame, timeline: &Timeline, most: f64, row: Rect) {
     let dim = Style::new().add_modifier(Modifier::DIM);
     let highest = format!("up to {} a second", seconds(most / timeline.step_seconds));
@@ -179,13 +179,13 @@ fn axis(frame: &mut Frame, timeline: &Timeline, most: f64, row: Rect) {
     frame.render_widget(Line::styled(start, dim), graph);
 }
 
-/// A label, and what it is of.
+/// Splits a row into a label and a graph.
 fn beside(row: Rect) -> [Rect; 2] {
     let columns = Layout::horizontal([Constraint::Length(LABEL), Constraint::Min(0)]);
     columns.spacing(1).areas(row)
 }
 
-/// The lines of a text, each in at most `width` cells; what follows a break is indented like its beginning.
+/// Wraps a text into lines of at most `width` cells; continuation lines have the indent of their line.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let line = |line: &str| {
         let line = safe(line);

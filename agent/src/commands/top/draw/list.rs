@@ -35,12 +35,12 @@ enum Column {
 
 use Column::{Causes, Cpu, Limit, Lost, Moves, Name, Remote, Split, Threads};
 
-/// As they stand.
+/// Columns from left to right.
 const ORDER: [Column; 9] = [
     Name, Lost, Cpu, Split, Causes, Limit, Threads, Moves, Remote,
 ];
 
-/// As they are given room: the last goes first.
+/// Columns by importance: when the width is too small, the last ones are left out first.
 const IMPORTANCE: [Column; 9] = [
     Name, Lost, Split, Causes, Cpu, Limit, Threads, Moves, Remote,
 ];
@@ -60,7 +60,7 @@ impl Column {
         }
     }
 
-    /// The least width that it is of use with.
+    /// Returns the minimum width at which the column is useful.
     const fn least(self) -> u16 {
         match self {
             Name => 20,
@@ -79,7 +79,7 @@ impl Column {
         }
     }
 
-    /// The one that shows what is sorted by.
+    /// Returns the column that shows the quantity sorted by.
     const fn of(sort: Sort) -> Self {
         match sort {
             Sort::Lost => Lost,
@@ -91,13 +91,14 @@ impl Column {
     }
 }
 
-/// The columns that fit, with their widths. Names take what they need of the room left, causes the rest.
+/// Returns the columns that fit, with their widths. The name takes the width it needs of the rest, the causes take what
+/// remains.
 fn columns(width: u16, longest: usize, sort: Sort) -> Vec<(Column, u16)> {
     let sorted = Column::of(sort);
     let mut order = IMPORTANCE.to_vec();
     order.retain(|column| *column != sorted);
     order.insert(1, sorted);
-    // A short name beside what was lost says more than a long one alone.
+    // A short name with its time lost is more useful than a long name alone.
     let shortest = Name
         .least()
         .min(width.saturating_sub(Lost.least() + 1).max(8))
@@ -131,7 +132,7 @@ fn columns(width: u16, longest: usize, sort: Sort) -> Vec<(Column, u16)> {
         .collect()
 }
 
-/// Draws it, with what the colours mean below.
+/// Draws the ranking, with the legend of colours below.
 pub(super) fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     let legend = legend(app);
     let height = u16::from(!legend.spans.is_empty() && area.height > 3);
@@ -228,11 +229,11 @@ fn cell(
     }
 }
 
-/// As many of the causes as fit, the one sorted by first and then the biggest.
+/// Returns as many causes as fit: the one sorted by first, then in descending order.
 fn biggest(container: &Container, width: usize, app: &App) -> Line<'static> {
     let mut causes = causes_by_size(container);
     if let Sort::Cause(first) = app.choice.sort {
-        // Stable: the others stay in their order.
+        // The sort is stable: the others keep their order.
         causes.sort_by_key(|(cause, _)| *cause != first);
     }
     let mut line = Line::default();
@@ -248,7 +249,7 @@ fn biggest(container: &Container, width: usize, app: &App) -> Line<'static> {
     line
 }
 
-/// What the colours, or letters, of the bars on the list stand for; what most is lost to comes first.
+/// Returns the legend of the bars' colours or letters, in descending order of time lost.
 fn legend(app: &App) -> Line<'static> {
     let shown = app.shown();
     let lost = |cause: &str| {
@@ -297,7 +298,7 @@ mod tests {
         assert_eq!(names(28, Sort::Cpu), [Name, Cpu]);
         assert_eq!(names(50, Sort::Cause("own")), [Name, Causes]);
         assert_eq!(names(60, Sort::Migrations), [Name, Lost, Split, Moves]);
-        // Where it has no room at all, the others are not left out for it.
+        // If the sorted column has no room at all, the others stay.
         assert_eq!(names(40, Sort::Cause("own")), [Name, Lost]);
     }
 }

@@ -1,14 +1,14 @@
-//! How causes look: a colour of the terminal's own, and a letter where there are none.
+//! Palette of causes: a colour of the terminal's own, or a letter without colours.
 
 use ratatui::{style::Color, text::Span};
 
-/// The look of a cause.
+/// Colour and letter of a cause.
 pub(super) struct Look {
     colour: Color,
     letter: &'static str,
 }
 
-/// How a cause looks; causes that a newer agent has are white.
+/// Returns the look of a cause; unknown causes, of a newer agent, are white.
 pub(super) fn look(cause: &str) -> Look {
     let (colour, letter) = match cause {
         "own" => (Color::Blue, "o"),
@@ -30,7 +30,7 @@ pub(super) fn look(cause: &str) -> Look {
 }
 
 impl Look {
-    /// That many cells of it.
+    /// Returns `count` cells of a bar.
     pub(super) fn cells(&self, count: usize, colour: bool) -> Span<'static> {
         if colour {
             Span::styled("█".repeat(count), self.colour)
@@ -39,7 +39,7 @@ impl Look {
         }
     }
 
-    /// Its colour, if there are any.
+    /// Returns the style with the cause's colour, if colours are used.
     pub(super) fn style(&self, colour: bool) -> ratatui::style::Style {
         let style = ratatui::style::Style::new();
         if colour { style.fg(self.colour) } else { style }

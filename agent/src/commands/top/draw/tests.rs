@@ -1,4 +1,4 @@
-//! Whole screens against those that are kept.
+//! Tests of whole screens against golden files.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -59,7 +59,7 @@ fn draw(app: &mut App, (width, height): (u16, u16), now: Instant) -> Buffer {
     terminal.backend().buffer().clone()
 }
 
-/// What stands on the screen, line by line.
+/// Returns the text on the screen, line by line.
 fn words(buffer: &Buffer) -> String {
     let width = usize::from(buffer.area.width).max(1);
     let mut out = String::new();
@@ -78,7 +78,7 @@ fn words(buffer: &Buffer) -> String {
     out
 }
 
-/// The colours and modifiers that are not the usual ones, by line and column.
+/// Returns the colours and modifiers that differ from the default, by line and column.
 fn styles(buffer: &Buffer) -> String {
     let mut out = String::new();
     let mut last = None;
@@ -128,7 +128,7 @@ fn without_colours_causes_are_letters() {
 fn narrow_screens_keep_what_matters() {
     let mut app = app(Some(fixture::busy()), true);
     golden("narrow", &mut app, (44, 12));
-    // The wide characters of the sixth are cut between two of them.
+    // The cut falls between two wide characters of the sixth name.
     golden("narrowest", &mut app, (17, 9));
 }
 
@@ -184,7 +184,7 @@ fn one_container() {
     golden("detail-narrow", &mut app, (40, 20));
     press(&mut app, &[KeyCode::End]);
     golden("detail-end", &mut app, (80, 14));
-    // Scrolling begins where the text ends.
+    // Home scrolls back to the start, and Up stays there.
     press(&mut app, &[KeyCode::Home, KeyCode::Up]);
     let top = words(&draw(&mut app, (80, 14), Instant::now()));
     assert!(top.contains("shop/cart-0 server lost 12.7 s"), "{top}");
