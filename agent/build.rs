@@ -1,8 +1,7 @@
 //! Puts the BPF objects into the agent.
 //!
-//! `cargo xtask build` leaves them in the target folder, one `NAME.o` a program. Without them
-//! the list is empty and everything still compiles, so that checking and editing the agent
-//! needs no BPF compiler.
+//! `cargo xtask build` leaves them in the target folder, one `NAME.o` per program. Without them the list is empty and
+//! everything still compiles, so that checking and editing the agent needs no BPF compiler.
 
 use std::env;
 use std::fmt::{self, Write as _};
@@ -16,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let out = PathBuf::from(variable("OUT_DIR")?);
     let folder = match env::var_os("STALLSCOPE_BPF_DIR") {
-        // Cargo starts this in the package's folder, the user names the folder from the workspace's.
+        // Cargo starts this script in the package's folder, but the user's path is relative to the workspace.
         Some(folder) => {
             let folder = Path::new("..").join(folder);
             folder.canonicalize().map_err(|error| {
@@ -28,13 +27,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         None => default_folder(&out)?,
     };
-    // Cargo takes a missing path for a changed one and would build the agent anew each time;
-    // an empty folder is noticed when objects appear in it. That it cannot be made is no reason to fail.
+    // Cargo treats a missing path as changed and would rebuild the agent each time. It notices objects that appear in
+    // an empty folder. A folder that cannot be created is no reason to fail.
     let _ = fs::create_dir_all(&folder);
     println!("cargo::rerun-if-changed={}", folder.display());
 
     let objects = objects(&folder)?;
-    // Beside the module, so that its text says nothing of where this was built and equal sources give equal agents.
+    // The copies lie beside the module, so that its text does not contain the build path and equal sources give equal
+    // agents.
     for (name, path) in &objects {
         fs::copy(path, out.join(format!("{name}.o")))?;
     }
@@ -46,7 +46,7 @@ fn variable(name: &str) -> Result<String, String> {
     env::var(name).map_err(|error| format!("{name}: {error}; this is started by Cargo only"))
 }
 
-/// `TARGET_DIR/bpf/ARCH`. Cargo does not say where the target folder is, but builds this in
+/// Returns `TARGET_DIR/bpf/ARCH`. Cargo does not say where the target folder is, but runs this script in
 /// `TARGET_DIR[/TRIPLE]/PROFILE/build/…`.
 fn default_folder(out: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let build = out
@@ -65,7 +65,7 @@ fn default_folder(out: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
     Ok(target.join("bpf").join(variable("CARGO_CFG_TARGET_ARCH")?))
 }
 
-/// Names and paths of the objects, in name order so that equal inputs give equal agents.
+/// Returns the names and paths of the objects, sorted by name so that equal inputs give equal agents.
 fn objects(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -84,7 +84,7 @@ fn objects(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(objects)
 }
 
-/// The module's text. The ELF reader wants its input aligned, which `include_bytes` alone does not promise.
+/// Returns the module's text. The ELF reader needs aligned input, which `include_bytes` alone does not guarantee.
 fn source(objects: &[(String, PathBuf)]) -> Result<String, fmt::Error> {
     let mut text = String::new();
     if !objects.is_empty() {

@@ -1,7 +1,6 @@
-//! Cuts kernels' type information down to what the agent asks for.
+//! Cuts kernels' type information down to the types that the agent looks up.
 //!
-//! `cargo xtask lab --update-btf` runs it on the kernels of the lab; the results are what
-//! `agent/tests/btf_matrix.rs` checks.
+//! `cargo xtask lab --update-btf` runs it on the kernels of the lab. `agent/tests/btf_matrix.rs` checks the results.
 
 use std::{env, fs, path::PathBuf};
 

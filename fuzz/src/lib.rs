@@ -1,8 +1,8 @@
-//! Fuzz targets: each gives bytes to a parser of what others write, which may refuse them, and must neither panic, hang
-//! nor take much memory.
+//! Fuzz targets: each passes bytes to a parser of untrusted input. The parser may refuse them, but must neither panic,
+//! hang nor take much memory.
 //!
-//! `cargo xtask fuzz` runs them under libFuzzer, with new inputs; `cargo test` replays those of `corpus/`, which holds
-//! one example of each form and every input that once broke something.
+//! `cargo xtask fuzz` runs the targets under libFuzzer, with new inputs. `cargo test` replays the inputs of `corpus/`,
+//! which holds one example of each form and every input that once broke something.
 
 #![expect(
     clippy::missing_panics_doc,
@@ -27,7 +27,7 @@ use stallscope::server::negotiate;
 
 pub use node::node;
 
-/// A target: its name, which is that of its folder in `corpus/`, and what it does with an input.
+/// A target: its name, which is also the name of its folder in `corpus/`, and the function that takes an input.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
@@ -45,15 +45,15 @@ pub const TARGETS: [Target; 11] = [
     ("reports", reports),
 ];
 
-/// The header `Accept` of a scrape.
+/// Parses the `Accept` header of a scrape.
 pub fn accept(data: &[u8]) {
     if let Ok(header) = str::from_utf8(data) {
         let _ = negotiate(header);
     }
 }
 
-/// What `stallscope top`, `explain` and `doctor` take from an agent, or from whatever else answers at its address: JSON,
-/// or an exposition.
+/// Parses the answer that `stallscope top`, `explain` and `doctor` get from an agent, or from whatever else answers at
+/// its address: JSON, or an exposition.
 pub fn answers(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else {
         return;
@@ -74,12 +74,12 @@ pub fn answers(data: &[u8]) {
     }
 }
 
-/// An answer of the Kubernetes API: a page of a list, a line of a watch, or an error.
+/// Parses an answer of the Kubernetes API: a page of a list, a line of a watch, or an error.
 pub fn api(data: &[u8]) {
     pods::api::fuzz(data);
 }
 
-/// A kernel's type information, and all that is asked of it.
+/// Parses a kernel's type information (BTF), and looks up in it everything that the agent looks up.
 pub fn btf(data: &[u8]) {
     let Ok(btf) = Btf::parse(data.to_vec()) else {
         return;
@@ -104,7 +104,7 @@ pub fn btf(data: &[u8]) {
     let _ = btf.reduced(probes::attachments());
 }
 
-/// The path of a cgroup, whose names anybody may choose: who owns it, and the text by which it is shown.
+/// Attributes the path of a cgroup, whose names anybody may choose, and checks the label by which it is shown.
 pub fn cgroups(data: &[u8]) {
     let path = CgroupPath::new(data);
     let label = path.label().into_owned();
@@ -125,25 +125,25 @@ pub fn cgroups(data: &[u8]) {
     let _ = PodIdentity::parse(&path);
 }
 
-/// An answer of a container runtime.
+/// Parses an answer of a container runtime.
 pub fn cri(data: &[u8]) {
     pods::cri::fuzz(data);
 }
 
-/// A file of the kernel's about cgroups: `mountinfo`, `cgroups`, `cpu.stat`, `cpu.max`.
+/// Parses one of the kernel's files about cgroups: `mountinfo`, `cgroups`, `cpu.stat`, `cpu.max`.
 pub fn files(data: &[u8]) {
     cgroup::fuzz(data);
 }
 
-/// Names in the kubelet's log directories.
+/// Parses names of the kubelet's log directories.
 pub fn logs(data: &[u8]) {
     if let Ok(listing) = str::from_utf8(data) {
         pods::files::fuzz(listing);
     }
 }
 
-/// The query of a question about the history, asked at any time: the first eight bytes are the clock on the wall, in
-/// seconds before or after 1970, and the rest is the query.
+/// Parses the query of a request for the history, at any time: the first eight bytes are the wall clock, in seconds
+/// before or after 1970, and the rest is the query.
 pub fn query(data: &[u8]) {
     let Some((clock, query)) = data.split_first_chunk() else {
         return;
@@ -170,7 +170,8 @@ pub fn query(data: &[u8]) {
     }
 }
 
-/// A history of ten minutes, of which the last 100 seconds are recorded, and the moment after.
+/// Returns a history with room for 600 seconds, of which seconds 100 to 199 are recorded, and the instant at second
+/// 200.
 fn history() -> (History, Instant) {
     let start = Instant::now();
     let limits = Limits {
@@ -187,7 +188,7 @@ fn history() -> (History, Instant) {
     (history, start + Duration::from_secs(200))
 }
 
-/// Two reports of `stallscope doctor --json` that are compared, one a line.
+/// Compares two reports of `stallscope doctor --json`, one per line.
 pub fn reports(data: &[u8]) {
     let mut reports = data
         .split(|&byte| byte == b'\n')

@@ -7,17 +7,16 @@ use stallscope::doctor::{Live, Node, Root, audit, samples};
 use stallscope::topology::Topology;
 use tempfile::TempDir;
 
-/// Bytes of a name that file systems take.
+/// Longest file name that file systems take, in bytes.
 const LONGEST_NAME: usize = 255;
 
-/// A node: `== PATH` begins a file, whose content is on the lines after.
-///
-/// Audited, and shown in every form there is.
+/// Audits a node and prints the report in every format. In the input, `== PATH` begins a file, whose content is on the
+/// lines after it.
 pub fn node(data: &[u8]) {
     let dir = directory();
     for (path, content) in files(data) {
         let path = dir.path().join(path);
-        // What is a file in one line may be a directory in another.
+        // One line may use a path as a file and another as a directory.
         if let Some(above) = path.parent()
             && fs::create_dir_all(above).is_ok()
         {
@@ -38,7 +37,7 @@ pub fn node(data: &[u8]) {
     let _ = samples(&report);
 }
 
-/// In memory where there is such a place: it is written thousands of times.
+/// Returns a temporary directory, in memory where `/dev/shm` exists because the target writes it thousands of times.
 fn directory() -> TempDir {
     let memory = Path::new("/dev/shm");
     let dir = if memory.is_dir() {
@@ -49,7 +48,7 @@ fn directory() -> TempDir {
     dir.expect("a temporary directory")
 }
 
-/// Paths, which stay below the directory they are put in, and contents.
+/// Splits the input into files. Their paths stay below the directory they are put in.
 fn files(data: &[u8]) -> impl Iterator<Item = (PathBuf, Vec<u8>)> {
     let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
     for line in data.split_inclusive(|&byte| byte == b'\n') {

@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: what the agent costs, in one run, beside what it may cost.
+//! `cargo xtask bench`: measures the agent's overhead in one run and prints it beside its targets.
 //!
-//! Every figure is a ratio or comes from accounting (CPU time, memory, the kernel's BPF statistics): on a machine that
-//! does other things as well, wall time says nothing. Nothing here judges by it.
+//! Every figure is a ratio or comes from accounting (CPU time, memory, the kernel's BPF statistics). Wall time says
+//! nothing on a machine that does other things as well, so no figure is judged by it.
 
 mod agent;
 mod cgroups;
@@ -87,7 +87,7 @@ enum Group {
 }
 
 impl Args {
-    /// Whether there is nothing to build.
+    /// Returns whether an agent is given, so that nothing needs building.
     pub fn has_agent(&self) -> bool {
         self.agent.is_some()
     }
@@ -103,14 +103,14 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
         return fleet::run(workspace, install, &args.fleet, args.json);
     }
     let agent = {
-        // What the build prints is not a figure.
+        // Build output must not mix with the figures on standard output.
         let _redirected = args.json.then(ToStderr::begin).transpose()?;
         build::run(workspace, install, &build::Args::default())?
     };
     measure_as_root(args, &agent)
 }
 
-/// Measures the agent that was given.
+/// Measures the given agent.
 pub fn run_given(args: &Args) -> Result<()> {
     let Some(agent) = &args.agent else {
         bail!("no agent given");
@@ -162,7 +162,7 @@ fn measure(args: &Args, agent: &Path) -> Result<()> {
     host::header(&mut figures)?;
     if probes.into_iter().any(|group| args.wants(group)) {
         let cpus = host::cpus()?;
-        // Whatever this process and the one it commands do happens beside the loads, not on their CPU.
+        // This process and the agent it controls stay off the CPU of the loads.
         load::pin(cpus.other)?;
         let mut control = control::Control::start(agent)?;
         control.warn_of_others(&mut figures)?;
@@ -202,7 +202,7 @@ impl ToStderr {
     fn begin() -> Result<Self> {
         // SAFETY: both take descriptors that this process has, and no memory.
         let kept = unsafe { libc::dup(1) };
-        // SAFETY: as above.
+        // SAFETY: takes a descriptor that `dup` made and one that this process has, and no memory.
         if kept < 0 || unsafe { libc::dup2(2, 1) } < 0 {
             return Err(std::io::Error::last_os_error())
                 .context("could not redirect standard output");
@@ -213,7 +213,7 @@ impl ToStderr {
 
 impl Drop for ToStderr {
     fn drop(&mut self) {
-        // SAFETY: the descriptor was made in `begin` and is closed here only.
+        // SAFETY: `begin` made the descriptor, and only this closes it.
         unsafe {
             libc::dup2(self.0, 1);
             libc::close(self.0);

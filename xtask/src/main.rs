@@ -1,4 +1,4 @@
-//! `cargo xtask`: every developer command of Stallscope, one file a verb.
+//! `cargo xtask`: every developer command of Stallscope, one file per verb.
 
 mod bench;
 mod bpf;
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         setup::Install::Allow
     };
     let done = match &cli.verb {
-        // Needs neither Cargo nor the sources.
+        // This needs neither Cargo nor the sources.
         Verb::Bench(args) if args.has_agent() => bench::run_given(args).map(|()| ExitCode::SUCCESS),
         verb => with_workspace(verb, install),
     };

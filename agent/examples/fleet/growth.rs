@@ -1,8 +1,9 @@
-//! Counts that grow as those of real tasks do: most owners do little, a few do much, and by chance.
+//! Counts that grow at random, as those of real tasks do: most owners do little, a few do much.
 
 use stallscope::metric::Metric;
 
-/// The same numbers in each run (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+/// SplitMix64 generator with the same numbers in each run (Steele, Lea, Flood: "Fast splittable pseudorandom number
+/// generators", 2014).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -19,17 +20,17 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 0 to below 1.
+    /// Returns a number from 0 to below 1.
     pub fn share(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// From 0 to below `count`.
+    /// Returns a whole number from 0 to below `count`.
     pub fn below(&mut self, count: u64) -> u64 {
         self.next() % count.max(1)
     }
 
-    /// A whole number that is `mean` on average.
+    /// Returns a whole number that is `mean` on average.
     fn count(&mut self, mean: f64) -> u64 {
         // Never negative, and far below the limits of 64 bits.
         #[expect(clippy::cast_sign_loss, reason = "see above")]
@@ -38,12 +39,12 @@ impl Random {
     }
 }
 
-/// How many CPUs' worth of time an owner takes: a thousandth of one for most, more than one for a few.
+/// Returns the CPUs' worth of time that an owner takes: a thousandth of one for most, more than one for a few.
 pub fn activity(random: &mut Random) -> f64 {
     0.0005 * 4000_f64.powf(random.share().powi(3))
 }
 
-/// What a family's value grows by a second, for an owner that takes one CPU: nanoseconds or events.
+/// Returns the growth per second of a family's value, in nanoseconds or events, for an owner that takes one CPU.
 pub fn rate(metric: &Metric, values: &[String]) -> f64 {
     let value = values.first().map(String::as_str).unwrap_or_default();
     match (metric.name, value) {
@@ -52,7 +53,7 @@ pub fn rate(metric: &Metric, values: &[String]) -> f64 {
         (_, "host") => 5e7,
         (_, "unattributed") => 1e5,
         (_, "idle") => 1e6,
-        // The daemons work on few nodes only, and a quota is most owners' not.
+        // The daemons work on few nodes only, and most owners have no quota.
         (_, "kswapd" | "kcompactd" | "khugepaged" | "compaction" | "direct_reclaim") => 0.0,
         (_, "kernel" | "throttled") => 1e7,
         ("stallscope_cpu_seconds_total", node) => {
@@ -65,12 +66,12 @@ pub fn rate(metric: &Metric, values: &[String]) -> f64 {
     }
 }
 
-/// One series, or one histogram: a value, or counts by bucket and the sum.
+/// One series (a value) or one histogram (counts by bucket, then the sum).
 #[derive(Clone, Debug)]
 pub struct Cell {
-    /// Which of the family's combinations of label values.
+    /// Index into the family's combinations of label values.
     pub set: usize,
-    /// Growth a second.
+    /// Growth per second.
     pub rate: f64,
     pub words: Box<[u64]>,
 }
@@ -85,7 +86,7 @@ impl Cell {
             return;
         };
         *sum += random.count(grown);
-        // Waits are short: each bucket, four times as long, has a part of those before it.
+        // Waits are short: each bucket's bound is four times that of the one before, and its count 0.35 times as large.
         let mut events = grown / 2e5;
         for bucket in buckets {
             *bucket += random.count(events);

@@ -1,4 +1,4 @@
-//! The families that a node has once, in about the numbers that a real one has.
+//! Families that a node has once, with about as many series as on a real node.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,13 +11,13 @@ use stallscope::{
     topology,
 };
 
-/// Programs, maps, hooks and reasons of all probes together: as `stallscope status` and a scrape show them.
+/// Numbers of programs, maps, hooks and reasons of all probes together, as `stallscope status` and a scrape show them.
 const PROGRAMS: u32 = 20;
 const MAPS: u32 = 25;
 const HOOKS: u32 = 12;
 const REASONS: u32 = 10;
 
-/// Writes every one of them.
+/// Writes every family.
 pub fn encode(numa_nodes: u16, cpus: u32, out: &mut Encoder) {
     let probes = PROBES.iter().flat_map(|probe| probe.metrics);
     let all = probes
@@ -25,7 +25,7 @@ pub fn encode(numa_nodes: u16, cpus: u32, out: &mut Encoder) {
         .chain(&overhead::METRICS)
         .chain(topology::METRICS)
         .filter(|metric| metric.scope == Scope::Host);
-    // Counters that grow, if only with the clock.
+    // The values are counters, which only need to grow: the clock is enough.
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |now| now.as_millis() as u64);
     for metric in all {
@@ -43,7 +43,8 @@ pub fn encode(numa_nodes: u16, cpus: u32, out: &mut Encoder) {
     }
 }
 
-/// How many series a family has. Which values its labels have makes no difference to whoever stores them.
+/// Returns the number of series of a family. The values of its labels make no difference to the Prometheus that stores
+/// them.
 fn sets(metric: &Metric, numa_nodes: u32, cpus: u32) -> u32 {
     match metric.labels {
         ["daemon", "node"] => 2 * numa_nodes + 1,

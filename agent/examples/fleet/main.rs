@@ -1,7 +1,7 @@
-//! Many nodes' agents in one process, for measuring what scrapes them.
+//! Many nodes' agents in one process, to measure the Prometheus that scrapes them.
 //!
-//! Names, labels, escaping, formats and the HTTP server are the agent's own; only the counts are made up. Each node
-//! has a port of its own. Standard output gets one line of JSON when all of them listen.
+//! Names, labels, escaping, formats and the HTTP server are the agent's own. Only the counts are made up. Each node has
+//! its own port. The process prints one line of JSON to standard output when all of them listen.
 
 mod growth;
 mod host;
@@ -67,7 +67,7 @@ struct Args {
     labels: Vec<String>,
 }
 
-/// As the rules of the Kubernetes mixin record it, so that pods can be joined with their workloads.
+/// Series as the rules of the Kubernetes mixin record it, so that queries can join pods with their workloads.
 static POD_OWNER: Metric = Metric {
     name: "namespace_workload_pod:kube_pod_owner:relabel",
     kind: Kind::Gauge,
@@ -113,11 +113,11 @@ async fn main() -> anyhow::Result<()> {
     )
     .await?;
     println!("{}", json!({"agents": agents, "pod_owners": owners}));
-    // The servers go on until somebody ends the process.
+    // The servers run until somebody ends the process.
     std::future::pending().await
 }
 
-/// Serves scrapes on a port of its own, and says at which address.
+/// Serves scrapes on a free port and returns the address.
 async fn listen(
     collect: impl Fn(Format) -> anyhow::Result<Bytes> + Send + Sync + 'static,
     registry: prometheus::Registry,

@@ -1,4 +1,4 @@
-//! One node: its pods come and go, and its scrapes are written by the agent's own encoder.
+//! One node, whose pods come and go. The agent's own encoder writes its scrapes.
 
 use std::{
     sync::Arc,
@@ -20,7 +20,7 @@ use crate::{
     pod::{Names, Owner, outside},
 };
 
-/// What all nodes have in common.
+/// Settings that all nodes share.
 pub struct Shape {
     pub pods: usize,
     pub containers: usize,
@@ -32,7 +32,7 @@ pub struct Shape {
     pub families: Vec<OwnerFamily>,
 }
 
-/// See the module.
+/// A node with its pods, services and their counts.
 pub struct Node {
     shape: Arc<Shape>,
     random: Random,
@@ -60,7 +60,7 @@ impl Node {
                 Owner::new(labels, &shape.families, &mut random)
             });
         let mut services: Vec<_> = services.collect();
-        // Without the label that tells them apart they are one.
+        // Services are one owner unless a label tells them apart.
         services.sort_by(|a, b| a.labels.cmp(&b.labels));
         services.dedup_by(|a, b| a.labels == b.labels);
         let mut node = Self {
@@ -81,7 +81,7 @@ impl Node {
         for _ in live..self.shape.pods {
             let names = Names::new(&mut self.random);
             let containers = (0..self.shape.containers).map(|n| format!("container-{n}"));
-            // And what is in the pod but in no container.
+            // The empty name is the owner of what runs in the pod outside its containers.
             let containers = containers.chain([String::new()]);
             let owners = containers.map(|container| {
                 let labels = names.labels(&self.shape.labels, &container);
@@ -97,7 +97,7 @@ impl Node {
         }
     }
 
-    /// The names of the pods that run.
+    /// Returns the names of the pods that run.
     pub fn live_pods(&self) -> impl Iterator<Item = &Names> {
         let live = self.pods.iter().filter(|pod| pod.ended.is_none());
         live.map(|pod| &pod.names)
@@ -125,7 +125,7 @@ impl Node {
         self.fill();
     }
 
-    /// A scrape.
+    /// Advances the counts to the present and encodes a scrape.
     pub fn collect(&mut self, format: Format, registry: &prometheus::Registry) -> Bytes {
         self.pass(Instant::now());
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -143,7 +143,7 @@ impl Node {
         text
     }
 
-    /// All owners; those with equal labels are one.
+    /// Returns all owners. Owners with equal labels count as one.
     fn owners(&self) -> Vec<&Owner> {
         let pods = self.pods.iter().flat_map(|pod| &pod.owners);
         let mut owners: Vec<_> = self.services.iter().chain(pods).collect();

@@ -1,4 +1,4 @@
-//! Owners with their names: containers of pods, and what is beside them.
+//! Owners and their names: containers of pods, and services of the host.
 
 use stallscope::{
     agent::OwnerFamily,
@@ -9,7 +9,7 @@ use stallscope_ebpf::WAIT_BUCKETS;
 
 use crate::growth::{self, Cell, Random};
 
-/// The labels that names are made up for.
+/// The labels that the fleet makes up values for.
 pub const LABELS: [&str; 6] = [
     "namespace",
     "pod",
@@ -19,15 +19,15 @@ pub const LABELS: [&str; 6] = [
     "workload_type",
 ];
 
-/// Shares of owners in which what not all of them have has happened.
+/// Shares of owners that have a CPU limit, and that have reclaimed memory.
 const LIMITED: f64 = 0.5;
 const RECLAIMED: f64 = 0.1;
 
-/// Namespaces and workloads of the whole cluster.
+/// Numbers of namespaces and workloads in the whole cluster.
 const NAMESPACES: u64 = 40;
 const WORKLOADS: u64 = 400;
 
-/// What a pod is called.
+/// Names of a pod.
 #[derive(Clone, Debug)]
 pub struct Names {
     pub namespace: String,
@@ -75,7 +75,7 @@ impl Names {
     }
 }
 
-/// The labels of what is in no pod.
+/// Returns the labels of an owner outside pods.
 pub fn outside(names: &[String], cgroup: &str) -> OwnerLabels {
     OwnerLabels::of(names.iter().map(|name| {
         let value = if name == "cgroup" { cgroup } else { "" };
@@ -87,7 +87,7 @@ pub fn outside(names: &[String], cgroup: &str) -> OwnerLabels {
 #[derive(Clone, Debug)]
 pub struct Owner {
     pub labels: OwnerLabels,
-    /// By family.
+    /// Cells by family.
     pub cells: Vec<Vec<Cell>>,
     pub limit: f64,
 }
@@ -151,7 +151,8 @@ fn happens(metric: &Metric, limited: bool, reclaimed: bool) -> bool {
     }
 }
 
-/// Whether a series is there: hosts have neither clusters nor dies as a rule, and most owners reclaim for one reason.
+/// Returns whether a series exists: hosts usually have neither clusters nor dies, and most owners reclaim for one
+/// reason.
 fn known(metric: &Metric, values: &[String]) -> bool {
     let value = values.first().map(String::as_str);
     match metric.name {

@@ -1,4 +1,4 @@
-//! A running agent: started, asked, and looked at from outside.
+//! A running agent, with what it answers and the resources it takes.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -11,14 +11,14 @@ use anyhow::{Context as _, Result, bail};
 use super::process::Process;
 use super::stop;
 
-/// An agent on a port of its own; ended when dropped.
+/// An agent on a free port. Dropping it ends the process.
 pub struct Agent {
     process: Process,
     address: SocketAddr,
 }
 
 impl Agent {
-    /// Starts one, and waits until it measures.
+    /// Starts an agent and waits until it measures.
     pub fn start(program: &Path) -> Result<Self> {
         let address = free_address()?;
         let mut command = Command::new(program);
@@ -40,17 +40,17 @@ impl Agent {
         Ok(agent)
     }
 
-    /// The body of an answer.
+    /// Returns the body of the answer to a GET request.
     pub fn get(&self, path: &str) -> Result<String> {
         request(self.address, "GET", path)
     }
 
-    /// CPU time of all its threads so far, in nanoseconds.
+    /// Returns the CPU time of all its threads so far, in nanoseconds.
     pub fn cpu_ns(&self) -> Result<u64> {
         self.process.cpu_ns()
     }
 
-    /// CPU time a second over a while, in nanoseconds.
+    /// Measures its CPU time per second over `time`, in nanoseconds.
     pub fn idle_ns_per_second(&self, time: Duration) -> Result<f64> {
         let (start, before) = (Instant::now(), self.cpu_ns()?);
         stop::sleep(time)?;
@@ -58,20 +58,20 @@ impl Agent {
         Ok(cpu as f64 / start.elapsed().as_secs_f64())
     }
 
-    /// Resident memory in bytes: see [`Process::resident`].
+    /// Returns its resident memory in bytes: see [`Process::resident`].
     pub fn resident(&self) -> Result<(u64, u64)> {
         self.process.resident()
     }
 }
 
-/// A loopback address that nobody listens at.
+/// Returns a free loopback address.
 pub fn free_address() -> Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .context("no free port")
 }
 
-/// The body of an answer to a request without a body.
+/// Sends a request without a body and returns the body of the answer.
 pub fn request(address: SocketAddr, method: &str, path: &str) -> Result<String> {
     const PATIENCE: Duration = Duration::from_secs(180);
     let mut stream =
@@ -94,7 +94,7 @@ pub fn request(address: SocketAddr, method: &str, path: &str) -> Result<String> 
     Ok(body.to_owned())
 }
 
-/// The sum of all samples of a family.
+/// Returns the sum of all samples of a family.
 pub fn sum(scrape: &str, family: &str) -> f64 {
     scrape
         .lines()
@@ -106,7 +106,7 @@ pub fn sum(scrape: &str, family: &str) -> f64 {
         .sum()
 }
 
-/// The number of samples.
+/// Returns the number of samples of a scrape.
 pub fn series(scrape: &str) -> usize {
     scrape
         .lines()

@@ -1,4 +1,4 @@
-//! Cgroups in which something happened, and nothing left of them afterwards.
+//! Cgroups with activity, all removed afterwards.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,16 @@ use super::stop;
 
 const PREFIX: &str = "stallscope-bench-";
 
-/// A folder of cgroups below the CPU controller's root; removed when dropped.
+/// A folder of cgroups below the CPU controller's root. Dropping it removes them.
 pub struct Cgroups {
     folder: PathBuf,
     count: usize,
-    /// The file a task writes 0 to, to go in.
+    /// Name of the file to which a task writes 0 to enter a cgroup.
     door: &'static str,
 }
 
 impl Cgroups {
-    /// An empty folder.
+    /// Creates an empty folder.
     pub fn new() -> Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let (mount, unified) = cpu_mount(&mounts)
@@ -28,10 +28,10 @@ impl Cgroups {
         let folder = mount.join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir(&folder).with_context(|| format!("could not make {}", folder.display()))?;
         if unified {
-            // Whatever the agent tells cgroups apart by has to be in each of them.
+            // Each cgroup needs every controller by which the agent tells cgroups apart.
             let have = fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
             for controller in have.split_whitespace() {
-                // Some cannot be had below, which the agent copes with.
+                // Some controllers cannot be enabled below, which the agent copes with.
                 let _ = fs::write(
                     folder.join("cgroup.subtree_control"),
                     format!("+{controller}"),
@@ -41,12 +41,12 @@ impl Cgroups {
         Ok(Self {
             folder,
             count: 0,
-            // A task of v1 that moves itself alone does not wait for all others to hold still.
+            // On v1, a write to `tasks` moves one thread and does not wait for all others to hold still.
             door: if unified { "cgroup.procs" } else { "tasks" },
         })
     }
 
-    /// Makes more, so that there are `count`.
+    /// Creates cgroups until there are `count`.
     pub fn grow(&mut self, count: usize) -> Result<()> {
         while self.count < count {
             stop::check()?;
@@ -61,7 +61,7 @@ impl Cgroups {
         self.folder.join(format!("c{number}"))
     }
 
-    /// Has a task run and sleep in each.
+    /// Runs a task that also sleeps in each cgroup.
     pub fn visit(&self) -> Result<()> {
         let doors: Vec<PathBuf> = (0..self.count)
             .map(|number| self.path(number).join(self.door))
@@ -89,7 +89,7 @@ impl Drop for Cgroups {
     }
 }
 
-/// Removes what a run left that was killed.
+/// Removes the cgroups of runs that were killed.
 pub fn remove_stale() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let Some((mount, _)) = cpu_mount(&mounts) else {
@@ -107,7 +107,7 @@ pub fn remove_stale() {
     }
 }
 
-/// Removes a folder of cgroups. A task that just ended may be in one for a moment longer.
+/// Removes a folder of cgroups, with retries: a task that just ended may stay in one for a moment longer.
 fn remove(folder: &Path) -> Result<()> {
     let mut last = None;
     for _ in 0..50 {
@@ -132,7 +132,7 @@ fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-/// Where the CPU controller's hierarchy is mounted, and whether it is cgroup v2.
+/// Returns the mount point of the CPU controller's hierarchy, and whether it is cgroup v2.
 fn cpu_mount(mountinfo: &str) -> Option<(PathBuf, bool)> {
     let mut unified = None;
     for line in mountinfo.lines() {

@@ -1,4 +1,4 @@
-//! The agent's hidden `bench control`, which attaches and detaches programs as it is told.
+//! Client of the agent's hidden `bench control` command, which attaches and detaches programs on request.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -10,40 +10,40 @@ use serde::de::DeserializeOwned;
 
 use super::figure::Figures;
 
-/// A program that attached, with what the kernel counted of it while its statistics were on.
+/// A program that attached, with the kernel's counts for it while its BPF statistics were on.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Program {
-    /// The probe it belongs to; none for the empty programs.
+    /// Probe of the program; none for the empty programs.
     pub probe: Option<String>,
-    /// Its name.
+    /// Name of the program.
     #[serde(rename = "program")]
     pub name: String,
     /// Type and symbol, such as `tp_btf/sched_switch`.
     pub hook: String,
     /// The kernel symbol.
     pub symbol: String,
-    /// How often it ran.
+    /// Number of runs.
     pub runs: u64,
-    /// For how long, in nanoseconds.
+    /// Time of all runs, in nanoseconds.
     pub ns: u64,
 }
 
-/// Which programs are attached.
+/// Selection of programs to attach.
 #[derive(Clone, Copy, Debug)]
 pub struct Set {
     /// Empty programs, by kernel symbol: `*` for all, `-` for none.
     pub empty: &'static str,
-    /// The agent's, likewise.
+    /// The agent's programs, likewise.
     pub ours: &'static str,
 }
 
-/// Nothing.
+/// No programs.
 pub const NOTHING: Set = Set {
     empty: "-",
     ours: "-",
 };
 
-/// The process; it ends with its standard input, and its programs with it.
+/// The `bench control` process. It ends with its standard input, and its programs with it.
 pub struct Control {
     child: Child,
     input: Option<ChildStdin>,
@@ -51,7 +51,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts it; nothing is attached.
+    /// Starts the process, with nothing attached.
     pub fn start(agent: &Path) -> Result<Self> {
         eprintln!("==> loading every program");
         let mut child = Command::new(agent)
@@ -73,7 +73,7 @@ impl Control {
         Ok(control)
     }
 
-    /// Says if there are programs of others, whose cost is in every figure.
+    /// Warns of programs of others, whose cost is in every figure.
     pub fn warn_of_others(&mut self, figures: &mut Figures) -> Result<()> {
         #[derive(Deserialize)]
         struct Others {
@@ -88,13 +88,13 @@ impl Control {
         Ok(())
     }
 
-    /// Runs of all programs that the kernel counted: growing while we have its statistics off, it
-    /// is because somebody else has them on.
+    /// Returns the runs of all programs that the kernel counted. If it grows while we have the kernel's statistics off,
+    /// somebody else has them on.
     pub fn counted_runs(&mut self) -> Result<u64> {
         Ok(self.programs()?.iter().map(|program| program.runs).sum())
     }
 
-    /// Makes exactly these programs attached.
+    /// Attaches exactly these programs and detaches all others.
     pub fn set(&mut self, set: Set, ours_first: bool) -> Result<()> {
         let order = if ours_first { " ours-first" } else { "" };
         let Set { empty, ours } = set;
@@ -109,7 +109,7 @@ impl Control {
             .map(drop)
     }
 
-    /// All programs, the empty ones included.
+    /// Returns all programs, the empty ones included.
     pub fn programs(&mut self) -> Result<Vec<Program>> {
         self.ask("programs")
     }
@@ -133,7 +133,7 @@ impl Control {
             .with_context(|| format!("`{command}`: another agent's answer: {line}"))
     }
 
-    /// Ends it, and says if it did not end well.
+    /// Ends the process and returns an error if it did not end well.
     pub fn end(mut self) -> Result<()> {
         self.input = None;
         let status = self.child.wait().context("could not wait for the agent")?;
@@ -147,7 +147,7 @@ impl Control {
 impl Drop for Control {
     fn drop(&mut self) {
         self.input = None;
-        // Its input is closed, so that it ends by itself; a second wait does no harm.
+        // The process ends by itself because its input is closed. A second wait does no harm.
         let _ = self.child.wait();
     }
 }

@@ -1,4 +1,4 @@
-//! Estimates that a few disturbed windows do not spoil, with their standard errors.
+//! Robust estimates, which a few disturbed windows do not spoil, with their standard errors.
 
 /// A value with its standard error.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -9,7 +9,7 @@ pub struct Estimate {
     pub error: f64,
 }
 
-/// The middle value.
+/// Returns the median.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -20,7 +20,7 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// The mean of the middle three fifths.
+/// Returns the mean of the middle three fifths.
 pub fn trimmed_mean(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -32,9 +32,9 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// The median, with an error from the middle distance to it, which outliers do not move either.
+/// Returns the median, with an error from the median absolute deviation, which outliers do not move either.
 pub fn median_of(values: &[f64]) -> Estimate {
-    // For a normal distribution: from the middle distance to the standard deviation, and from the
+    // Factors for a normal distribution: from the median absolute deviation to the standard deviation, and from the
     // mean's error to the median's, sqrt(pi / 2).
     const TO_DEVIATION: f64 = 1.4826;
     const TO_MEDIAN: f64 = 1.2533;
@@ -46,7 +46,7 @@ pub fn median_of(values: &[f64]) -> Estimate {
     }
 }
 
-/// The mean with its error.
+/// Returns the mean with its standard error.
 pub fn mean_of(values: &[f64]) -> Estimate {
     let n = values.len() as f64;
     let value = mean(values);
@@ -57,7 +57,7 @@ pub fn mean_of(values: &[f64]) -> Estimate {
     }
 }
 
-/// Any statistic of independent samples, with its error from leaving out one after the other.
+/// Applies a statistic to independent samples, with its jackknife error: each sample is left out in turn.
 pub fn jackknife<T: Clone>(samples: &[T], statistic: impl Fn(&[T]) -> f64) -> Estimate {
     let n = samples.len();
     let without: Vec<f64> = (0..n)

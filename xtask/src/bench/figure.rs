@@ -1,4 +1,4 @@
-//! Figures, what they may be at most, and how they are printed.
+//! Figures, their targets, and how they are printed.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::estimate::Estimate;
 
-/// What a figure may be at most. Figures that are not listed have no target.
+/// Targets: the most that a figure may be. Figures that are not listed have none.
 const TARGETS: &[(&str, f64)] = &[
     ("sched_switch_ratio", 1.8),
     ("sched_switch_competitors_ratio", 1.8),
@@ -30,7 +30,7 @@ pub struct Figure {
     met: Option<bool>,
 }
 
-/// All figures of a run, printed as they come in JSON and at the end as text.
+/// All figures of a run. JSON is printed as they come, text at the end.
 pub struct Figures {
     json: bool,
     header: Vec<String>,
@@ -38,7 +38,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// None yet.
+    /// Creates an empty list.
     pub fn new(json: bool) -> Self {
         Self {
             json,
@@ -47,7 +47,7 @@ impl Figures {
         }
     }
 
-    /// Adds a line about the circumstances.
+    /// Adds a line about the circumstances of the run.
     pub fn note(&mut self, line: String) {
         if self.json {
             eprintln!("{line}");
@@ -95,7 +95,7 @@ impl Figures {
             unit,
             standard_error,
             target,
-            // What could not be computed meets nothing.
+            // A value that could not be computed (NaN) meets no target.
             met: target.map(|target| value <= target),
         };
         if self.json {
@@ -170,7 +170,8 @@ fn table(figures: &[Figure]) -> String {
     lines.collect()
 }
 
-/// Three digits that count and a fourth where a target may lie between, but integers whole.
+/// Formats a value: integers and values of 100 and more without decimals, others with enough digits to compare with a
+/// target.
 fn rounded(value: f64) -> String {
     if value.fract() == 0.0 || value.abs() >= 100.0 {
         format!("{value:.0}")

@@ -1,4 +1,4 @@
-//! What a fleet of agents costs the Prometheus that scrapes it: a real one, with agents whose counts are made up.
+//! Cost of a fleet of agents to the Prometheus that scrapes it: a real Prometheus, and agents whose counts are made up.
 
 mod prometheus;
 mod queries;
@@ -24,10 +24,10 @@ use crate::workspace::{AGENT_PACKAGE, Workspace};
 
 use prometheus::Prometheus;
 
-/// How often every agent is scraped.
+/// Scrape interval, in seconds.
 const SCRAPE_SECONDS: u64 = 15;
 
-/// Until the rates over five minutes that the rules take are of five minutes.
+/// Time until the rules' rates over five minutes cover five minutes.
 const SETTLE: Duration = Duration::from_secs(330);
 
 /// Options of the fleet.
@@ -96,13 +96,13 @@ fn prometheus_program(workspace: &Workspace, install: Install) -> Result<PathBuf
 fn build(workspace: &Workspace) -> Result<PathBuf> {
     let mut cargo = workspace.cargo();
     cargo.args(["build", "--release", "--package", AGENT_PACKAGE]);
-    // What it prints is not a figure.
+    // Build output must not mix with the figures.
     cargo.args(["--example", "fleet"]).stdout(Stdio::null());
     shell::run(&mut cargo)?;
     Ok(workspace.target.join("release/examples/fleet"))
 }
 
-/// Where everything listens.
+/// Addresses that the fleet listens at.
 #[derive(Debug, Deserialize)]
 pub struct Addresses {
     agents: Vec<SocketAddr>,
@@ -158,7 +158,7 @@ fn measure(
     queries::measure(&prometheus, Duration::from_secs(args.minutes * 60), figures)
 }
 
-/// What only grows, at one moment.
+/// One reading of the measured Prometheus and of the fleet.
 struct Reading {
     at: Instant,
     samples: f64,
@@ -198,13 +198,13 @@ fn rates(before: &Reading, after: &Reading, targets: f64, figures: &mut Figures)
     figures.number("prometheus_rss", after.resident as f64 / MEGABYTE, "MB");
     let each = after.resident as f64 / after.head_series;
     figures.number("prometheus_rss_per_head_series", each, "bytes");
-    // The head is cut into blocks meanwhile only every two hours.
+    // Cutting the head into blocks shrinks the log, but happens only every two hours.
     let wal = after.wal.saturating_sub(before.wal) as f64;
     figures.number("wal_per_sample", wal / samples, "bytes");
     figures.number("fleet_cpu_per_scrape", fleet / scrapes / 1e6, "ms");
 }
 
-/// Of one target, and of all that the rules make of them.
+/// Reports the sizes of one target and of all series that the rules record.
 fn sizes(
     prometheus: &Prometheus,
     addresses: &Addresses,
@@ -239,7 +239,7 @@ fn durations(prometheus: &Prometheus, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// Writes the head as a block, as Prometheus does every two hours, and looks at that.
+/// Writes the head as a block, as Prometheus does every two hours, and reports the size of that block.
 fn disk(prometheus: &Prometheus, folder: &Path, figures: &mut Figures) -> Result<()> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -274,14 +274,14 @@ fn disk(prometheus: &Prometheus, folder: &Path, figures: &mut Figures) -> Result
     Ok(())
 }
 
-/// Bytes of all files of a folder.
+/// Returns the bytes of all files of a folder.
 fn bytes_below(folder: &Path) -> Result<u64> {
     let mut bytes = 0;
     let entries =
         fs::read_dir(folder).with_context(|| format!("could not read {}", folder.display()))?;
     for entry in entries {
         let entry = entry?;
-        // A file that was removed meanwhile takes nothing.
+        // A file that was removed meanwhile takes no space.
         let Ok(metadata) = entry.metadata() else {
             continue;
         };

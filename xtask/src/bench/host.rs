@@ -1,4 +1,4 @@
-//! The machine that is measured on.
+//! Description of the machine that runs the benchmark.
 
 use std::fs;
 
@@ -7,16 +7,16 @@ use anyhow::{Context as _, Result};
 use super::figure::Figures;
 use super::load;
 
-/// Where what runs.
+/// CPUs that loads and measurement run on.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpus {
-    /// For the loads.
+    /// CPU of the loads.
     pub load: usize,
-    /// For what measures them; the same if there is no other.
+    /// CPU of the measurement; the same one if there is no other.
     pub other: usize,
 }
 
-/// The last CPU for the loads, the first for the rest: the first serves more interrupts.
+/// Picks the last CPU for the loads and the first for the rest, because the first serves more interrupts.
 pub fn cpus() -> Result<Cpus> {
     let allowed = load::allowed_cpus()?;
     let (Some(&other), Some(&load)) = (allowed.first(), allowed.last()) else {
@@ -25,7 +25,7 @@ pub fn cpus() -> Result<Cpus> {
     Ok(Cpus { load, other })
 }
 
-/// Says what the figures are of.
+/// Notes the machine that the figures are of.
 pub fn header(figures: &mut Figures) -> Result<()> {
     let kernel = text("/proc/sys/kernel/osrelease")?;
     let info = text("/proc/cpuinfo")?;
@@ -60,7 +60,7 @@ fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value.trim())
 }
 
-/// The CPU's name; ARM has numbers only.
+/// Returns the CPU's model name; ARM has numbers only.
 fn model(info: &str) -> String {
     if let Some(name) = field(info, "model name") {
         return name.to_owned();

@@ -1,4 +1,4 @@
-//! Loads: processes that do one thing over and over, with the CPU time they took and how often they did it.
+//! Loads: processes that repeat one operation, with their CPU time and their number of operations.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -6,13 +6,13 @@ use std::{io, mem, ptr};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Counters that the processes share; one a process, a cache line each.
+/// Counters that the processes share: one per process, each in its own cache line.
 struct Counters {
     start: *mut AtomicU64,
     bytes: usize,
 }
 
-/// Words from one counter to the next.
+/// Distance from one counter to the next, in 64-bit words.
 const STRIDE: usize = 8;
 
 impl Counters {
@@ -69,14 +69,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// CPU time of an operation since an earlier snapshot, in nanoseconds; none if nothing was done.
+    /// Returns the CPU time per operation since an earlier snapshot, in nanoseconds; none without operations.
     pub fn ns_per_operation(self, earlier: Self) -> Option<f64> {
         let operations = self.operations - earlier.operations;
         (operations != 0).then(|| (self.cpu_ns - earlier.cpu_ns) as f64 / operations as f64)
     }
 }
 
-/// Running processes; killed when dropped.
+/// Running processes. Dropping it kills them.
 pub struct Load {
     processes: Vec<Process>,
     counters: Counters,
@@ -95,14 +95,14 @@ impl Load {
         })
     }
 
-    /// Two processes on one CPU that pass a byte to each other through pipes. An operation is a context switch.
+    /// Starts two processes on one CPU that pass a byte to each other through pipes. An operation is a context switch.
     pub fn ping_pong(cpu: usize) -> Result<Self> {
         let mut load = Self::new(1)?;
         let (there, back) = (pipe()?, pipe()?);
         load.fork(Some(cpu), |counters| {
             let count = counters.get(0);
             while put(there.write) && take(back.read) {
-                // There and back: two switches.
+                // There and back makes two switches.
                 count.fetch_add(2, Ordering::Relaxed);
             }
         })?;
@@ -110,7 +110,7 @@ impl Load {
         Ok(load)
     }
 
-    /// The ping-pong with two processes on its CPU that always want to run.
+    /// Starts the ping-pong beside two processes on its CPU that always want to run.
     pub fn competitors(cpu: usize) -> Result<Self> {
         let mut load = Self::ping_pong(cpu)?;
         for _ in 0..2 {
@@ -123,7 +123,7 @@ impl Load {
         Ok(load)
     }
 
-    /// A process that moves between two CPUs. An operation is a migration.
+    /// Starts a process that moves between two CPUs. An operation is a migration.
     pub fn migrations(cpus: [usize; 2]) -> Result<Self> {
         let mut load = Self::new(1)?;
         load.fork(None, |counters| {
@@ -137,7 +137,7 @@ impl Load {
         Ok(load)
     }
 
-    /// Groups of processes, in each of which every sender writes to every receiver. An operation is a message.
+    /// Starts groups of processes, in each of which every sender writes to every receiver. An operation is a message.
     pub fn messaging() -> Result<Self> {
         const GROUPS: usize = 2;
         const RECEIVERS: usize = 10;
@@ -164,7 +164,7 @@ impl Load {
         Ok(load)
     }
 
-    /// A process that maps, touches and unmaps anonymous memory. An operation is a page fault.
+    /// Starts a process that maps, touches and unmaps anonymous memory. An operation is a page fault.
     pub fn faults(cpu: usize) -> Result<Self> {
         let mut load = Self::new(1)?;
         load.fork(Some(cpu), |counters| while touch(counters.get(0)) {})?;
@@ -199,9 +199,9 @@ impl Load {
         Ok(())
     }
 
-    /// CPU time and operations so far, read so quickly one after the other that they belong together.
+    /// Reads CPU time and operations so quickly one after the other that they belong together.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        // Where what measures is itself interrupted in between, it tries again.
+        // A reading that takes too long was interrupted and is repeated.
         let patience = Duration::from_micros(20 + 5 * self.processes.len() as u64);
         let mut best: Option<(Duration, Snapshot)> = None;
         for _ in 0..20 {
@@ -222,7 +222,7 @@ impl Load {
                 break;
             }
         }
-        // The quickest is the last one where it was quick enough; else what was least disturbed.
+        // The best snapshot is the one that took the least time.
         best.map(|(_, snapshot)| snapshot)
             .context("no snapshot of the load")
     }
@@ -241,7 +241,7 @@ impl Drop for Load {
     }
 }
 
-/// CPU time that a process took, threads that ended included, in nanoseconds.
+/// Returns the CPU time of a process, ended threads included, in nanoseconds.
 pub fn process_cpu_ns(pid: u32) -> Result<u64> {
     let mut clock = 0;
     // SAFETY: a valid pointer.
@@ -267,7 +267,7 @@ fn cpu_time(clock: libc::clockid_t) -> Result<u64> {
     Ok(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
 }
 
-/// Runs `work` in a process of its own to its end.
+/// Runs `work` to its end in its own process.
 pub fn in_child(work: impl FnOnce() -> bool) -> Result<()> {
     // SAFETY: as in `Load::fork`.
     let pid = unsafe { libc::fork() };
@@ -296,7 +296,7 @@ pub fn in_child(work: impl FnOnce() -> bool) -> Result<()> {
 }
 
 fn die_with_parent() {
-    // SAFETY: no pointers; signals are as a new program has them.
+    // SAFETY: no pointers; signals get the dispositions of a new program.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
@@ -312,7 +312,8 @@ struct Ends {
 
 impl Drop for Ends {
     fn drop(&mut self) {
-        // SAFETY: made by `pipe` or `socket_pair`, and closed here only. The processes have their own.
+        // SAFETY: `pipe` or `socket_pair` made the descriptors, and only this closes them. The processes have their own
+        // copies.
         unsafe {
             libc::close(self.read);
             libc::close(self.write);
@@ -375,7 +376,7 @@ fn receive(from: i32) -> bool {
     true
 }
 
-/// Faults four mebibytes in, page by page.
+/// Touches four mebibytes of new memory, page by page.
 fn touch(count: &AtomicU64) -> bool {
     const BYTES: usize = 4 << 20;
     // SAFETY: new anonymous memory that nobody else knows of, checked before it is used and unmapped after.
@@ -392,7 +393,7 @@ fn touch(count: &AtomicU64) -> bool {
         if start == libc::MAP_FAILED {
             return false;
         }
-        // Fails where there are no huge pages, which is as well.
+        // Without huge pages in the kernel this fails, and is not needed.
         libc::madvise(start, BYTES, libc::MADV_NOHUGEPAGE);
         for at in (0..BYTES).step_by(page) {
             start.cast::<u8>().add(at).write_volatile(1);
@@ -402,7 +403,7 @@ fn touch(count: &AtomicU64) -> bool {
     }
 }
 
-/// CPUs that this process may run on.
+/// Returns the CPUs that this process may run on.
 pub fn allowed_cpus() -> Result<Vec<usize>> {
     // SAFETY: an array of integers may be zero.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
@@ -422,7 +423,7 @@ pub fn pin(cpu: usize) -> Result<()> {
     affinity(&[cpu])
 }
 
-/// Lets this process run everywhere.
+/// Lets this process run on every CPU.
 pub fn unpin() -> Result<()> {
     let all: Vec<usize> = (0..usize::try_from(libc::CPU_SETSIZE).unwrap_or(0)).collect();
     affinity(&all)
@@ -432,7 +433,7 @@ fn affinity(cpus: &[usize]) -> Result<()> {
     // SAFETY: an array of integers may be zero.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
     for cpu in cpus {
-        // SAFETY: beyond the set's size it panics.
+        // SAFETY: a CPU beyond the set's size panics.
         unsafe { libc::CPU_SET(*cpu, &mut set) };
     }
     // SAFETY: a valid pointer and its size.
@@ -460,7 +461,7 @@ mod tests {
         ] {
             let load = load.unwrap();
             let before = load.snapshot().unwrap();
-            // However long its turn on a CPU takes to come.
+            // The load may wait long for its turn on a CPU.
             let per_operation = std::iter::from_fn(|| {
                 std::thread::sleep(Duration::from_millis(10));
                 load.snapshot().ok()

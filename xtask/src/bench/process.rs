@@ -1,4 +1,4 @@
-//! Programs that run beside the measurement: looked at from outside, and ended with it.
+//! Processes beside the measurement, which end with it.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -10,15 +10,15 @@ use anyhow::{Context as _, Result, bail};
 use super::load;
 use crate::shell;
 
-/// A process of ours; ended when dropped.
+/// A child process. Dropping it ends the process.
 pub struct Process(Child);
 
 impl Process {
-    /// Starts one that ends when this program does.
+    /// Starts a child that ends when this program does.
     pub fn start(command: &mut Command) -> Result<Self> {
         // SAFETY: prctl is safe to call between fork and exec.
         unsafe {
-            // Nobody would end it if this program were killed.
+            // Without this signal the child would outlive a killed parent.
             command.pre_exec(|| {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
                 Ok(())
@@ -30,12 +30,12 @@ impl Process {
         Ok(Self(child))
     }
 
-    /// What it prints.
+    /// Takes the child's standard output.
     pub fn output(&mut self) -> Option<std::process::ChildStdout> {
         self.0.stdout.take()
     }
 
-    /// An error if it has ended.
+    /// Returns an error if the child has ended.
     pub fn check(&mut self, name: &str) -> Result<()> {
         if let Some(status) = self.0.try_wait().context("no news of a child")? {
             bail!("{name} ended with {status}; its last words are above");
@@ -43,12 +43,12 @@ impl Process {
         Ok(())
     }
 
-    /// CPU time of all its threads so far, in nanoseconds.
+    /// Returns the CPU time of all its threads so far, in nanoseconds.
     pub fn cpu_ns(&self) -> Result<u64> {
         load::process_cpu_ns(self.0.id())
     }
 
-    /// Resident memory in bytes: all, and without what it shares with the kernel or files.
+    /// Returns its resident memory in bytes: all of it, and without the part it shares with the kernel or files.
     pub fn resident(&self) -> Result<(u64, u64)> {
         let path = format!("/proc/{}/smaps_rollup", self.0.id());
         let text = fs::read_to_string(&path).with_context(|| format!("could not read {path}"))?;
@@ -60,7 +60,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It ends by itself on SIGTERM, and has nothing to lose.
+        // SIGTERM is enough: the process has nothing to lose.
         // SAFETY: a child of this process that was not waited for, so the id is still its own.
         unsafe { libc::kill(self.0.id().cast_signed(), libc::SIGTERM) };
         let deadline = Instant::now() + Duration::from_secs(5);

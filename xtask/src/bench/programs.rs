@@ -1,7 +1,7 @@
-//! Time of each program by the kernel's BPF statistics, against the empty program on the same hook.
+//! Time of each program by the kernel's BPF statistics, relative to the empty program on the same hook.
 //!
-//! Both are attached at the same time and see the same events; which of them comes first, and so pays for fetching the
-//! arguments into the cache, alternates. The kernel's own clock reads are in both.
+//! Both programs are attached at the same time and see the same events. The one that runs first pays for fetching the
+//! arguments into the cache, so their order alternates. The times of both include the kernel's own clock reads.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,23 +20,23 @@ const EVERYTHING: Set = Set {
     ours: "*",
 };
 
-/// Runs a program must have in a window for its mean to be used.
+/// Minimum runs of a program in a window for its mean to be used.
 const LEAST_RUNS: u64 = 100;
 
-/// Windows of one program under one load.
+/// Measured windows of one program under one load.
 #[derive(Clone, Debug, Default)]
 struct Windows {
-    /// Mean time of a run in each window, in nanoseconds.
+    /// Mean time per run in each window, in nanoseconds.
     ns: Vec<f64>,
-    /// The same of the empty program; empty if there is none on this hook.
+    /// Mean time per run of the empty program, in nanoseconds; empty if this hook has none.
     empty_ns: Vec<f64>,
     runs: u64,
 }
 
-/// Starts a load.
+/// Function that starts a load.
 type Start = Box<dyn Fn() -> Result<Load>>;
 
-/// Probe and program.
+/// Names of the probe and of the program.
 type Key = (String, String);
 
 /// Measures all programs under all loads.
@@ -123,7 +123,8 @@ fn key(program: &Program) -> Key {
     )
 }
 
-/// A switch is reported under both loads that switch; any other program under the load that made it run most.
+/// Reports a program of `sched_switch` under both loads that switch, and any other under the load that made it run
+/// most.
 fn report(
     program: &Program,
     all: &[Program],

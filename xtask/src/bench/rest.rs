@@ -1,4 +1,4 @@
-//! The agent when nobody asks it anything, and the memory it could come to.
+//! The idle agent, and the upper bound of its maps' memory.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,14 +12,14 @@ use super::figure::Figures;
 use super::stop;
 use crate::shell;
 
-/// Bytes of a megabyte, as memory figures are given.
+/// Bytes of a megabyte, the unit of all memory figures.
 pub const MEGABYTE: f64 = 1e6;
 
-/// CPU time and memory at rest.
+/// Measures CPU time and memory of the idle agent.
 pub fn measure(program: &Path, quick: bool, figures: &mut Figures) -> Result<()> {
     eprintln!("==> the agent at rest");
     let agent = Agent::start(program)?;
-    // Starting is not rest.
+    // The agent is not idle while it starts.
     stop::sleep(Duration::from_secs(3))?;
     let time = Duration::from_secs(if quick { 20 } else { 60 });
     let idle = agent.idle_ns_per_second(time)?;
@@ -30,7 +30,7 @@ pub fn measure(program: &Path, quick: bool, figures: &mut Figures) -> Result<()>
     Ok(())
 }
 
-/// The most kernel memory of the maps on a large host.
+/// Reports the most kernel memory that the maps can take on a large host.
 pub fn map_bound(program: &Path, figures: &mut Figures) -> Result<()> {
     #[derive(Deserialize)]
     struct Bound {

@@ -1,4 +1,4 @@
-//! What a scrape costs, by the number of cgroups.
+//! Cost of a scrape, by the number of cgroups.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use super::{load, stop};
 const COUNTS: [usize; 3] = [10, 100, 1000];
 const SCRAPES: usize = 20;
 
-/// What an open page asks for every two seconds.
+/// Path that an open page requests every two seconds.
 const TOP: &str = "/api/v1/top?window=60s";
 
-/// Target for the kernel memory of the maps: on two CPUs, and on as many as 128.
+/// Targets for the kernel memory of the maps in megabytes: on up to two CPUs, and on more, up to 128.
 const MAPS_SMALL: f64 = 16.0;
 const MAPS_LARGE: f64 = 64.0;
 
@@ -28,21 +28,21 @@ pub fn measure(program: &Path, quick: bool, figures: &mut Figures) -> Result<()>
     for count in COUNTS {
         eprintln!("==> scrapes at {count} cgroups");
         cgroups.grow(count)?;
-        // Afresh, so that each size stands for itself.
+        // A new agent for each size keeps the sizes independent.
         let agent = Agent::start(program)?;
         at(&agent, &cgroups, count, quick, figures)?;
     }
     Ok(())
 }
 
-/// CPU time of the agent's answers to a path, one by one, in milliseconds; and the last answer.
+/// Requests a path repeatedly. Returns the agent's CPU time of each answer in milliseconds, and the last answer.
 fn ask(agent: &Agent, path: &str, idle: f64) -> Result<(Vec<f64>, String)> {
     let mut costs = Vec::new();
     let mut text = String::new();
     for _ in 0..SCRAPES {
         let (start, before) = (Instant::now(), agent.cpu_ns()?);
         text = agent.get(path)?;
-        // The last of it happens after the answer has left.
+        // The agent still works for a moment after the answer has left.
         stop::sleep(Duration::from_millis(30))?;
         let cpu = (agent.cpu_ns()? - before) as f64;
         costs.push((cpu - idle * start.elapsed().as_secs_f64()) / 1e6);
@@ -59,7 +59,7 @@ fn at(
 ) -> Result<()> {
     cgroups.visit()?;
     stop::sleep(Duration::from_secs(2))?;
-    // The first has buffers to grow, and shows that everything is there.
+    // The first scrape grows buffers, and shows that every cgroup is there.
     let text = agent.get("/metrics")?;
     let seen = text
         .lines()

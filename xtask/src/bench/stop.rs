@@ -1,4 +1,4 @@
-//! Ending early without leaving anything behind: waits end with an error, and errors unwind.
+//! Clean early ending: after a signal, waits end with an error, and errors unwind.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ extern "C" fn stop(_: i32) {
     STOPPED.store(true, Ordering::Relaxed);
 }
 
-/// From here on, SIGINT, SIGTERM and SIGHUP end the next wait.
+/// Makes SIGINT, SIGTERM and SIGHUP end the next wait.
 pub fn on_signals() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: the handler only stores to an atomic.
@@ -19,7 +19,7 @@ pub fn on_signals() {
     }
 }
 
-/// An error if a signal has come.
+/// Returns an error if a signal has come.
 pub fn check() -> Result<()> {
     if STOPPED.load(Ordering::Relaxed) {
         bail!("interrupted");
@@ -27,7 +27,7 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// Waits.
+/// Waits for `time`, or until a signal comes.
 pub fn sleep(time: Duration) -> Result<()> {
     const SLICE: Duration = Duration::from_millis(100);
     let end = Instant::now() + time;

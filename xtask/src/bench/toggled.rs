@@ -1,7 +1,8 @@
-//! CPU time of an operation with programs attached and without, alternating many times a second.
+//! CPU time per operation with programs attached and without, alternating many times a second.
 //!
-//! Whatever else the machine does changes slowly against that, and cancels out in the differences of neighbours. What a
-//! program costs outside of itself (the tracepoint's call, caches) is in here, and is not in the BPF statistics.
+//! Other load on the machine changes slowly against that, and cancels out in the differences of neighbours. These
+//! figures include the cost of a program outside of itself (the tracepoint's call, caches), which the BPF statistics do
+//! not.
 
 use std::time::Duration;
 
@@ -27,15 +28,15 @@ const ALL: Set = Set {
     ours: "*",
 };
 
-/// How often as many measurements as are wanted are tried, where some are disturbed.
+/// Limit of attempts, as a multiple of the blocks wanted: some attempts are disturbed.
 const ATTEMPTS: usize = 2;
-/// Blocks without which there is no figure.
+/// Minimum blocks for a figure.
 const ENOUGH: usize = 10;
 
-/// Nanoseconds of an operation in each state, the mean of two windows.
+/// Nanoseconds per operation in each state, the mean of two windows.
 type Block = Vec<f64>;
 
-/// Goes through the states forth and back, `blocks` times: each block holds two pairs of any two states.
+/// Goes through the states forth and back, `blocks` times. Each block holds two pairs of any two states.
 fn alternate(
     control: &mut Control,
     load: &Load,
@@ -44,7 +45,7 @@ fn alternate(
     window: Duration,
     figures: &mut Figures,
 ) -> Result<Option<Vec<Block>>> {
-    // After a change of what is attached, the code of the hook is new to the caches.
+    // After each change of programs, the code of the hook is not yet in the caches.
     const SETTLE: Duration = Duration::from_millis(2);
     let mut done = Vec::new();
     let mut disturbed = 0;
@@ -66,10 +67,10 @@ fn alternate(
             }
         }
         if control.counted_runs()? != counted {
-            // Their clock reads are in what is measured.
+            // BPF statistics of others put their clock reads into the measurement.
             disturbed += 1;
         } else if complete {
-            // A load that did not run at all in a window says nothing.
+            // A window in which the load did not run says nothing.
             done.push(block);
         }
     }
@@ -103,7 +104,7 @@ fn base(blocks: &[Block]) -> f64 {
     trimmed_mean(&base)
 }
 
-/// Context switches.
+/// Measures the cost of a context switch.
 pub fn ping_pong(
     control: &mut Control,
     cpus: Cpus,
@@ -133,7 +134,7 @@ pub fn ping_pong(
     Ok(())
 }
 
-/// Messages among many tasks.
+/// Measures the cost of a message among many tasks.
 pub fn messaging(control: &mut Control, quick: bool, figures: &mut Figures) -> Result<()> {
     eprintln!("==> messages among many tasks, by toggling");
     let load = Load::messaging()?;
@@ -149,7 +150,7 @@ pub fn messaging(control: &mut Control, quick: bool, figures: &mut Figures) -> R
     Ok(())
 }
 
-/// Page faults.
+/// Measures the cost of a page fault.
 pub fn faults(control: &mut Control, cpus: Cpus, quick: bool, figures: &mut Figures) -> Result<()> {
     eprintln!("==> a page fault, by toggling");
     let load = Load::faults(cpus.load)?;

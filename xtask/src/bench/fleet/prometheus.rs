@@ -1,4 +1,4 @@
-//! A Prometheus of our own, on a port and in a folder of its own.
+//! A Prometheus server with its own port and folder.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,32 +14,32 @@ use super::super::process::Process;
 use super::super::stop;
 use super::{Addresses, SCRAPE_SECONDS};
 
-/// See the module; ended when dropped.
+/// A running Prometheus. Dropping it ends the process.
 pub struct Prometheus {
     pub process: Process,
     address: SocketAddr,
 }
 
-/// Its own metrics, as text.
+/// Prometheus's own metrics, as text.
 pub struct OwnMetrics(String);
 
 impl OwnMetrics {
-    /// The sum of all samples of a family.
+    /// Returns the sum of all samples of a family.
     pub fn sum(&self, family: &str) -> f64 {
         sum(&self.0, family)
     }
 }
 
-/// What a query took and gave.
+/// Answer to a query, with its cost.
 pub struct Answer {
     pub result: Vec<Value>,
-    /// Samples it read, each as often as it was read.
+    /// Samples that the query read, each counted as often as it was read.
     pub samples: f64,
     pub seconds: f64,
 }
 
 impl Prometheus {
-    /// Starts it on these targets with these rules; its data lies in `folder`.
+    /// Starts Prometheus on these targets with these rules, with its data in `folder`.
     pub fn start(
         program: &Path,
         folder: &Path,
@@ -47,7 +47,7 @@ impl Prometheus {
         addresses: &Addresses,
     ) -> Result<Self> {
         let file = folder.join("prometheus.yml");
-        // JSON is YAML too.
+        // JSON is valid YAML.
         fs::write(&file, configuration(rules, addresses).to_string())
             .with_context(|| format!("could not write {}", file.display()))?;
         let address = free_address()?;
@@ -66,7 +66,7 @@ impl Prometheus {
         Ok(Self { process, address })
     }
 
-    /// Waits until every agent was scraped.
+    /// Waits until Prometheus has scraped every agent.
     pub fn wait_until_all_are_up(&mut self, agents: usize) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(180);
         let up = r#"sum(up{job="stallscope"})"#;
@@ -87,7 +87,7 @@ impl Prometheus {
         request(self.address, "GET", "/metrics").map(OwnMetrics)
     }
 
-    /// The one value that a query gives now.
+    /// Returns the one value that a query gives now.
     pub fn value(&self, query: &str) -> Result<f64> {
         let answer = self.query(&format!("query?query={}", escaped(query)))?;
         let value = answer
@@ -100,7 +100,7 @@ impl Prometheus {
             .with_context(|| format!("{value} for {query}"))
     }
 
-    /// A query over some time up to now, a value each `step`.
+    /// Runs a query over the last `time`, with a value each `step`.
     pub fn range(&self, query: &str, time: Duration, step: Duration) -> Result<Answer> {
         let end = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -129,7 +129,7 @@ impl Prometheus {
         })
     }
 
-    /// How long each group of rules took the last time, in seconds.
+    /// Returns the time that each group of rules took last, in seconds.
     pub fn rule_groups(&self) -> Result<Vec<(String, f64)>> {
         let text = request(self.address, "GET", "/api/v1/rules")?;
         let answer: Value = serde_json::from_str(&text)?;
@@ -146,7 +146,7 @@ impl Prometheus {
         groups.collect()
     }
 
-    /// Writes what it has as blocks, and says in which folder below `snapshots`.
+    /// Writes all data as blocks and returns their folder below `snapshots`.
     pub fn snapshot(&self) -> Result<String> {
         let text = request(self.address, "POST", "/api/v1/admin/tsdb/snapshot")?;
         let answer: Value = serde_json::from_str(&text)?;
@@ -182,7 +182,7 @@ fn configuration(rules: &Path, addresses: &Addresses) -> Value {
     })
 }
 
-/// A text as a part of a URL's query.
+/// Escapes text for the query part of a URL.
 fn escaped(text: &str) -> String {
     let byte = |byte: u8| {
         if byte.is_ascii_alphanumeric() {

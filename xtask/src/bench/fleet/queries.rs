@@ -1,4 +1,4 @@
-//! Panels of a dashboard over the whole fleet, by the agents' own series and by recorded ones.
+//! Panels of a dashboard over the whole fleet, computed from the agents' own series and from recorded ones.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::prometheus::{Answer, Prometheus};
 const STEP: Duration = Duration::from_secs(30);
 const TIMES: usize = 3;
 
-/// One panel: its name, over the agents' series, over what the rules recorded of them.
+/// Panels: the name, the query over the agents' series, the query over the series that the rules record.
 const PANELS: [(&str, &str, &str); 5] = [
     (
         "lost_by_cause",
@@ -42,8 +42,8 @@ const PANELS: [(&str, &str, &str); 5] = [
     ),
 ];
 
-/// Asks each panel over the time measured, a value each half a minute. What both say is compared first: a cheap answer
-/// to another question would be worth nothing.
+/// Runs each panel's two queries over the measured time, with a value each half minute. It compares their results
+/// first, because a cheap answer to another question would be worth nothing.
 pub fn measure(prometheus: &Prometheus, time: Duration, figures: &mut Figures) -> Result<()> {
     for (name, raw, recorded) in PANELS {
         let raw = times(prometheus, raw, time)?;
@@ -64,7 +64,7 @@ pub fn measure(prometheus: &Prometheus, time: Duration, figures: &mut Figures) -
     Ok(())
 }
 
-/// The last answer, and the middle of the times it took.
+/// Runs a query repeatedly. Returns the last answer and the median of the times.
 fn times(prometheus: &Prometheus, query: &str, time: Duration) -> Result<(Answer, f64)> {
     let mut seconds = Vec::new();
     loop {
@@ -78,7 +78,8 @@ fn times(prometheus: &Prometheus, query: &str, time: Duration) -> Result<(Answer
     }
 }
 
-/// The sum of all series at the last moment but two, which both have: recorded series are up to half a minute older.
+/// Returns the sum of all series at the third last moment, which both kinds have: recorded series are up to half a
+/// minute older.
 fn last_sum(answer: &Answer) -> f64 {
     let mut sums: BTreeMap<u64, f64> = BTreeMap::new();
     for series in &answer.result {
@@ -88,7 +89,7 @@ fn last_sum(answer: &Answer) -> f64 {
             if let Ok(number) = text.parse::<f64>()
                 && number.is_finite()
             {
-                // Seconds since 1970.
+                // Timestamps are seconds since 1970.
                 #[expect(clippy::cast_sign_loss, reason = "see above")]
                 let at = at as u64;
                 *sums.entry(at).or_default() += number;
