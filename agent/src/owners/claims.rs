@@ -1,8 +1,8 @@
-//! Which cgroup is which pod: no two are one.
+//! Claims of cgroups to be a pod's: one pod has one cgroup.
 //!
-//! A kubelet has one cgroup for each pod. Another that is named after it (a kubelet's of before its cgroup root or driver
-//! was changed, or with nested pods one that somebody made in a container) is not summed with it, but counted by its own
-//! path for as long as the first is there.
+//! A kubelet has one cgroup for each pod. Another cgroup may be named after the pod: the kubelet's own from before its
+//! cgroup root or driver was changed, or, with nested pods, one that somebody made in a container. It is not summed
+//! with the pod, but counted by its own path as long as the first one exists.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,11 +14,12 @@ use crate::{
     pods::PodTrees,
 };
 
-/// Refused cgroups of one pod that are asked again when the pod's first cgroup is gone.
+/// Maximum number of refused cgroups per pod that may claim again when the pod's first cgroup is gone.
 const MAX_REFUSED: usize = 1024;
 
-/// What a cgroup claims: to be of a pod, known by its [group key](crate::attribution::Owner::group_key). Where kubelet and
-/// runtime have different drivers, the kubelet has a cgroup for a pod and the runtime others for its containers.
+/// Returns the key of a pod that a cgroup claims to belong to, made from its [group
+/// key](crate::attribution::Owner::group_key). Where kubelet and runtime have different drivers, the kubelet has a
+/// cgroup for a pod and the runtime has others for its containers: these two have different keys.
 pub(super) fn key(group: &Arc<str>, path: &CgroupPath) -> Arc<str> {
     if path.components().any(PodTrees::is_mixed) {
         return format!("{group} of the runtime").into();
@@ -26,7 +27,7 @@ pub(super) fn key(group: &Arc<str>, path: &CgroupPath) -> Arc<str> {
     Arc::clone(group)
 }
 
-/// See the module. Pods are known by their [`key`]s.
+/// Claims to pods, by the pods' [`key`]s.
 #[derive(Default)]
 pub(super) struct Claims(HashMap<Arc<str>, Claim>);
 
@@ -34,27 +35,28 @@ struct Claim {
     /// The label of the pod's cgroup.
     cgroup: String,
     nested: bool,
-    /// Live cgroups in it.
+    /// Number of live cgroups in it.
     members: usize,
     refused: HashSet<CgroupId>,
 }
 
-/// How a claim fared.
+/// Verdict on a claim.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Verdict {
-    /// It is that pod's.
+    /// The cgroup is the pod's.
     Granted,
-    /// It is, and what was taken for the pod so far is not.
+    /// The cgroup is the pod's, and the one that was taken for the pod so far is not.
     Superseded,
-    /// Another is that pod's already.
+    /// Another cgroup is the pod's already.
     Refused {
-        /// Whether this is said for the first time.
+        /// True if this is the first refusal for the pod.
         first: bool,
     },
 }
 
 impl Claims {
-    /// A cgroup below `cgroup`, the label of a pod's, says that it is the pod's; the kubelet's own go before `nested` ones.
+    /// Decides on the claim of cgroup `id` to be a pod's. `cgroup` is the label of the pod's cgroup, at or above `id`.
+    /// The kubelet's own cgroups go before `nested` ones.
     pub(super) fn claim(
         &mut self,
         key: &Arc<str>,
@@ -90,12 +92,12 @@ impl Claims {
         Verdict::Refused { first }
     }
 
-    /// The label of the cgroup that is the pod's.
+    /// Returns the label of the cgroup that is the pod's.
     pub(super) fn holder(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(|held| held.cgroup.as_str())
     }
 
-    /// A cgroup of the pod's is gone. When it was the last, those that were refused may ask again.
+    /// Removes one cgroup of the pod's. If it was the last, returns the refused ones, which may claim again.
     pub(super) fn leave(&mut self, key: &str) -> HashSet<CgroupId> {
         let Some(held) = self.0.get_mut(key) else {
             return HashSet::new();

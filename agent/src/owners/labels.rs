@@ -1,4 +1,4 @@
-//! Which labels an owner's series carry.
+//! Labels of owners' series.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -8,8 +8,7 @@ use crate::{
     pods::{Found, PodIdentity},
 };
 
-/// The labels that were asked for, in their order. Owners whose labels are all equal are one owner: their counts are
-/// summed.
+/// The requested labels, in their order. Owners with equal labels are one owner: their counts are summed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LabelSet(Vec<Label>);
 
@@ -24,14 +23,14 @@ enum Label {
     WorkloadType,
     QosClass,
     Uid,
-    /// A label of the pod, by its key, with the name that it has here.
+    /// A label of the pod, by its key, with its name in the exposition.
     OfPod {
         key: String,
         name: String,
     },
 }
 
-/// What series are of.
+/// Subject of a series.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Subject<'a> {
     /// A container or pod that a source has named; `cgroup` is the pod's.
@@ -40,9 +39,9 @@ pub(super) enum Subject<'a> {
         found: Found<'a>,
         cgroup: &'a str,
     },
-    /// Anything that has no other name than its cgroup.
+    /// A cgroup with no other name than its path.
     Cgroup(&'a Owner),
-    /// A sum of what has no series of its own, `(other)`.
+    /// A sum over owners without series of their own, such as `(other)`.
     Sum(&'a str),
 }
 
@@ -58,7 +57,7 @@ const FIXED: [(&str, Label); 8] = [
     ("uid", Label::Uid),
 ];
 
-/// What stands before the key of a pod's label.
+/// Prefix of the key of a pod's label.
 const OF_POD: &str = "label:";
 
 impl Default for LabelSet {
@@ -69,7 +68,7 @@ impl Default for LabelSet {
 }
 
 impl LabelSet {
-    /// The keys of pods' labels that are asked for.
+    /// Returns the keys of the requested labels of pods.
     #[must_use]
     pub fn pod_labels(&self) -> Vec<String> {
         let key = |label: &Label| match label {
@@ -79,13 +78,13 @@ impl LabelSet {
         self.0.iter().filter_map(key).collect()
     }
 
-    /// The names of the labels in the exposition, in order.
+    /// Returns the names of the labels in the exposition, in order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.0.iter().map(|label| label.name().to_owned()).collect()
     }
 
-    /// The labels that only the API can tell, as they were asked for.
+    /// Returns the requested labels that only the API has, as they were written.
     #[must_use]
     pub fn of_the_api(&self) -> Vec<String> {
         let api = |label: &&Label| {
@@ -97,7 +96,7 @@ impl LabelSet {
         self.0.iter().filter(api).map(ToString::to_string).collect()
     }
 
-    /// The text of a subject's labels. A sum without the label `cgroup` has its name in the first label.
+    /// Formats the labels of a subject. A sum has its name in the label `cgroup`, or else in the first label.
     pub(super) fn render(&self, subject: Subject<'_>) -> OwnerLabels {
         let sum_at = self
             .0
@@ -121,7 +120,7 @@ impl LabelSet {
 }
 
 impl Label {
-    /// The name in the exposition.
+    /// Returns the label's name in the exposition.
     fn name(&self) -> &str {
         match self {
             Self::OfPod { name, .. } => name,
@@ -151,7 +150,7 @@ impl Label {
             Self::Container => container,
             Self::Cgroup => cgroup,
             Self::Workload => workload.map_or("", |workload| &workload.name),
-            // As the recording rules of the Kubernetes mixin write it.
+            // In lower case, as the recording rules of the Kubernetes mixin write it.
             Self::WorkloadType => {
                 let kind = workload.map(|workload| workload.kind.to_ascii_lowercase());
                 return kind.unwrap_or_default().into();
@@ -222,8 +221,8 @@ impl FromStr for LabelSet {
     }
 }
 
-/// Whether a text can be the key of a Kubernetes label: a name of at most 63 characters, after a prefix of at most 253
-/// and a `/` if it has one (kubernetes.io, "Labels and Selectors").
+/// Returns whether a text may be the key of a Kubernetes label: a name of at most 63 characters, optionally after a
+/// prefix of at most 253 and a `/` (kubernetes.io, "Labels and Selectors").
 fn is_label_key(key: &str) -> bool {
     let word = |text: &str, longest: usize, others: &str| {
         let inside = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
@@ -237,7 +236,7 @@ fn is_label_key(key: &str) -> bool {
     word(prefix, 253, "-.") && word(name, 63, "-_.")
 }
 
-/// As kube-state-metrics names the labels of pods: `label_app_kubernetes_io_name`.
+/// Returns a label's name as kube-state-metrics forms it: `label_app_kubernetes_io_name`.
 fn pod_label_name(key: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     format!("label_{}", key.chars().map(plain).collect::<String>())

@@ -1,4 +1,4 @@
-//! Cgroups of pods, from their first sight until they have a name.
+//! Cgroups of pods while their names are pending.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,12 @@ use crate::{
     pods::{Found, PodIdentity},
 };
 
-/// How long counts wait for a name. A kubelet makes a pod's log directory before its containers and their links right
-/// after, an API server or runtime answers within seconds; a scrape interval is longer than a test's patience.
+/// Maximum time for which counts wait for a name. A kubelet makes a pod's log directory before its containers, and
+/// their links right after; an API server or runtime answers within seconds. It is shorter than a usual scrape
+/// interval, so that tests need not wait that long.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What a cgroup of a pod is waited with for.
+/// State of a pod cgroup whose name is pending.
 pub(super) struct Waiting {
     identity: PodIdentity,
     /// The label of the pod's cgroup.
@@ -29,21 +30,21 @@ enum Resolution {
     Unresolved,
 }
 
-/// Live cgroups of pods, by whether their pod has a name.
+/// Numbers of live cgroups of pods, by whether their pod has a name.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct PodCgroups {
-    /// It has.
+    /// Cgroups whose pod has a name.
     pub named: u64,
-    /// Not yet, and their counts wait for it.
+    /// Cgroups whose name is pending; their counts wait for it.
     pub pending: u64,
-    /// It has none, and they are counted as [`Owners::UNRESOLVED`].
+    /// Cgroups without a name, counted as [`Owners::UNRESOLVED`].
     pub unresolved: u64,
-    /// It is another cgroup's already, and they are counted by their path.
+    /// Cgroups whose pod is another cgroup's already, counted by their path.
     pub refused: u64,
 }
 
 impl Waiting {
-    /// For the name of an owner that is a pod or in one.
+    /// Starts to wait for the name of an owner that is a pod or in one.
     pub(super) fn for_name_of(owner: &Owner, now: Instant) -> Option<Self> {
         let (OwnerKind::Pod(identity), Some(cgroup)) = (&owner.kind, &owner.pod_cgroup) else {
             return None;
@@ -58,7 +59,7 @@ impl Waiting {
 }
 
 impl Owners {
-    /// The pods that some owners' cgroups are of, and what is known of them.
+    /// Returns the pods that some owners' cgroups belong to, and the directory's entries for them.
     pub fn pods_of<'a>(
         &'a self,
         owners: &'a [OwnerIndex],
@@ -76,8 +77,8 @@ impl Owners {
         })
     }
 
-    /// Gives names to cgroups that have none yet, as far as they are known, and stops waiting for those that do not
-    /// come. A cgroup that gets its name later has what it counts from then on under it.
+    /// Gives names to cgroups whose names have become known, and stops waiting for those that are overdue. A cgroup
+    /// whose name comes later has its further counts under that name.
     pub(super) fn settle(&mut self, now: Instant, activity: Activity<'_>) {
         let changed = self.names.poll(now);
         let mut asked = false;
@@ -121,7 +122,7 @@ impl Owners {
         }
     }
 
-    /// The labels of a cgroup of a pod, if it has a name.
+    /// Returns the labels of a pod's cgroup, if the pod has a name.
     pub(super) fn labels_of_pod(&self, pod: &Waiting) -> Option<OwnerLabels> {
         let subject = match self.names.find(&pod.identity) {
             Found::Nothing => return None,
@@ -134,7 +135,7 @@ impl Owners {
         Some(self.label_set.render(subject))
     }
 
-    /// How many cgroups of pods have a name.
+    /// Counts the cgroups of pods by whether their pod has a name.
     #[must_use]
     pub fn pod_cgroups(&self) -> PodCgroups {
         let mut count = PodCgroups::default();

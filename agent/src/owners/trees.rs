@@ -1,4 +1,4 @@
-//! Which cgroups are pods, and which only say so.
+//! Claims and reattribution of cgroups that are named after pods.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Owners {
-    /// Settles whether a cgroup that is named after a pod is that pod's. Whoever has to be asked again is in `asking`.
+    /// Decides whether a cgroup named after a pod is that pod's. Adds the cgroups that have to claim again to `asking`.
     pub(super) fn claim(
         &mut self,
         owner: Owner,
@@ -63,14 +63,14 @@ impl Owners {
         }
     }
 
-    /// Attributes cgroups anew whose claims may fare otherwise by now.
+    /// Attributes cgroups again whose claims may have another verdict by now.
     pub(super) fn settle_claims(
         &mut self,
         mut asking: HashSet<CgroupId>,
         now: Instant,
         activity: Activity<'_>,
     ) {
-        // Each may free others in turn, but none twice: a claim that was given up is another's.
+        // A cgroup may free others in turn, but none twice: a claim that was given up is another's.
         for _ in 0..2 {
             for id in std::mem::take(&mut asking) {
                 let Some(member) = self.members.get(&id) else {
@@ -90,7 +90,7 @@ impl Owners {
         }
     }
 
-    /// Which cgroups are followed as pods, for `stallscope status`.
+    /// Describes the cgroup trees followed as pods, for `stallscope status`.
     #[must_use]
     pub fn trees(&self) -> String {
         let mut trees = BTreeSet::new();
