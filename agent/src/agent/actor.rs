@@ -1,8 +1,8 @@
-//! The agent's own thread: it looks at the host time and again, and answers in between.
+//! The agent's own thread: it looks at the host about once a second, and answers requests in between.
 //!
-//! Everything that is measured belongs to this thread, and whoever wants something of it asks by a message and waits no
-//! longer than a deadline. Health, readiness and status come from a copy that it leaves behind after each look, so that
-//! they are answered whatever it is at.
+//! All measurements belong to this thread. Other threads ask it by messages, and wait no longer than a deadline.
+//! Health, readiness and status come from a copy that the thread publishes after each look, so that they are answered
+//! whatever the thread is doing.
 
 use std::{
     any::Any,
@@ -29,44 +29,45 @@ use tokio::{
 
 use crate::deadline::{Place, Seconds, at};
 
-/// The least time between two looks, however much comes and goes.
+/// Minimum time between two looks, however many cgroups come and go.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The age of the last look from which on the agent is not well. Looks are due every second, and the longest thing done
-/// between two is to load larger tables, which takes some seconds on a slow machine. Beyond this, counters of 32 bits
-/// could wrap unseen ([`Agent::tick`](super::Agent::tick)): what would be exported then is wrong.
+/// Age of the last look from which on the agent is unhealthy. Looks are due every second, and the longest task between
+/// two is to load larger tables, which takes some seconds on a slow machine. Beyond this age 32-bit counters could wrap
+/// unseen ([`Agent::tick`](super::Agent::tick)), and the exported values would be wrong.
 pub const STALE: Duration = Duration::from_secs(30);
 
-/// How often the copy is made anew though nothing in it is known to have changed.
+/// Maximum age of the published status, even if nothing in it is known to have changed.
 const REFRESH: Duration = Duration::from_secs(30);
 
-/// Messages that may wait; whoever comes then is refused, which takes an agent that is late by many deadlines.
+/// Maximum number of queued messages; further ones are refused. Only an agent that is late by many deadlines fills the
+/// queue.
 const WAITING: usize = 16;
 
-/// What looks at the host: the agent, or another in tests.
+/// Worker of the thread: the agent, or a test double.
 pub trait Looks: Send + 'static {
-    /// Takes in what has changed.
+    /// Reads changes of the host.
     fn look(&mut self);
-    /// How long until the next look.
+    /// Returns the time until the next look.
     fn next(&self) -> Duration;
-    /// Becomes readable when there is reason to look at once.
+    /// Returns a descriptor that becomes readable when a look is due at once.
     fn changes(&self) -> Option<AsyncFd<OwnedFd>>;
-    /// Whether what [`Looks::changes`] gave still tells.
+    /// Returns whether the descriptor of [`Looks::changes`] still reports changes.
     fn follows_changes(&self) -> bool;
-    /// Whether there is something to serve.
+    /// Returns `Ok` when there is something to serve.
     ///
     /// # Errors
-    /// Says why not.
+    /// When there is nothing to serve, with the reason.
     fn ready(&self) -> Result<(), String>;
-    /// What the status depends on that may change from look to look; cheap to make.
+    /// Returns a text that changes whenever the status has to be made again; cheap to make.
     fn version(&self) -> String;
-    /// The status.
+    /// Returns the status.
     fn status(&self) -> Value;
-    /// Why there is nothing left to do: a part without which measuring makes no sense has ended.
+    /// Returns the reason why the thread should end: an essential part of the agent has ended.
     fn ended(&self) -> Option<String>;
 }
 
-/// Asks the thread. Clones ask the same.
+/// Handle to the thread. Clones refer to the same thread.
 pub struct Handle<A> {
     messages: Sender<Message<A>>,
     copy: Arc<Copy>,
@@ -83,9 +84,9 @@ impl<A> Clone for Handle<A> {
     }
 }
 
-/// What the thread leaves behind.
+/// State that the thread publishes.
 struct Copy {
-    /// What it is at.
+    /// The thread's present task.
     place: Place,
     left: Mutex<Left>,
 }
@@ -102,10 +103,10 @@ impl Copy {
     }
 }
 
-/// Why there is no answer.
+/// Reason why there is no answer.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum NoAnswer {
-    /// The thread is at something else for longer than the caller waits.
+    /// The thread was busy for longer than the caller waits.
     #[error("{0}")]
     Late(String),
     /// The answer panicked.
@@ -113,10 +114,10 @@ pub enum NoAnswer {
     Failed(String),
 }
 
-/// Starts the thread. The second value is told why the thread has ended, if it ever does.
+/// Starts the thread. The returned receiver gets the reason if the thread ever ends.
 ///
 /// # Errors
-/// When there can be no thread.
+/// When the thread or its event loop cannot be started.
 pub fn start<A: Looks>(mut agent: A) -> anyhow::Result<(Handle<A>, oneshot::Receiver<String>)> {
     let (messages, waiting) = channel(WAITING);
     let copy = Arc::new(Copy {
@@ -149,7 +150,7 @@ pub fn start<A: Looks>(mut agent: A) -> anyhow::Result<(Handle<A>, oneshot::Rece
     Ok((handle, ended))
 }
 
-/// Looks and answers until there is nothing left to do, and says why that is.
+/// Looks and answers until the thread has to end. Returns the reason.
 async fn live<A: Looks>(agent: &mut A, mut waiting: Receiver<Message<A>>, copy: &Copy) -> String {
     copy.place.follow();
     let mut changes = agent.changes();
@@ -162,7 +163,7 @@ async fn live<A: Looks>(agent: &mut A, mut waiting: Receiver<Message<A>>, copy: 
         if let Some(why) = agent.ended() {
             return why;
         }
-        // In fallback nothing is ever readable, and a duplicate would hold on to the watches.
+        // In fallback the descriptor never becomes readable, and this duplicate would keep the watches alive.
         changes = changes.filter(|_| agent.follows_changes());
         let next = looked + agent.next().max(PAUSE);
         loop {
@@ -186,7 +187,7 @@ async fn live<A: Looks>(agent: &mut A, mut waiting: Receiver<Message<A>>, copy: 
     }
 }
 
-/// Waits until there is reason to look, but not before `rested`. False when that can no longer be waited for.
+/// Waits until a look is due, but not before `rested`. Returns false when the descriptor can no longer be waited for.
 async fn told(changes: Option<&AsyncFd<OwnedFd>>, rested: Instant) -> bool {
     let Some(changes) = changes else {
         return std::future::pending().await;
@@ -201,7 +202,7 @@ async fn told(changes: Option<&AsyncFd<OwnedFd>>, rested: Instant) -> bool {
     }
 }
 
-/// What was left behind last.
+/// Version and time of the last published status.
 #[derive(Default)]
 struct Published {
     version: String,
@@ -227,11 +228,10 @@ impl Published {
 }
 
 impl<A: 'static> Handle<A> {
-    /// Has `job` done between two looks, and waits for what comes of it; `doing` says what that is, as in "answering
-    /// /metrics".
+    /// Runs `job` between two looks and waits for its result. `doing` describes the job, as in "answering /metrics".
     ///
     /// # Errors
-    /// When that is not within `patience`, or panics.
+    /// When there is no result within `patience`, or the job panics.
     pub fn ask<T: Send + 'static>(
         &self,
         doing: &'static str,
@@ -247,7 +247,7 @@ impl<A: 'static> Handle<A> {
             }
             place.enter(doing);
             let done = catch_unwind(AssertUnwindSafe(|| job(agent)));
-            // Whoever asked may have given up.
+            // The caller may have given up.
             let _ = answer.send(done.map_err(|panic| message(&*panic)));
         });
         self.messages
@@ -265,10 +265,10 @@ impl<A: 'static> Handle<A> {
         }
     }
 
-    /// Whether the last look is younger than [`STALE`].
+    /// Checks that the last look is younger than [`STALE`].
     ///
     /// # Errors
-    /// Says how old it is, and what the agent is at.
+    /// When it is not; the error has its age and the thread's present task.
     pub fn health(&self) -> Result<(), String> {
         self.health_at(Instant::now())
     }
@@ -281,16 +281,16 @@ impl<A: 'static> Handle<A> {
         Err(self.late(now))
     }
 
-    /// Whether the agent has something to serve, and is well.
+    /// Checks that the agent has something to serve, and is healthy.
     ///
     /// # Errors
-    /// Says why not.
+    /// When it has not or is not, with the reason.
     pub fn ready(&self) -> Result<(), String> {
         self.health()?;
         self.copy.lock().ready.clone()
     }
 
-    /// What `/api/v1/status` answers: as of the last look, whose age is in it.
+    /// Returns the answer of `/api/v1/status`: the state at the last look, with the age of that look.
     #[must_use]
     pub fn status(&self) -> Value {
         let left = self.copy.lock();
@@ -316,7 +316,7 @@ impl<A: 'static> Handle<A> {
     }
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())

@@ -1,4 +1,4 @@
-//! Answers of the JSON API, from the history and from what the host says at this moment.
+//! Answers of the JSON API, from the history and from the present state of the host.
 
 mod choose;
 mod files;
@@ -24,13 +24,13 @@ use choose::{has_labels, whose};
 pub use files::{Explaining, Ranking, Unread};
 use stallscope_ebpf::Daemon;
 
-/// For how many containers the memory by node, threads and limits are read.
+/// Maximum number of containers whose memory by node, threads and limits are read.
 const READ_FOR: usize = 100;
 
-/// Windows before that a baseline is made of, at most.
+/// Maximum number of earlier windows that make up a baseline.
 const BASELINE_WINDOWS: u32 = 60;
 
-/// An owner with its labels and what it did. Times are in seconds.
+/// An owner with its labels and its sums. Times are in seconds.
 struct Found {
     owner: OwnerIndex,
     labels: Labels,
@@ -55,17 +55,17 @@ impl Found {
 }
 
 impl Agent {
-    /// Who lost how much time in a window, those first that lost most.
+    /// Ranks the containers by time lost in a window, in descending order.
     ///
     /// # Errors
-    /// When the window makes no sense, or nothing of it is recorded.
+    /// When the window makes no sense, or no part of it is recorded.
     pub fn top(&self, request: &Request) -> Result<Top, Refusal> {
         let ranking = self.rank(request)?;
         let facts = ranking.unread.read();
         Ok(ranking.with(facts))
     }
 
-    /// The same without what files say.
+    /// Ranks the containers without the facts that come from files.
     ///
     /// # Errors
     /// See [`Agent::top`].
@@ -110,7 +110,7 @@ impl Agent {
         Ok(Ranking { top, unread })
     }
 
-    /// A window second by second, summed over the containers that have the labels asked for.
+    /// Returns a window second by second, summed over the containers that have the requested labels.
     ///
     /// # Errors
     /// When the window or the labels make no sense, or nothing is recorded of them.
@@ -175,7 +175,7 @@ impl Agent {
         })
     }
 
-    /// Why the containers that have the labels asked for lost time, or the one that lost most.
+    /// Explains why the containers with the requested labels lost time, or the container that lost most.
     ///
     /// # Errors
     /// When the window or the labels make no sense, or nothing is recorded of them.
@@ -183,7 +183,7 @@ impl Agent {
         Ok(self.recorded(request)?.read())
     }
 
-    /// What of an explanation is recorded, without what files say.
+    /// Returns the recorded part of an explanation, without the facts that come from files.
     ///
     /// # Errors
     /// See [`Agent::explain`].
@@ -236,7 +236,7 @@ impl Agent {
             .ok_or_else(|| Refusal::missing("the agent keeps no history: it runs with --history 0"))
     }
 
-    /// All owners that did something in a window.
+    /// Returns all owners with any counts in a window.
     fn active(history: &History, window: Window) -> Vec<Found> {
         let found = history.subjects().filter_map(|(subject, labels)| {
             let (Subject::Owner(owner), Some(labels)) = (subject, labels) else {
@@ -249,11 +249,11 @@ impl Agent {
         found.collect()
     }
 
-    /// Paths of the live cgroups of each owner.
+    /// Returns the paths of each owner's live cgroups.
     fn paths(&self) -> HashMap<OwnerIndex, Vec<String>> {
         let mut paths: HashMap<OwnerIndex, Vec<String>> = HashMap::new();
         for (id, path) in self.owners.cgroups() {
-            // What is no text no file name can be made of here.
+            // Skips paths that are not UTF-8.
             let Ok(path) = str::from_utf8(path.as_bytes()) else {
                 continue;
             };
@@ -300,7 +300,8 @@ impl Agent {
         }
     }
 
-    /// Of those active in a window who else used CPUs, those that used most first.
+    /// Returns the active owners outside the pod or service of the chosen ones that used CPUs, in descending order of
+    /// CPU time.
     fn others(&self, active: &[Found], chosen: &[OwnerIndex]) -> Vec<Other> {
         let is_chosen = |each: &&Found| chosen.contains(&each.owner);
         let mine: BTreeSet<_> = active
@@ -364,7 +365,7 @@ impl Agent {
     }
 }
 
-/// The root directory below which a hierarchy is mounted in the usual place.
+/// Returns the root directory in which a hierarchy has the usual mount point.
 fn root_of(mount: &Path) -> Option<&Path> {
     let cgroups = mount
         .ancestors()
@@ -372,7 +373,7 @@ fn root_of(mount: &Path) -> Option<&Path> {
     cgroups.ancestors().nth(3)
 }
 
-/// Of sorted paths those that are not below another.
+/// Returns those paths that are not below another.
 fn outermost(paths: &[String]) -> Vec<String> {
     let mut all: Vec<&String> = paths.iter().collect();
     all.sort_unstable();
@@ -399,7 +400,7 @@ fn sums(history: &History, owners: &[OwnerIndex], from: u32, to: u32) -> Sums {
     all
 }
 
-/// Whole windows of the same length before this one, the latest first: those in which the containers were there.
+/// Returns the sums of earlier windows of the same length, latest first, as far back as the containers existed.
 fn before(history: &History, owners: &[OwnerIndex], window: Window) -> Vec<Sums> {
     let length = window.to - window.from;
     let first = history.recorded().map_or(u32::MAX, |(first, _)| first);
@@ -414,7 +415,7 @@ fn before(history: &History, owners: &[OwnerIndex], window: Window) -> Vec<Sums>
         };
         all.push(sums(history, owners, from, from + length));
     }
-    // Before it was made, a container lost nothing, which is no baseline.
+    // A container lost nothing before it existed; that is no baseline.
     while all.last().is_some_and(Sums::is_empty) {
         all.pop();
     }

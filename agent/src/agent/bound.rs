@@ -1,4 +1,4 @@
-//! How much kernel memory the probes may take at most on a host of another size.
+//! Upper bound of the probes' kernel memory on a host of another size.
 
 use std::path::Path;
 
@@ -12,25 +12,24 @@ use crate::{
     topology::Topology,
 };
 
-/// CPUs that share a NUMA node in the host that the bound is for; more nodes take more memory, and
-/// servers have no fewer CPUs in one.
+/// CPUs per NUMA node on the host that the bound is for. More nodes take more memory, and servers do not have fewer
+/// CPUs in a node.
 const CPUS_OF_NODE: u32 = 16;
 
-/// What [`map_bound`] found.
+/// Result of [`map_bound`].
 #[derive(Clone, Copy, Debug)]
 pub struct MapBound {
     /// Kernel memory of all probes' maps, in bytes.
     pub bytes: u64,
-    /// The cgroups that there is then room for.
+    /// Number of cgroups that the maps have room for.
     pub slots: u32,
 }
 
-/// Kernel memory of all probes' maps on a host of `cpus` CPUs with all the slots that
-/// [`Agent`](super::Agent) would ever grow to: by making the maps here in those sizes and asking the
-/// kernel.
+/// Returns the kernel memory of all probes' maps on a host of `cpus` CPUs, with the largest number of slots that
+/// [`Agent`](super::Agent) would ever use. It makes maps of those sizes here and asks the kernel.
 ///
 /// # Errors
-/// When the kernel's types cannot be read or it refuses a map.
+/// When the kernel's types cannot be read or the kernel refuses a map.
 pub fn map_bound(cpus: u32) -> anyhow::Result<MapBound> {
     let topology = Topology::read(Path::new("/sys"))?;
     let here = u64::from(topology.possible_cpus());
@@ -57,7 +56,7 @@ pub fn map_bound(cpus: u32) -> anyhow::Result<MapBound> {
     })
 }
 
-/// What each CPU adds to a map whose values the kernel itself keeps by CPU, in bytes.
+/// Returns the bytes that each CPU adds to a per-CPU map; 0 for other maps.
 fn per_cpu(map: &Map) -> anyhow::Result<u64> {
     let Some(data) = map_data(map) else {
         return Ok(0);

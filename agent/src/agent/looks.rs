@@ -1,4 +1,4 @@
-//! The agent as its thread sees it.
+//! The agent as the worker of its thread.
 
 use std::{os::fd::OwnedFd, time::Duration};
 

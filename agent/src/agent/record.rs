@@ -1,4 +1,4 @@
-//! From the ledgers' totals to the history, once a second.
+//! Records the ledgers' totals into the history, once a second.
 
 use std::{collections::HashSet, time::Instant};
 
@@ -9,11 +9,11 @@ use crate::{
     owners::OwnerIndex,
 };
 
-/// Which words of which probe's rows sum to which quantity.
+/// Mapping of the words in probes' rows to the quantities of the history.
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
     quantities: Vec<Quantity>,
-    /// Probe, word of its rows, place among the quantities.
+    /// Index of the probe, word in its rows, index of the quantity.
     words: Vec<(usize, usize, usize)>,
 }
 
@@ -30,7 +30,7 @@ impl Recorder {
         recorder
     }
 
-    /// Whether a quantity is counted here.
+    /// Returns whether a quantity is counted on this host.
     pub(super) fn has(&self, quantity: Quantity) -> bool {
         self.quantities.contains(&quantity)
     }
@@ -43,7 +43,7 @@ impl Recorder {
         })
     }
 
-    /// The totals of an owner, in the order of the quantities.
+    /// Computes an owner's totals, in the order of the quantities.
     fn totals(&self, instances: &[Instance], owner: OwnerIndex, totals: &mut Vec<u64>) {
         totals.clear();
         totals.resize(self.quantities.len(), 0);
@@ -58,7 +58,7 @@ impl Recorder {
 }
 
 impl Agent {
-    /// Records the second that is over, if there is one. True when everything was read for it.
+    /// Records the last full second, if it is not recorded yet. Returns true when this has read all probes.
     pub(super) fn record(&mut self, now: Instant) -> bool {
         let Some(second) = self.history.as_ref().and_then(|history| history.due(now)) else {
             return false;
@@ -89,7 +89,7 @@ impl Agent {
         true
     }
 
-    /// What an owner counted belongs to another from now on.
+    /// Adds an owner's totals to another's in the history. The owner's past record stays.
     pub(super) fn fold_history(&mut self, from: OwnerIndex, into: OwnerIndex) {
         if let Some(history) = &mut self.history {
             history.fold(from, into);
@@ -97,7 +97,7 @@ impl Agent {
     }
 }
 
-/// CPU time of this process, in nanoseconds.
+/// Returns the CPU time of this process, in nanoseconds.
 pub(super) fn cpu_time() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()

@@ -1,4 +1,4 @@
-//! One scrape: what was counted since the start, in no more series than the budget allows.
+//! Scrapes: all counts since the start, in no more series than the budget allows.
 
 use std::{cmp::Reverse, collections::HashSet, time::Instant};
 
@@ -14,12 +14,12 @@ use crate::{
     owners::{OwnerIndex, Owners},
 };
 
-/// How often a scrape is written anew because it had too many series. Each time about as many owners are folded as
-/// have too many, so that once is the rule.
+/// Maximum number of times a scrape is written because it has too many series. Each time the agent folds about as many
+/// owners as there are excess series for, so that one repetition is usually enough.
 const ATTEMPTS: usize = 8;
 
 impl Agent {
-    /// One scrape.
+    /// Makes one scrape.
     ///
     /// # Errors
     /// When the cgroup file system cannot be read.
@@ -46,7 +46,7 @@ impl Agent {
         }
     }
 
-    /// Writes everything, and says how many series that is.
+    /// Writes all families. Returns the text and the number of series.
     fn encode(&self, format: Format, buffer: BytesMut) -> (BytesMut, usize) {
         let mut out = Encoder::new(format, buffer);
         for instance in &self.instances {
@@ -59,7 +59,7 @@ impl Agent {
                 .into_iter()
                 .filter_map(|index| {
                     let row = ledger.row(index)?;
-                    // A cgroup in which nothing ever happened has nothing to tell.
+                    // A cgroup without any count has no series.
                     (row.iter().any(|word| *word != 0)).then_some(())?;
                     Some((self.owners.labels(index)?, row))
                 })
@@ -75,7 +75,7 @@ impl Agent {
         (out.finish(), series)
     }
 
-    /// Takes in which cgroups came and went. True when some went.
+    /// Updates the owners with the cgroups that came and went. Returns true when some went.
     pub(super) fn follow(&mut self, now: Instant) -> Result<bool, cgroup::Error> {
         let instances = &self.instances;
         let gone = self.owners.poll(now, &|owner| activity(instances, owner))?;
@@ -85,14 +85,14 @@ impl Agent {
         Ok(gone)
     }
 
-    /// Takes their own series from as many owners as probably have `excess` of all `series`: those of the lowest rank
-    /// first, and of these those that did the least lately. False when there is nobody left.
+    /// Folds about as many owners into (other) as have `excess` of all `series`: the lowest ranks first, and within a
+    /// rank those with the least recent activity. Returns false when no owner is left to fold.
     fn fold(&mut self, excess: usize, series: usize) -> bool {
         let single = self.owners.single();
         let mut owners: Vec<_> = single
             .map(|(owner, rank)| (Reverse(rank), activity(&self.instances, owner), owner))
             .collect();
-        // Among equals the newest go.
+        // Among equals the newest are folded first.
         owners.sort_unstable_by_key(|(rank, activity, owner)| (*rank, *activity, Reverse(*owner)));
         let share = (owners.len() * excess).div_ceil(series.max(1));
         let folded: HashSet<_> = owners
@@ -113,7 +113,7 @@ impl Agent {
         !folded.is_empty()
     }
 
-    /// What an owner has counted belongs to another from now on.
+    /// Adds an owner's totals to another's, because the owner has ended or lost its series.
     fn fold_totals(&mut self, from: OwnerIndex, into: OwnerIndex) {
         self.fold_history(from, into);
         for ledger in self.instances.iter_mut().filter_map(|i| i.ledger.as_mut()) {
@@ -122,7 +122,7 @@ impl Agent {
     }
 }
 
-/// How much an owner did lately.
+/// Returns an owner's recent activity.
 fn activity(instances: &[Instance], owner: OwnerIndex) -> u64 {
     let ledgers = instances.iter().filter_map(|i| i.ledger.as_ref());
     ledgers.fold(0, |sum, ledger| sum.saturating_add(ledger.recent(owner)))

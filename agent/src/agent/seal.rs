@@ -1,4 +1,4 @@
-//! An agent without capabilities: what it measures goes on, what it would take to measure more does not.
+//! Sealing: an agent without capabilities goes on measuring, but cannot load anything more.
 
 use anyhow::Context as _;
 
@@ -6,12 +6,12 @@ use super::Agent;
 use crate::{capabilities, overhead};
 
 impl Agent {
-    /// Gives up all capabilities once the probes are attached, as far as this kernel lets maps be read without: since
+    /// Drops all capabilities once the probes are attached, if this kernel lets a process read maps without them: since
     /// 5.18 it does, before only where `kernel.unprivileged_bpf_disabled` is 0 (`__sys_bpf` in kernel/bpf/syscall.c).
-    /// The tables cannot be enlarged from then on. To be called on the main thread before there are others.
+    /// The tables cannot be enlarged from then on. Must be called on the main thread before other threads start.
     ///
     /// # Errors
-    /// When they are still needed, with the reason; everything then stays as it was.
+    /// When the capabilities are still needed, with the reason; they are then all kept.
     pub fn seal(&mut self) -> anyhow::Result<()> {
         capabilities::drop_all(|| {
             for (probe, running) in self.running() {
@@ -30,7 +30,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Says once that the tables would have to be enlarged.
+    /// Logs once that the tables would have to be enlarged.
     pub(super) fn refuse_to_grow(&mut self) {
         if !std::mem::replace(&mut self.refused_to_grow, true) {
             tracing::warn!(

@@ -1,4 +1,4 @@
-//! How many series an owner can have: every family with every value of its labels.
+//! Number of series that an owner can have: every family with every combination of its label values.
 
 use stallscope_ebpf::{Boundary, Cause, Daemon, Reclaim, WAIT_BOUNDS_NS};
 
@@ -7,21 +7,21 @@ use crate::{
     probes::{PROBES, cpu_wait, task_migrations::MOST_PAIRED_NODES},
 };
 
-/// A family of which each owner has series of its own, on a host of a given size.
+/// A family of which each owner has its own series, on a host of a given size.
 #[derive(Clone, Debug)]
 pub struct OwnerFamily {
-    /// Its definition.
+    /// Definition of the family.
     pub metric: &'static Metric,
-    /// Every combination of label values that it can have, in the order of the definition.
+    /// Every possible combination of label values, in the order of the definition.
     pub values: Vec<Vec<String>>,
 }
 
 impl OwnerFamily {
-    /// The most series that one owner has in it.
+    /// Returns the maximum number of series that one owner has in this family.
     #[must_use]
     pub fn series(&self) -> usize {
         let each = match self.metric.kind {
-            // Buckets with `+Inf`, the sum, the count.
+            // Buckets with `+Inf`, the sum, and the count.
             Kind::Histogram => WAIT_BOUNDS_NS.len() + 3,
             Kind::Counter | Kind::Gauge | Kind::Info => 1,
         };
@@ -29,8 +29,8 @@ impl OwnerFamily {
     }
 }
 
-/// Every family with owners that the probes define, on a host with `nodes` NUMA nodes with CPUs. Where the node of
-/// some CPU is not known, time on CPUs has one value more.
+/// Returns every family with owners that the probes define, for a host with `nodes` NUMA nodes with CPUs. If the node
+/// of a CPU is not known, CPU time has one value more.
 #[must_use]
 pub fn owner_families(nodes: u16) -> Vec<OwnerFamily> {
     let families = owner_metrics().filter_map(|(probe, metric)| {
@@ -40,13 +40,14 @@ pub fn owner_families(nodes: u16) -> Vec<OwnerFamily> {
     families.collect()
 }
 
-/// The most series of one owner on a host with `nodes` NUMA nodes with CPUs: see [`owner_families`].
+/// Returns the maximum number of series of one owner on a host with `nodes` NUMA nodes with CPUs: see
+/// [`owner_families`].
 #[must_use]
 pub fn series_bound(nodes: u16) -> usize {
     owner_families(nodes).iter().map(OwnerFamily::series).sum()
 }
 
-/// The families with owners, with the names of their probes.
+/// Returns the families with owners, with the names of their probes.
 fn owner_metrics() -> impl Iterator<Item = (&'static str, &'static Metric)> {
     let all = PROBES
         .iter()
@@ -54,13 +55,13 @@ fn owner_metrics() -> impl Iterator<Item = (&'static str, &'static Metric)> {
     all.filter(|(_, metric)| metric.scope == Scope::Owner)
 }
 
-/// Every combination of values of a family's labels; none of a family that is not known here.
+/// Returns every combination of a family's label values; none for a family that is not known here.
 fn values(probe: &str, metric: &Metric, nodes: u16) -> Option<Vec<Vec<String>>> {
     let one = |values: &[&str]| -> Vec<Vec<String>> {
         values.iter().map(|v| vec![(*v).to_owned()]).collect()
     };
     Some(match metric.labels {
-        // Only where there are several nodes.
+        // Exported only where there are several nodes.
         [] if metric.name == DISTANCE => vec![Vec::new(); usize::from(nodes > 1)],
         [] => vec![Vec::new()],
         ["cause"] if probe == cpu_wait::PROBE.name => one(&Cause::ALL.map(Cause::label)),
@@ -116,7 +117,7 @@ mod tests {
         for nodes in [1_u16, 2, 4, 8, 32] {
             assert_eq!(series_bound(nodes), stated(usize::from(nodes)), "{nodes}");
         }
-        // Pairs of more nodes are not exported.
+        // Pairs of nodes are not exported for so many nodes.
         assert_eq!(series_bound(33), 103 + 33 + 1);
     }
 }

@@ -1,13 +1,13 @@
-//! The thread with something else than an agent on it.
+//! Tests of the thread with a double in place of the agent.
 
 use std::sync::mpsc;
 
 use super::*;
 
-/// Longer than anything here takes, however busy the machine is.
+/// Longer than anything in these tests takes, however busy the machine is.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Does at each look what it is told, and counts the looks.
+/// A double that does at each look what it is ordered to, and counts the looks.
 struct Double {
     orders: mpsc::Receiver<Order>,
     looks: mpsc::Sender<()>,
@@ -95,7 +95,7 @@ impl Started {
         }
     }
 
-    /// Waits until a look has begun to hang; the sender lets it go on.
+    /// Waits until a look has begun to hang. Dropping the returned sender lets the look go on.
     fn hang(&self) -> mpsc::Sender<()> {
         let (go, gate) = mpsc::channel();
         self.order.send(Order::Wait(gate)).expect("it looks");
@@ -124,7 +124,7 @@ fn it_answers_between_looks_and_leaves_a_copy_behind() {
         double.counted
     });
     assert_eq!(answer, Ok(7));
-    // What is asked next is answered after the copy was made anew.
+    // A second question is answered only after the copy was published again.
     assert_eq!(handle.ask("waiting", LONG, |_| ()), Ok(()));
     assert_eq!((handle.health(), handle.ready()), (Ok(()), Ok(())));
     let status = handle.status();
@@ -137,7 +137,7 @@ fn while_it_hangs_nobody_waits_for_long_and_the_copy_says_why() {
     let started = Started::new();
     let handle = &started.handle;
     let go = started.hang();
-    // What is asked meanwhile is given up, and refused at once when more of it waits than has room.
+    // Meanwhile questions time out, and are refused at once when the queue is full.
     for _ in 0..WAITING + 3 {
         let answer = handle.ask("asking", Duration::from_millis(1), |_| ());
         let Err(NoAnswer::Late(why)) = answer else {
@@ -152,7 +152,7 @@ fn while_it_hangs_nobody_waits_for_long_and_the_copy_says_why() {
         why.contains("its last look at the host was") && why.contains("a file that hangs"),
         "{why}"
     );
-    // It goes on by itself, and what was given up is not done any more.
+    // The thread recovers by itself, and skips the jobs whose callers have given up.
     drop(go);
     let deadline = Instant::now() + LONG;
     while handle.ask("asking", LONG, |double| double.counted) != Ok(0) {

@@ -1,4 +1,4 @@
-//! Which containers a request means.
+//! Selection of the containers that a request is about.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,8 @@ use crate::{
 };
 
 impl Agent {
-    /// The owners with the labels asked for that did something in the window. All of one pod, or one by one.
+    /// Returns the owners that have the requested labels, preferring those that ran in the window. All must belong to
+    /// one pod, or the request is refused.
     pub(super) fn chosen(
         &self,
         history: &History,
@@ -32,7 +33,7 @@ impl Agent {
                 }
                 Subject::Host => None,
             });
-        // Of several generations of a pod, those that ran in the window.
+        // Of several generations of a pod, prefer those that ran in the window.
         let (ran, idle): (Vec<_>, Vec<_>) = known
             .filter(|(_, labels)| has_labels(labels, &request.labels))
             .partition(|(owner, _)| {
@@ -55,14 +56,14 @@ impl Agent {
         Ok(known.into_iter().map(|(owner, _)| owner).collect())
     }
 
-    /// The one that lost most, of those active in the window that have the labels asked for.
+    /// Returns the owner that lost most, among those active in the window that have the requested labels.
     pub(super) fn worst(
         &self,
         active: &[Found],
         request: &Request,
     ) -> Result<(Labels, Vec<OwnerIndex>), Refusal> {
         self.check_labels(&request.labels)?;
-        // Sums of many are nobody's.
+        // Sums over many owners belong to none.
         let found = active.iter().filter(|each| {
             has_labels(&each.labels, &request.labels)
                 && ![Owners::OTHER, Owners::REMOVED, Owners::UNRESOLVED].contains(&each.owner)
@@ -128,7 +129,7 @@ impl Agent {
     }
 }
 
-/// Whose a container is: its pod, else itself.
+/// Returns the name of a container's pod, else of the container itself.
 pub(super) fn whose(labels: &Labels) -> String {
     let pod = labels.get("pod").is_some_and(|pod| !pod.is_empty());
     let mut labels = labels.clone();
@@ -149,7 +150,7 @@ pub(super) fn has_labels(labels: &Labels, asked: &[(String, String)]) -> bool {
         .all(|(name, value)| labels.get(name) == Some(value))
 }
 
-/// Labels as they were asked for.
+/// Formats labels as they were requested.
 fn words(labels: &[(String, String)]) -> String {
     let pairs: Vec<_> = labels
         .iter()

@@ -1,4 +1,4 @@
-//! What an answer takes from files: found on the agent's thread, read on another.
+//! Facts that an answer takes from files: the agent's thread finds the files, another thread reads them.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -13,11 +13,10 @@ use crate::{
     topology::Topology,
 };
 
-/// Where the files of cgroups and of the node are.
+/// Locations of the files of cgroups and of the node.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
-    /// The root directory below which the hierarchy is mounted that is followed, which may not be where the rest of the
-    /// host is.
+    /// Root directory in which the followed hierarchy is mounted; the rest of the host may be in another.
     cgroups: PathBuf,
     /// The host's root directory.
     node: PathBuf,
@@ -26,7 +25,7 @@ pub(super) struct Place {
 }
 
 impl Agent {
-    /// Where an answer's files are.
+    /// Returns the locations of an answer's files.
     pub(super) fn place(&self) -> Place {
         let hierarchy = self.owners.hierarchy();
         Place {
@@ -48,16 +47,16 @@ impl Place {
     }
 }
 
-/// A ranking, and the cgroups of those at its head, whose files are yet to be read.
+/// A ranking, and the cgroups of its first containers, whose files are not read yet.
 #[derive(Debug)]
 pub struct Ranking {
-    /// Without what the files say.
+    /// The ranking without the facts that come from files.
     pub top: Top,
-    /// What to read.
+    /// The cgroups to read.
     pub unread: Unread,
 }
 
-/// The cgroups of containers, in the order of a ranking; none of one that is gone.
+/// Cgroups of containers, in the order of a ranking; none for a container that is gone.
 #[derive(Clone, Debug)]
 pub struct Unread {
     pub(super) place: Place,
@@ -65,13 +64,13 @@ pub struct Unread {
 }
 
 impl Unread {
-    /// The first directory that is read.
+    /// Returns the first directory to be read.
     #[must_use]
     pub fn first(&self) -> String {
         self.place.cgroups.display().to_string()
     }
 
-    /// Reads what the cgroups say: of each one none where they say nothing.
+    /// Reads the facts of each container's cgroups; none for a container without facts.
     #[must_use]
     pub fn read(&self) -> Vec<Option<Facts>> {
         let Some((root, groups)) = self.place.cgroup_files() else {
@@ -86,7 +85,7 @@ impl Unread {
 }
 
 impl Ranking {
-    /// With what was read.
+    /// Adds the facts to the ranking.
     #[must_use]
     pub fn with(mut self, facts: Vec<Option<Facts>>) -> Top {
         for (container, facts) in self.top.containers.iter_mut().zip(facts) {
@@ -97,7 +96,7 @@ impl Ranking {
         self.top
     }
 
-    /// Without what could not be read, which is said.
+    /// Returns the ranking without facts, and with the reason why they could not be read.
     #[must_use]
     pub fn without(mut self, why: &Late) -> Top {
         self.top.not_measured.push(NotMeasured {
@@ -114,23 +113,23 @@ fn add(container: &mut Container, facts: Facts) {
     container.cpu_limit = facts.quotas.first().map(Limit::cpus);
 }
 
-/// What is recorded of a window, to be explained with what the files say.
+/// The recorded part of an explanation, to be completed with facts from files.
 #[derive(Clone, Debug)]
 pub struct Explaining {
     pub(super) place: Place,
     pub(super) case: Case,
-    /// Every cgroup of the subject.
+    /// All cgroups of the subject.
     pub(super) paths: Vec<String>,
 }
 
 impl Explaining {
-    /// The first directory that is read.
+    /// Returns the first directory to be read.
     #[must_use]
     pub fn first(&self) -> String {
         self.place.cgroups.display().to_string()
     }
 
-    /// Reads what cgroups and node say at this moment, and explains.
+    /// Reads the present state of the cgroups and the node, and explains.
     #[must_use]
     pub fn read(mut self) -> Report {
         if let Some((root, groups)) = self.place.cgroup_files() {

@@ -1,4 +1,4 @@
-//! The pod of what is explained.
+//! The pod that an explanation is about.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl Agent {
-    /// What is known of the pod that some owners are or are in: by the source of names, and by the labels of those that
-    /// it has forgotten. None outside of Kubernetes.
+    /// Returns the facts about the pod that some owners are or belong to: from the source of names, and from recorded
+    /// labels if the source has forgotten the pod. None outside of Kubernetes.
     pub(super) fn pod_facts(&self, history: &History, chosen: &[OwnerIndex]) -> Option<PodFacts> {
         let subjects = history.subjects();
         let recorded = subjects.filter_map(|(subject, labels)| match subject {
@@ -34,7 +34,7 @@ impl Agent {
     }
 }
 
-/// What several cgroups and labels say of a pod.
+/// Facts about a pod, gathered from several cgroups and labels.
 #[derive(Default)]
 struct Gathered {
     names: BTreeSet<(String, String)>,
