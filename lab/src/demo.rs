@@ -1,4 +1,4 @@
-//! The demonstration: a service is stalled on purpose, one cause after the other, and `stallscope explain` has to name
+//! The demonstration: it stalls a service on purpose, one cause after the other, and `stallscope explain` has to name
 //! each one first.
 
 mod answer;
@@ -27,10 +27,10 @@ pub use cause::Cause;
 pub use expected::{accepted, possible};
 pub use series::{Outcome, Series};
 
-/// Where the agent is, if nobody else is there.
+/// Port of the agent, if it is free.
 const PORT: u16 = 9750;
 
-/// What is tried when no cause is asked for.
+/// Causes to try when none is asked for.
 const ALL: [Cause; 8] = [
     Cause::None,
     Cause::Throttled,
@@ -42,33 +42,33 @@ const ALL: [Cause; 8] = [
     Cause::RemoteMemory,
 ];
 
-/// What is to be shown.
+/// Options of the demonstration.
 #[derive(Debug)]
 pub struct Options {
     /// The agent's program.
     pub agent: PathBuf,
-    /// The only cause; all that this machine can have if there is none.
+    /// The only cause to try; `None` for all that this machine can have.
     pub once: Option<Cause>,
-    /// How often, each time with an agent and a service of its own.
+    /// Number of runs, each with an agent and a service of its own.
     pub runs: u32,
-    /// One JSON object for each cause on the output, and what is for the reader on the error output.
+    /// True to print one JSON object for each cause on the output, and the text for the reader on the error output.
     pub json: bool,
-    /// This machine is the lab's own.
+    /// True if this machine is the lab's own.
     pub guest: bool,
 }
 
-/// What came of a cause, as it is printed.
+/// Result of one cause, as it is printed.
 #[derive(Debug, Eq, PartialEq, Serialize)]
 struct Judged {
     cause: String,
-    /// The first cause that was named, or `none`; null where nothing was asked.
+    /// First cause in the answer, or `none`; null where nothing was asked.
     ranked_first: Option<String>,
     met: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     skipped: Option<String>,
 }
 
-/// What came of all of it, as the status that the program ends with.
+/// Result of all causes, as the exit status of the program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Status {
     /// Every cause that was brought about was named first.
@@ -98,13 +98,13 @@ pub fn run(options: &Options) -> Result<Status> {
     Ok(status)
 }
 
-/// All that is asked for, with an agent and a service of its own.
+/// Tries all causes that are asked for, with an agent and a service of its own.
 fn once(options: &Options, output: Option<&File>, first: bool) -> Result<Vec<Judged>> {
     let log = std::env::temp_dir().join(format!("stallscope-demo-{}.log", std::process::id()));
     let listen = format!("127.0.0.1:{}", free_port()?);
     println!("==> the agent attaches its probes");
     let served = Served::start(&options.agent, &listen, &log, &[]);
-    // What it logged is only of interest where it did not start, and then a part of the error.
+    // The agent's log is only of interest where it did not start, and then a part of the error.
     let _ = std::fs::remove_file(&log);
     let world = World::new(served?, &options.agent, options.guest)?;
     println!("    page: http://{listen}/");
@@ -207,7 +207,7 @@ fn conclude(judged: &[Judged]) {
     );
 }
 
-/// A port of the loopback that nobody has: the agent's own, if it can be.
+/// Returns a free port of the loopback: the agent's own, if it can be.
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))
         .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
@@ -215,7 +215,7 @@ fn free_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-/// From here on what is printed goes to the error output; returns the output itself.
+/// Sends what is printed from here on to the error output, and returns the output itself.
 fn quiet_output() -> Result<File> {
     let output = std::io::stdout().as_fd().try_clone_to_owned();
     rustix::stdio::dup2_stdout(std::io::stderr()).context("cannot redirect the output")?;

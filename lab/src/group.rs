@@ -13,7 +13,7 @@ use stallscope::cgroup::Hierarchy;
 
 use crate::task::{self, Task};
 
-/// With what the names of all of them begin.
+/// Prefix of the names of all of them.
 pub const PREFIX: &str = "stallscope-lab-";
 
 /// A cgroup of the hierarchy that the agent follows, removed with all its tasks when dropped.
@@ -56,7 +56,7 @@ impl Group {
         Ok(Self { dir, label })
     }
 
-    /// Whether it is of the unified hierarchy (v2).
+    /// Returns whether it is of the unified hierarchy (v2).
     #[must_use]
     pub fn unified(&self) -> bool {
         self.dir.join("cgroup.controllers").exists()
@@ -80,7 +80,7 @@ impl Group {
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
-    /// A number of a file of lines `key value`, such as `cpu.stat`.
+    /// Reads a number from a file of lines `key value`, such as `cpu.stat`.
     ///
     /// # Errors
     /// When the file has no such line.
@@ -103,7 +103,7 @@ impl Group {
         self.write("cpu.cfs_quota_us", &quota.to_string())
     }
 
-    /// Ends the limit, and with it every throttle that goes on.
+    /// Lifts the limit, and with it ends every throttle that goes on.
     ///
     /// # Errors
     /// When the controller is not there.
@@ -115,7 +115,7 @@ impl Group {
         }
     }
 
-    /// Gives it so much weight in percent of that of other cgroups when CPUs are shared out, 1 to 10000.
+    /// Sets its CPU weight in percent of that of other cgroups, 1 to 10000.
     ///
     /// # Errors
     /// When the controller is not there.
@@ -127,7 +127,7 @@ impl Group {
         }
     }
 
-    /// Whether it can be limited in CPU time.
+    /// Returns whether its CPU time can be limited.
     #[must_use]
     pub fn has_quota(&self) -> bool {
         let file = if self.unified() {
@@ -138,7 +138,7 @@ impl Group {
         self.dir.join(file).exists()
     }
 
-    /// How long it was throttled by its own quota, in nanoseconds summed over CPUs (`cpu.stat`).
+    /// Time that it was throttled by its own quota, in nanoseconds summed over CPUs (`cpu.stat`).
     ///
     /// # Errors
     /// When the controller is not there.
@@ -150,7 +150,7 @@ impl Group {
         }
     }
 
-    /// Lets controllers work in the cgroups below; v1 needs no telling.
+    /// Enables controllers in the cgroups below; v1 needs no telling.
     ///
     /// # Errors
     /// When a controller is not there.
@@ -181,7 +181,7 @@ impl Group {
         })
     }
 
-    /// What a process writes `0` to, to enter.
+    /// Opens the file to which a process writes `0` to enter.
     pub(crate) fn entrance(&self) -> Result<fs::File> {
         let path = self.dir.join("cgroup.procs");
         fs::OpenOptions::new()
@@ -209,7 +209,7 @@ impl Group {
         })
     }
 
-    /// The same, stopped on that CPU: it starts when it is told to go on.
+    /// Starts such a process stopped on that CPU: it counts once it is told to go on.
     ///
     /// # Errors
     /// When it cannot be forked or does not stop.

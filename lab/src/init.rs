@@ -1,5 +1,5 @@
-//! The first process of a virtual machine of the lab: makes a usable system of a bare kernel, does
-//! what the kernel's command line asks for, and switches the machine off.
+//! The first process of a virtual machine of the lab. It makes a usable system of a bare kernel,
+//! does what the kernel's command line asks for, and switches the machine off.
 
 use std::{
     ffi::{CStr, CString},
@@ -19,11 +19,11 @@ use rustix::{
 
 use crate::{served::Served, task::system};
 
-/// What xtask packs into the machine.
+/// Folder that xtask packs into the machine.
 const FOLDER: &str = "/lab";
 /// Begins each line that is for xtask and not for the reader.
 const MARK: &str = "@lab";
-/// Where the agent of a shell or of a program of others' serves.
+/// Address of the agent beside a shell or a program of others'.
 const LISTEN: &str = "0.0.0.0:9750";
 
 /// Runs as process 1; does not return.
@@ -34,7 +34,7 @@ pub fn run() -> ! {
     }
     println!("{MARK} exit {}", done.unwrap_or(125));
     let _ = std::io::stdout().flush();
-    // What the console still has to send would be lost with the power.
+    // With the power the console would lose what it still has to send.
     // SAFETY: waits for a descriptor of our own.
     unsafe { libc::tcdrain(1) };
     rustix::fs::sync();
@@ -44,7 +44,7 @@ pub fn run() -> ! {
     }
 }
 
-/// What the kernel's command line says.
+/// Order on the kernel's command line.
 #[derive(Debug, Default, Eq, PartialEq)]
 struct Order {
     mode: String,
@@ -72,7 +72,7 @@ fn serve() -> Result<i32> {
     mounts()?;
     let cmdline = fs::read_to_string("/proc/cmdline").context("/proc/cmdline")?;
     let order = Order::parse(&cmdline);
-    // From here on the console is for what the lab says.
+    // From here on the console is for the lab's own messages.
     let _ = fs::write("/proc/sys/kernel/printk", "1 4 1 7");
     if order.v1 {
         cgroup_v1()?;
@@ -151,7 +151,7 @@ fn cgroup_v1() -> Result<()> {
     Ok(())
 }
 
-/// Loads what xtask packed, in the order of the names.
+/// Loads the modules that xtask packed, in the order of their names.
 fn modules() -> Result<()> {
     let folder = Path::new(FOLDER).join("modules");
     let mut files: Vec<PathBuf> = fs::read_dir(folder)
@@ -173,7 +173,7 @@ fn modules() -> Result<()> {
 fn network() -> Result<()> {
     busybox(&["ifconfig", "lo", "127.0.0.1", "up"])?;
     if Path::new("/sys/class/net/eth0").exists() {
-        // What QEMU's user network gives its only guest.
+        // Address that QEMU's user network gives its only guest.
         busybox(&[
             "ifconfig",
             "eth0",
@@ -279,7 +279,7 @@ fn waited(command: &mut Command) -> Result<i32> {
     }
 }
 
-/// As shells do: 128 and the signal.
+/// Exit code as shells have it: 128 and the signal.
 fn exit_code(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt as _;
     status

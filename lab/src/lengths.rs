@@ -1,4 +1,4 @@
-//! A histogram of lengths as it is exported, and whether it agrees with itself.
+//! A histogram of lengths as it is exported, and the check that its parts agree.
 
 use std::{fmt::Display, time::Duration};
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{Report, Scrape};
 
-/// Stands for no upper bound.
+/// Bound of the last bucket, which has none.
 const UNBOUNDED: u64 = u64::MAX;
 
 /// The buckets, number and sum of one owner's lengths.
@@ -43,7 +43,7 @@ impl Lengths {
         }))
     }
 
-    /// What came since `before`, which may not have been exported then.
+    /// Growth since `before`; `None` if the histogram was not exported then.
     ///
     /// # Errors
     /// When a counter fell.
@@ -65,7 +65,7 @@ impl Lengths {
         })
     }
 
-    /// Holds the parts against each other: the buckets add up to the number, and bound the sum.
+    /// Judges whether the parts agree: the buckets add up to the number, and bound the sum.
     pub fn judge(&self, report: &mut Report, what: impl Display) {
         let (mut least, mut most) = (0_u64, 0_u64);
         let (mut lower, mut below) = (0, 0);

@@ -1,7 +1,8 @@
-//! The lab: stalls made on purpose, in known numbers and places, and what Stallscope says of them.
+//! The lab: it makes stalls on purpose, in known numbers and places, and compares what Stallscope
+//! says of them.
 //!
 //! The same program runs on the host and as the first process of a virtual machine, where it finds
-//! several NUMA nodes and other kernels. It is no part of what is installed on a node.
+//! several NUMA nodes and other kernels. It is not installed on nodes.
 
 pub mod demo;
 pub mod init;

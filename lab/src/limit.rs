@@ -1,4 +1,4 @@
-//! A limit of memory, on either hierarchy, and a file to read beyond it.
+//! A memory limit on either hierarchy, and a file to read beyond it.
 
 use std::{
     fs::{self, File},
@@ -12,10 +12,10 @@ use anyhow::{Context as _, Result};
 
 use crate::{Group, World, world::DISK};
 
-/// Where v1's memory controller is by convention.
+/// Conventional mount point of v1's memory controller.
 const V1: &str = "/sys/fs/cgroup/memory";
 
-/// Whether there are limits of memory where the agent looks.
+/// Returns whether memory can be limited where the agent looks.
 #[must_use]
 pub fn can(world: &World) -> bool {
     world.cgroup == "v2" || Path::new(V1).is_dir()
@@ -28,12 +28,12 @@ pub struct Limit {
     own: bool,
 }
 
-/// What a process writes to, to enter.
+/// The file that a process writes to, to enter.
 #[derive(Debug)]
 pub struct Entrance(Option<File>);
 
 impl Limit {
-    /// Without a limit so far.
+    /// Makes the cgroup, without a limit so far.
     ///
     /// # Errors
     /// When there is no memory controller or the directory cannot be made.
@@ -47,7 +47,7 @@ impl Limit {
         Ok(Self { dir, own: true })
     }
 
-    /// With a limit in bytes.
+    /// Makes the cgroup, with a limit in bytes.
     ///
     /// # Errors
     /// When there is no memory controller or the directory cannot be made.
@@ -57,7 +57,7 @@ impl Limit {
         Ok(limit)
     }
 
-    /// Limits it to so many bytes; what is beyond is reclaimed in the caller's time.
+    /// Limits it to so many bytes; the kernel reclaims what is beyond in the caller's time.
     ///
     /// # Errors
     /// When there is no memory controller, or more is in use that cannot be reclaimed.
@@ -65,7 +65,7 @@ impl Limit {
         self.write(&bytes.to_string())
     }
 
-    /// Ends the limit.
+    /// Lifts the limit.
     ///
     /// # Errors
     /// When there is no memory controller.
@@ -73,7 +73,7 @@ impl Limit {
         self.write(if self.own { "-1" } else { "max" })
     }
 
-    /// Whether the memory controller works in this cgroup.
+    /// Returns whether the memory controller works in this cgroup.
     #[must_use]
     pub fn is_there(&self) -> bool {
         self.file().exists()
@@ -93,7 +93,7 @@ impl Limit {
             .with_context(|| format!("cannot write {limit} to {}", path.display()))
     }
 
-    /// What lets a process enter that is already in the group.
+    /// Opens the entrance for a process that is already in the group.
     ///
     /// # Errors
     /// When the cgroup cannot be written to.
@@ -135,7 +135,7 @@ impl Drop for Limit {
     }
 }
 
-/// A file that is not in memory: the lab's disk, or one of holes, which take no room.
+/// A file that is not in memory: the lab's disk, or a sparse file, which takes no room.
 #[derive(Debug)]
 pub struct Source {
     /// The file.

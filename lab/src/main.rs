@@ -90,7 +90,7 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("error: {error:#}");
-            // As shells do: 128 and the signal, of which Ctrl-C's stands for all.
+            // As shells do: 128 and the signal. Ctrl-C's stands for all.
             ExitCode::from(if stop::stopped() { 130 } else { 2 })
         }
     }
@@ -122,7 +122,7 @@ fn run(args: &Truths) -> anyhow::Result<bool> {
     let mut world = World::new(agent, program, args.guest)?;
     let passed = truths::run(&mut world, &chosen, args.json)?;
     drop(world);
-    // What it logged is only of interest where it did not start.
+    // The agent's log is only of interest where it did not start.
     let _ = std::fs::remove_file(log);
     Ok(passed)
 }

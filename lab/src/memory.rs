@@ -1,4 +1,4 @@
-//! Memory on a NUMA node of one's choice, and where the kernel says it lies.
+//! Memory on a NUMA node of one's choice, and its node by the kernel.
 
 use std::{
     fs::{self, File},
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{Report, task::system};
 
-/// Allocate on these nodes and no other (`set_mempolicy(2)`).
+/// Memory policy: allocate on these nodes and no other (`set_mempolicy(2)`).
 const MPOL_BIND: libc::c_ulong = 2;
 
 /// Bytes of a page; 4, 16 or 64 KiB.
@@ -20,7 +20,7 @@ pub fn page_size() -> usize {
     rustix::param::page_size()
 }
 
-/// Where the kernel shows and is told how it uses transparent huge pages.
+/// Folder of the kernel's settings for transparent huge pages.
 pub const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage";
 
 /// Bytes of a huge page, if there are any.
@@ -32,11 +32,11 @@ pub fn huge_size() -> Option<usize> {
     read("hpage_pmd_size")?.trim().parse().ok()
 }
 
-/// The most bytes of a huge page of which a truth can have several on each node of the lab's machines: with pages of
-/// 64 KiB one has 512 MiB.
+/// Largest huge page, in bytes, of which a truth can have several on each node of the lab's machines. With pages of
+/// 64 KiB a huge page has 512 MiB.
 const MOST_HUGE: usize = 64 << 20;
 
-/// Bytes of a huge page; `None`, with the reason, where there are none or too large ones.
+/// Bytes of a huge page; `None`, with the reason in the report, where there are none or too large ones.
 pub fn huge_size_for(report: &mut Report) -> Option<usize> {
     match huge_size() {
         Some(size) if size > MOST_HUGE => report.leave_out(format!(
@@ -115,7 +115,7 @@ impl Region {
         Ok(Self { start, pages })
     }
 
-    /// Where it begins.
+    /// Address of its first byte.
     #[must_use]
     pub fn address(&self) -> usize {
         self.start.addr().get()
@@ -124,7 +124,7 @@ impl Region {
     /// Some of its pages.
     ///
     /// # Panics
-    /// When it has not as many.
+    /// When it has fewer pages.
     #[must_use]
     pub fn part(&self, first: usize, pages: usize) -> Self {
         assert!(first + pages <= self.pages, "a part lies within the whole");
@@ -218,7 +218,7 @@ impl Region {
     }
 }
 
-/// A file in memory of so many pages, on the node that the policy of the calling thread says.
+/// Makes a file in memory of so many pages, on the node of the calling thread's memory policy.
 ///
 /// # Errors
 /// When it cannot be made.
@@ -265,8 +265,8 @@ pub fn allocate_on(node: Option<u32>) -> Result<()> {
     Ok(())
 }
 
-/// Reads a byte of each page of this process's program: code that runs for the first time is mapped by a page fault
-/// otherwise, which counts like any other.
+/// Reads a byte of each page of this process's program. Code that runs for the first time would otherwise cause a
+/// page fault, which counts like any other.
 ///
 /// # Errors
 /// When `/proc/self/maps` cannot be read (proc(5)).

@@ -1,4 +1,4 @@
-//! What a truth found: each number that was expected beside the one that was counted.
+//! Findings of a truth: each expected number beside the one that was counted.
 
 use std::fmt::Display;
 
@@ -7,33 +7,33 @@ use serde::{Deserialize, Serialize};
 /// One comparison.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Check {
-    /// What was compared.
+    /// Subject of the comparison.
     pub what: String,
-    /// What the kernel, or what was done, says it should be; with the tolerance, if there is one.
+    /// Expected value, by the kernel or by what was done; with the tolerance, if there is one.
     pub expected: String,
-    /// What Stallscope exports.
+    /// Value that Stallscope exports.
     pub counted: String,
-    /// Whether they agree.
+    /// True if they agree.
     pub agrees: bool,
 }
 
-/// The comparisons of one truth, and what it could not do here.
+/// Comparisons of one truth, and its parts that were left out here.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Report {
-    /// In the order they were made.
+    /// Comparisons, in the order they were made.
     pub checks: Vec<Check>,
-    /// What was left out on this machine, and why.
+    /// Parts that were left out on this machine, with the reasons.
     pub left_out: Vec<String>,
 }
 
 impl Report {
-    /// Two values that have to be the same.
+    /// Compares two values that have to be the same.
     pub fn equal<T: Display + PartialEq>(&mut self, what: impl Display, expected: T, counted: T) {
         let agrees = expected == counted;
         self.check(what, expected, counted, agrees);
     }
 
-    /// Two amounts that may differ by a share of the expected one: 0.01 is one percent.
+    /// Compares two amounts that may differ by a share of the expected one: 0.01 is one percent.
     pub fn within(&mut self, what: impl Display, expected: u64, counted: u64, share: f64) {
         let error = expected.abs_diff(counted) as f64;
         let agrees = error <= expected as f64 * share;
@@ -46,13 +46,13 @@ impl Report {
         );
     }
 
-    /// An amount with limits, both allowed.
+    /// Compares an amount with its limits, both allowed.
     pub fn between(&mut self, what: impl Display, least: u64, most: u64, counted: u64) {
         let agrees = (least..=most).contains(&counted);
         self.check(what, format!("{least} to {most}"), counted, agrees);
     }
 
-    /// A share of a whole, both between 0 and 1.
+    /// Compares a share of a whole with its limits, all between 0 and 1.
     pub fn share(&mut self, what: impl Display, expected: std::ops::RangeInclusive<f64>, is: f64) {
         let limits = format!(
             "{} to {}",
@@ -62,7 +62,7 @@ impl Report {
         self.check(what, limits, percent(is), expected.contains(&is));
     }
 
-    /// Something that has to be so, with what was seen.
+    /// Adds a comparison whose outcome is `agrees`.
     pub fn check(
         &mut self,
         what: impl Display,
@@ -84,7 +84,7 @@ impl Report {
         self.checks.push(check);
     }
 
-    /// Says what cannot be shown on this machine.
+    /// Adds the reason why something cannot be shown on this machine.
     pub fn leave_out(&mut self, why: impl Display) {
         println!("    left out: {why}");
         let why = why.to_string();
@@ -93,7 +93,7 @@ impl Report {
         }
     }
 
-    /// What came of it all.
+    /// Verdict on all comparisons.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         if self.checks.iter().any(|check| !check.agrees) {
@@ -112,7 +112,7 @@ fn percent(share: f64) -> String {
     format!("{text} %")
 }
 
-/// What came of a truth.
+/// Verdict on a truth.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -124,7 +124,7 @@ pub enum Verdict {
     Skipped,
 }
 
-/// One object a truth, as it is printed.
+/// Result of one truth, as it is printed.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Outcome {
     /// The kernel's release.
@@ -137,17 +137,17 @@ pub struct Outcome {
     pub cpus: usize,
     /// The truth.
     pub test: String,
-    /// What came of it.
+    /// Verdict.
     pub verdict: Verdict,
-    /// What was expected, in the order of the comparisons.
+    /// Expected values, in the order of the comparisons.
     pub expected: Vec<String>,
-    /// What was counted, in the same order.
+    /// Counted values, in the same order.
     pub counted: Vec<String>,
-    /// What was compared, in the same order.
+    /// Subjects of the comparisons, in the same order.
     pub checks: Vec<String>,
-    /// Which comparisons did not agree, what could not be brought about, or what was left out.
+    /// Comparisons that did not agree, what could not be brought about, or what was left out.
     pub detail: String,
-    /// How long it took.
+    /// Duration, in seconds.
     pub seconds: f64,
 }
 

@@ -1,4 +1,4 @@
-//! What the agent exports, read without rounding.
+//! The agent's exposition, read without rounding.
 
 use anyhow::{Context as _, Result};
 
@@ -52,7 +52,7 @@ impl Scrape {
         Ok(sum)
     }
 
-    /// What the sum of those series grew by since another scrape.
+    /// Growth of the sum of those series since another scrape.
     ///
     /// # Errors
     /// When it fell, or a value is not a number in that form.
@@ -63,7 +63,7 @@ impl Scrape {
     }
 }
 
-/// `1.5` seconds in nanoseconds.
+/// Converts seconds such as `1.5` to nanoseconds.
 fn nanos(value: &str) -> Option<u64> {
     let (whole, part) = value.split_once('.').unwrap_or((value, ""));
     let part = format!("{part:0<9}");
@@ -73,7 +73,7 @@ fn nanos(value: &str) -> Option<u64> {
         .flatten()
 }
 
-/// `name="value"`.
+/// Formats a label: `name="value"`.
 #[must_use]
 pub fn label(name: &str, value: &str) -> String {
     format!("{name}=\"{value}\"")

@@ -1,4 +1,5 @@
-//! The agent, as a process of its own that is asked over HTTP: what is judged is what it serves.
+//! The agent, as a process of its own that is asked over HTTP, so that the lab judges what it
+//! serves.
 
 use std::{
     fs::File,
@@ -15,7 +16,7 @@ use serde_json::Value;
 
 use crate::{Scrape, task};
 
-/// How long attaching may take: the verifier is slow in an emulated machine.
+/// Longest time that attaching may take: the verifier is slow in an emulated machine.
 const START: Duration = Duration::from_secs(300);
 
 /// A running agent, ended when dropped.
@@ -71,7 +72,7 @@ impl Served {
         }
     }
 
-    /// Where it answers.
+    /// Address at which it answers.
     #[must_use]
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
@@ -96,13 +97,13 @@ impl Served {
     /// # Errors
     /// When the agent does not answer.
     pub fn scrape(&self) -> Result<Scrape> {
-        // A cgroup newer than the last look is named at the second.
+        // The agent names a cgroup newer than its last look at the second one.
         self.get("/metrics")?;
         self.get("/metrics")?;
         Ok(Scrape(self.get("/metrics")?))
     }
 
-    /// What each probe does here.
+    /// State of each probe.
     ///
     /// # Errors
     /// When the agent does not answer.

@@ -1,4 +1,4 @@
-//! Settings of the kernel that a truth needs for a while.
+//! Settings of the kernel that a truth changes for a while.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// A file of `/proc/sys` or `/sys`, as it is until it is set.
+    /// Opens a file of `/proc/sys` or `/sys`, without changing it.
     ///
     /// # Errors
     /// Names the file that cannot be read.
@@ -23,7 +23,7 @@ impl Setting {
         let path = path.as_ref().to_owned();
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        // Of a choice, the word in brackets is the one chosen.
+        // Of a choice, the word in brackets is the chosen one.
         let chosen = text
             .split_once('[')
             .and_then(|(_, rest)| rest.split_once(']'));
@@ -31,7 +31,7 @@ impl Setting {
         Ok(Self { path, before })
     }
 
-    /// Opens and sets.
+    /// Opens a file and sets it.
     ///
     /// # Errors
     /// Names the file and what was to be written.

@@ -1,4 +1,4 @@
-//! What some tasks waited between two moments at which they stand still.
+//! The wait of some tasks between two moments at which they stand still.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ const STALL: &str = "stallscope_stall_seconds_total";
 const CPU: &str = "stallscope_cpu_seconds_total";
 const PHANTOM: &str = "stallscope_phantom_wait_seconds_total";
 
-/// Of what the kernel says, where the tasks are stopped when both are read.
+/// Tolerance, as a share of the kernel's number, where the tasks are stopped at both readings.
 pub const EXACT: f64 = 1e-4;
-/// The most that may remain without a cause.
+/// Largest share that may remain without a cause.
 const UNATTRIBUTED: f64 = 5e-3;
 
-/// The beginning: the tasks are stopped.
+/// The beginning of a measurement: the tasks are stopped.
 #[derive(Debug)]
 pub struct Span<'a> {
     world: &'a World,
@@ -33,18 +33,18 @@ struct Reading {
     scrape: Scrape,
 }
 
-/// What grew between the two; all in nanoseconds.
+/// Growth between the two readings, in nanoseconds.
 #[derive(Debug)]
 pub struct Measured {
-    /// The kernel's wait.
+    /// Wait by the kernel.
     pub run_delay: u64,
-    /// What of it was sleep and was refused: it is in no cause.
+    /// Sleep in that wait, which the agent refused: it is in no cause.
     pub phantom: u64,
-    /// The sum of the causes.
+    /// Sum of the causes.
     pub split: u64,
-    /// The kernel's time on CPUs.
+    /// Time on CPUs by the kernel.
     pub kernel_on_cpu: u64,
-    /// Stallscope's.
+    /// Time on CPUs by Stallscope.
     pub on_cpu: u64,
     causes: BTreeMap<&'static str, u64>,
     before: Scrape,
@@ -115,7 +115,7 @@ impl Reading {
 }
 
 impl Measured {
-    /// What a family grew by.
+    /// Growth of a family.
     ///
     /// # Errors
     /// When it fell or is no number.
@@ -129,8 +129,8 @@ impl Measured {
         self.causes.get(cause).copied().unwrap_or(0)
     }
 
-    /// The sum against the kernel's, and what remained without a cause. Sleep that the kernel took for a wait is
-    /// taken out of its number, and said.
+    /// Judges the sum of the causes against the kernel's wait, and the part that remained without a cause. Sleep
+    /// that the kernel took for a wait is taken off its number, and the report says so.
     pub fn judge(&self, report: &mut Report, when: &str, tolerance: f64) {
         let without = match self.phantom {
             0 => String::new(),
@@ -147,7 +147,7 @@ impl Measured {
             0.0..=UNATTRIBUTED,
             self.share("unattributed"),
         );
-        // The kernel leaves interrupts and what a hypervisor took out of its number.
+        // The kernel leaves out of its number interrupts and what a hypervisor took.
         report.share(
             format!("{when}time on CPUs against the kernel's"),
             0.99..=1.25,

@@ -13,7 +13,7 @@ extern "C" fn stop(_: i32) {
     STOPPED.store(true, Ordering::Relaxed);
 }
 
-/// From here on, SIGINT, SIGTERM and SIGHUP end the next wait.
+/// Makes SIGINT, SIGTERM and SIGHUP end the next wait.
 pub fn on_signals() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: the handler only stores to an atomic.
@@ -21,7 +21,7 @@ pub fn on_signals() {
     }
 }
 
-/// Whether a signal has come.
+/// Returns whether a signal has come.
 #[must_use]
 pub fn stopped() -> bool {
     STOPPED.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! Processes that do something known, and what the kernel says of them.
+//! Processes that do something known, and the kernel's numbers of them.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// How long anything may take that only waits for the scheduler; emulated machines are slow.
+/// Longest time for anything that only waits for the scheduler; emulated machines are slow.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A child process, killed when dropped.
@@ -104,7 +104,7 @@ impl Task {
         Ok(())
     }
 
-    /// Whether every thread is in the state (proc(5): `T` is stopped, `S` sleeps).
+    /// Returns whether every thread is in the state (proc(5): `T` is stopped, `S` sleeps).
     #[must_use]
     pub fn is(&self, state: char) -> bool {
         let threads = self.threads();
@@ -233,7 +233,7 @@ pub trait Tasks {
 
 impl Tasks for [Task] {
     fn stop_all(&self) -> Result<()> {
-        // All signals first: who is stopped late competes with nobody.
+        // All signals first: a task that is stopped late competes with nobody.
         for task in self {
             signal(task.0, libc::SIGSTOP);
         }

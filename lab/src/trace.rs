@@ -1,4 +1,4 @@
-//! What the kernel itself records of its events, in an instance of tracefs, without BPF.
+//! The kernel's own record of its events, in an instance of tracefs, without BPF.
 
 use std::{
     fs, io,
@@ -8,10 +8,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-/// Where tracefs usually is.
+/// Usual mount point of tracefs.
 const USUAL: &str = "/sys/kernel/tracing";
 
-/// Records while it lives.
+/// A recording, which ends when dropped.
 #[derive(Debug)]
 pub struct Trace {
     instance: PathBuf,
@@ -22,7 +22,7 @@ pub struct Trace {
 /// One event.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Event {
-    /// When, in nanoseconds of the monotonic clock, to the microsecond.
+    /// Time in nanoseconds of the monotonic clock, to the microsecond.
     pub ns: u64,
     /// Its name.
     pub name: String,
@@ -56,10 +56,10 @@ impl Trace {
         Ok(trace)
     }
 
-    /// Ends the recording; every event, in the order of time.
+    /// Ends the recording and returns every event, in the order of time.
     ///
     /// # Errors
-    /// When some were lost, or a line is none that a kernel prints.
+    /// When events were lost, or a line is none that a kernel prints.
     pub fn end(self) -> Result<Vec<Event>> {
         self.write("tracing_on", "0")?;
         let text =
@@ -94,7 +94,7 @@ impl Drop for Trace {
     }
 }
 
-/// tracefs, and where it was mounted for this trace if it was nowhere.
+/// Finds tracefs. The second path is its mount point, if it was mounted for this trace.
 fn root() -> Result<(PathBuf, Option<PathBuf>)> {
     if Path::new(USUAL).join("instances").exists() {
         return Ok((USUAL.into(), None));
@@ -111,7 +111,8 @@ fn root() -> Result<(PathBuf, Option<PathBuf>)> {
     Ok((dir.clone(), Some(dir)))
 }
 
-/// `# entries-in-buffer/entries-written: 3/3   #P:2`: two different numbers mean that events were lost.
+/// Checks `# entries-in-buffer/entries-written: 3/3   #P:2`: two different numbers mean that events
+/// were lost.
 fn complete(text: &str) -> Result<()> {
     let line = text
         .lines()
@@ -130,7 +131,7 @@ fn complete(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// `  comm-PID  [CPU] flags  SECONDS.MICROS: NAME: FIELDS`; the first may hold anything.
+/// Parses `  comm-PID  [CPU] flags  SECONDS.MICROS: NAME: FIELDS`; `comm` may hold anything.
 fn parse(line: &str, names: &[&str]) -> Option<Event> {
     let (at, name) = names
         .iter()

@@ -22,13 +22,13 @@ use crate::{
     report::{Outcome, Report, Verdict},
 };
 
-/// One of them.
+/// One truth.
 pub struct Truth {
     /// Its name on the command line and in tables.
     pub name: &'static str,
-    /// What it shows, in a line.
+    /// Its claim, in a line.
     pub about: &'static str,
-    /// Whether the cgroup hierarchy makes a difference, so that it is run with both.
+    /// True if the cgroup hierarchy makes a difference, so that it runs with both.
     pub both_hierarchies: bool,
     /// Brings it about.
     pub run: fn(&mut World, &mut Report) -> Result<()>,
@@ -54,10 +54,10 @@ pub fn all() -> impl Iterator<Item = &'static Truth> {
     .flatten()
 }
 
-/// Those whose names contain one of these words; all if there are none.
+/// Truths whose names contain one of these words; all if there are no words.
 ///
 /// # Errors
-/// When a word fits none.
+/// When a word fits no truth.
 pub fn chosen(words: &[String]) -> Result<Vec<&'static Truth>> {
     for word in words {
         ensure!(
@@ -70,7 +70,7 @@ pub fn chosen(words: &[String]) -> Result<Vec<&'static Truth>> {
     Ok(all().filter(fits).collect())
 }
 
-/// Runs them; whether none failed.
+/// Runs truths. True if none failed.
 ///
 /// # Errors
 /// When the results cannot be printed.

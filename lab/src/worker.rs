@@ -1,4 +1,4 @@
-//! A process that does one step at a time, so that what it does between two scrapes is that step.
+//! A process that does one step at a time, so that all it does between two scrapes is that step.
 
 use std::{
     fs::File,
@@ -13,7 +13,7 @@ use crate::{
     task::{self, Task, system},
 };
 
-/// Waits to be told each step and answers with a number.
+/// A process that waits for orders and answers each step with a number.
 #[derive(Debug)]
 pub struct Worker {
     task: Task,
@@ -22,7 +22,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts it in a group. `steps` does the step of that number, and returns what is to be answered.
+    /// Starts it in a group. `steps` does the step of that number, and returns the answer.
     ///
     /// # Errors
     /// When it cannot be forked.

@@ -22,7 +22,7 @@ pub struct Node {
     pub distances: Vec<u64>,
 }
 
-/// What a truth needs to know.
+/// Facts that a truth needs.
 #[derive(Debug)]
 pub struct World {
     /// The agent that is judged.
@@ -33,9 +33,9 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// `uname -r`.
     pub kernel: String,
-    /// The cgroup hierarchy that is followed: `v1` or `v2`.
+    /// Cgroup hierarchy that the agent follows: `v1` or `v2`.
     pub cgroup: &'static str,
-    /// Whether this is a machine of the lab's own, where settings may be changed.
+    /// True if this is a machine of the lab's own, where settings may be changed.
     pub guest: bool,
 }
 
@@ -79,13 +79,13 @@ impl World {
         (next(), next())
     }
 
-    /// Whether the kernel is a `PREEMPT_RT` one.
+    /// Returns whether the kernel is a `PREEMPT_RT` one.
     #[must_use]
     pub fn real_time(&self) -> bool {
         fs::read_to_string("/sys/kernel/realtime").is_ok_and(|on| on.trim() == "1")
     }
 
-    /// What the status says of a hook: its state and by what it is attached, or why not.
+    /// State of a hook in the status, with the programs that attached or the reason why none did.
     ///
     /// # Errors
     /// When there is no such hook.
@@ -134,7 +134,7 @@ pub fn kernel_release() -> String {
         .to_owned()
 }
 
-/// By the folder of the system's devices (sysfs).
+/// Reads the nodes from the folder of the system's devices (sysfs).
 fn nodes(devices: &Path) -> Result<Vec<Node>> {
     let folder = devices.join("node");
     if !folder.exists() {
@@ -165,7 +165,7 @@ fn nodes(devices: &Path) -> Result<Vec<Node>> {
     Ok(nodes)
 }
 
-/// What a kernel without NUMA has.
+/// The only node of a kernel without NUMA.
 fn only_node(devices: &Path) -> Result<Node> {
     let online = devices.join("cpu/online");
     let cpus = fs::read_to_string(&online).with_context(|| online.display().to_string())?;
@@ -176,7 +176,7 @@ fn only_node(devices: &Path) -> Result<Node> {
     })
 }
 
-/// `0-2,5` (cpuset(7), list format).
+/// Parses a list such as `0-2,5` (cpuset(7), list format).
 fn list(text: &str) -> Result<Vec<usize>> {
     let mut all = Vec::new();
     for part in text.split(',').filter(|part| !part.is_empty()) {

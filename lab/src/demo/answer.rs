@@ -1,4 +1,4 @@
-//! What `stallscope explain` answers about a workload.
+//! The answer of `stallscope explain` about a workload.
 
 use std::{
     path::Path,
@@ -9,48 +9,48 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-/// What stands for the first cause where nothing is unusual.
+/// Name of the first cause where nothing is unusual.
 pub const NOTHING: &str = "none";
 
-/// The parts of the answer that are shown and judged (docs/api.md).
+/// Parts of the answer that are shown and judged (docs/api.md).
 #[derive(Clone, Debug, Deserialize)]
 pub struct Answer {
-    /// Whether more than usual was lost.
+    /// True if more than usual was lost.
     pub unusual: bool,
-    /// All of it in a sentence.
+    /// The whole answer in a sentence.
     pub summary: String,
     /// The causes, ranked.
     pub causes: Vec<Ranked>,
 }
 
-/// A cause and what speaks for it.
+/// A cause, with its evidence and remedies.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Ranked {
     /// Its name.
     pub cause: String,
     /// Seconds lost to it.
     pub seconds: f64,
-    /// What is usual in a window of the same length, in seconds.
+    /// Usual loss in a window of the same length, in seconds.
     pub baseline: Option<f64>,
-    /// Each figure with what it means.
+    /// Figures, each with its meaning.
     pub evidence: Vec<Evidence>,
-    /// What helps.
+    /// Remedies.
     pub remedy: Vec<Remedy>,
 }
 
 /// A figure in words.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Evidence {
-    /// As it is shown.
+    /// Text to show.
     pub text: String,
 }
 
-/// What helps, and the command that does it, if one can.
+/// A remedy, and the command that applies it, if there is one.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Remedy {
-    /// As it is shown.
+    /// Text to show.
     pub text: String,
-    /// For a shell.
+    /// Command for a shell.
     pub command: Option<String>,
 }
 
@@ -80,7 +80,7 @@ impl Answer {
         }
     }
 
-    /// The first cause if there is anything unusual, else [`NOTHING`].
+    /// Name of the first cause if anything is unusual, else [`NOTHING`].
     #[must_use]
     pub fn first(&self) -> &str {
         match self.causes.first() {
@@ -89,7 +89,7 @@ impl Answer {
         }
     }
 
-    /// For the reader: the summary, the first causes with what speaks for them, and what helps.
+    /// Lines for the reader: the summary, the first causes, and the evidence and a remedy of the first.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![self.summary.clone()];

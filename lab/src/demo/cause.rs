@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-/// What is done to a workload.
+/// A cause that a workload is stalled by.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum Cause {
@@ -41,7 +41,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Its name on the command line and in answers.
+    /// Name on the command line and in answers.
     pub fn name(self) -> String {
         let value = self.to_possible_value();
         value.map_or_else(String::new, |value| value.get_name().to_owned())

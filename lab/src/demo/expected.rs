@@ -1,8 +1,8 @@
-//! What each cause does to the service, and which answers are right.
+//! The effect of each cause on the service, and the answers that are right.
 
 use super::cause::Cause;
 
-/// What is done, for the reader.
+/// Describes the cause to the reader.
 #[must_use]
 pub fn about(cause: Cause) -> &'static str {
     match cause {
@@ -25,7 +25,7 @@ pub fn about(cause: Cause) -> &'static str {
     }
 }
 
-/// Whether there is a machine on which it can be brought about.
+/// Returns whether there is a machine on which the cause can be brought about.
 #[must_use]
 pub fn possible(cause: Cause) -> bool {
     !matches!(
@@ -34,10 +34,10 @@ pub fn possible(cause: Cause) -> bool {
     )
 }
 
-/// The answers of `explain` that are right; the first that it names has to be one of them.
+/// Answers of `explain` that are right: the first cause that it names has to be one of them.
 #[must_use]
 pub fn accepted(cause: Cause) -> Vec<String> {
-    // Where a node cannot be filled, a memory limit has the service make room in its own time, too.
+    // Where a node cannot be filled, a memory limit has the service reclaim in its own time, too.
     let same = (cause == Cause::DirectReclaim).then_some(Cause::MemcgReclaim);
     [Some(cause), same]
         .into_iter()

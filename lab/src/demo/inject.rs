@@ -1,4 +1,4 @@
-//! How each cause is brought about, and undone.
+//! Brings each cause about, and undoes it.
 
 mod memory;
 mod nodes;
@@ -13,29 +13,30 @@ use super::{
 };
 use crate::{Group, Task, World, task};
 
-/// The quota: microseconds of CPU time in each period; a fifth of what the service takes.
+/// Quota, in microseconds of CPU time in each period: a fifth of what the service takes.
 const QUOTA: u64 = 8_000;
 const PERIOD: u64 = 100_000;
-/// What the service weighs beside others that are to go first; as heavy as usual, it would, because it sleeps most of the
-/// time. The nice value gives a process outside of all cgroups about the weight that the service has otherwise.
+/// Weight of the service while others are to go first, in percent. At its usual weight the service would go first,
+/// because it sleeps most of the time. The nice value gives a process outside of all cgroups about the service's usual
+/// weight.
 const LIGHT: u32 = 200;
 const URGENT: i32 = -12;
 
-/// What is done while the cause lasts.
+/// Work to do while the cause lasts.
 type During<'a> = &'a mut dyn FnMut(&mut Service) -> Result<()>;
 
 /// A machine, a place on it and a service there.
 pub struct Scene<'a> {
     /// The machine.
     pub world: &'a World,
-    /// Where the service is.
+    /// Place of the service.
     pub place: &'a Place,
     /// The service.
     pub service: &'a mut Service,
 }
 
 impl Scene<'_> {
-    /// Why the cause cannot be brought about here, if it cannot.
+    /// Returns the reason why the cause cannot be brought about here, if there is one.
     #[must_use]
     pub fn obstacle(&self, cause: Cause) -> Option<String> {
         let lab = "`cargo xtask lab --kernel 6.12 --test explain` has a machine that it is done to";
@@ -66,7 +67,7 @@ impl Scene<'_> {
         none.then(|| format!("this machine has one NUMA node, or may use one only; {lab}"))
     }
 
-    /// Brings the cause about, does `work`, and undoes it, whatever came of the work.
+    /// Brings the cause about, does `work`, and undoes the cause, whether or not the work failed.
     ///
     /// # Errors
     /// When the cause cannot be brought about or undone, or the work failed.
@@ -87,7 +88,7 @@ impl Scene<'_> {
         }
     }
 
-    /// The name of a cgroup for others.
+    /// Name of a cgroup beside the service's.
     fn beside(&self, name: &str) -> String {
         let service = self.service.group.label.trim_start_matches('/');
         format!("{service}-{name}")
@@ -124,7 +125,7 @@ impl Scene<'_> {
         self.lightly(work)
     }
 
-    /// The work, while the service weighs little. Without the controller all weigh the same.
+    /// Does the work while the service weighs little. Without the controller all weigh the same.
     fn lightly(&mut self, work: During) -> Result<()> {
         self.weighing(LIGHT, work)
     }

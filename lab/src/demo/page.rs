@@ -1,14 +1,14 @@
-//! The page in a browser, where there is one to see it.
+//! Shows the page in a browser, where there is one.
 
 use std::process::{Command, Stdio};
 
-/// Opens an address if there is a display; what comes of it is the browser's to say.
+/// Opens an address if there is a display. The browser reports what fails.
 pub fn open(url: &str) {
     let display = ["DISPLAY", "WAYLAND_DISPLAY"];
     if !display.iter().any(|name| std::env::var_os(name).is_some()) {
         return;
     }
-    // Browsers refuse to run as root, and the user's own is wanted.
+    // Browsers refuse to run as root, so the user's own is started.
     let mut command = match std::env::var_os("SUDO_USER") {
         Some(user) => {
             let mut command = Command::new("sudo");

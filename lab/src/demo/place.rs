@@ -1,20 +1,20 @@
-//! Where on this machine the demonstration is.
+//! The place of the demonstration on this machine.
 
 use anyhow::{Context as _, Result};
 
 use crate::{World, world::Node};
 
-/// CPUs that it takes at most, however many there are.
+/// Most CPUs that the service takes, however many there are.
 const CPUS: usize = 2;
 
 /// The CPUs and the node of the service, and the farthest other node.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Place {
-    /// Where the service runs.
+    /// CPUs of the service.
     pub cpus: Vec<usize>,
-    /// Where its memory is, if there are several nodes.
+    /// Node of its memory, if there are several.
     pub node: Option<u32>,
-    /// Where it does not belong.
+    /// Farthest other node, if there is one.
     pub far: Option<Far>,
 }
 
@@ -23,7 +23,7 @@ pub struct Place {
 pub struct Far {
     /// Its number.
     pub node: u32,
-    /// As many of its CPUs.
+    /// CPUs of the node, at most as many as the service takes.
     pub cpus: Vec<usize>,
 }
 
@@ -37,7 +37,7 @@ impl Place {
     }
 
     fn among(nodes: &[Node], allowed: &[usize]) -> Option<Self> {
-        // The first CPUs serve more interrupts.
+        // The first CPUs serve more interrupts, so the last are taken.
         let usable = |node: &Node| -> Vec<usize> {
             let mut cpus: Vec<usize> = node.cpus.clone();
             cpus.retain(|cpu| allowed.contains(cpu));
@@ -45,7 +45,7 @@ impl Place {
         };
         let usable: Vec<Vec<usize>> = nodes.iter().map(usable).collect();
         let in_use = |place: &usize| !usable[*place].is_empty();
-        // The first node has what the kernel allocated early.
+        // The first node holds what the kernel allocated early, so it is taken last.
         let home = (1..nodes.len()).find(in_use).or(Some(0).filter(in_use))?;
         let distance = |place: &usize| nodes[home].distances.get(*place).copied();
         let others = (0..nodes.len()).filter(|place| *place != home);

@@ -1,4 +1,4 @@
-//! A service, what is done to it cause by cause, and what is answered each time.
+//! A service on which causes are tried one by one, with the answer to each.
 
 use std::time::Duration;
 
@@ -7,27 +7,27 @@ use anyhow::Result;
 use super::{answer::Answer, cause::Cause, inject::Scene, place::Place, service::Service};
 use crate::{World, stop};
 
-/// Time for the agent to see the service before it is compared with itself, time it is left alone before each cause,
-/// and time a cause lasts before it is asked for.
+/// Time for the agent to see the service before it is compared with itself, and time that the service is left alone
+/// before each cause.
 const ACQUAINT: Duration = Duration::from_secs(3);
 const CALM: Duration = Duration::from_secs(18);
-/// What is asked about. A cause lasts a little longer, so that the window holds nothing else.
+/// Window that `explain` is asked about. A cause lasts longer by the margin, so that the window holds nothing else.
 const WINDOW: Duration = Duration::from_secs(6);
 const MARGIN: Duration = Duration::from_millis(2500);
 
-/// A service on this machine that causes are tried on one after the other.
+/// A service on this machine on which causes are tried one after the other.
 pub struct Series<'a> {
     world: &'a World,
     place: Place,
     service: Service,
 }
 
-/// What came of one cause.
+/// Result of one cause.
 #[derive(Debug)]
 pub enum Outcome {
-    /// This machine cannot have it, and why.
+    /// This machine cannot have it, with the reason.
     Skipped(String),
-    /// What was answered, and the longest checkpoint before and meanwhile.
+    /// The answer, and the longest checkpoint before the cause and during it.
     Answered(Answer, [Option<Duration>; 2]),
 }
 
@@ -59,10 +59,10 @@ impl<'a> Series<'a> {
         &self.place.cpus
     }
 
-    /// Leaves the service alone for a while, brings the cause about, and asks.
+    /// Leaves the service alone for a while, brings the cause about, and asks `explain`.
     ///
     /// # Errors
-    /// When it cannot be brought about or asked for, or a signal came.
+    /// When the cause cannot be brought about, `explain` fails, or a signal came.
     pub fn bring(&mut self, cause: Cause, say: &dyn Fn(&str)) -> Result<Outcome> {
         let mut scene = Scene {
             world: self.world,

@@ -12,10 +12,10 @@ use crate::{
 };
 use inside::{Inside, Order, Settings};
 
-/// The service's weight in percent of that of others: what else this machine does is not what is shown.
+/// Weight of the service, in percent of that of others: high, because other work of this machine is not what is shown.
 pub const WEIGHT: u32 = 1600;
 
-/// Starts the service in its own process.
+/// Step that starts the service in its own process.
 const START: u8 = 0;
 
 /// A running service; ended, with its cgroups, when dropped.
@@ -31,8 +31,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts it in a cgroup of that name, on these CPUs, with its memory on this NUMA node if there are several. When
-    /// this returns all its state is in memory.
+    /// Starts it in a cgroup of that name, on these CPUs, with its memory on this NUMA node if there are several. On
+    /// return all its state is in memory.
     ///
     /// # Errors
     /// When the cgroup or the process cannot be made, or the state cannot be read.
@@ -73,7 +73,7 @@ impl Service {
         })
     }
 
-    /// The ids of the threads that serve, in the order of its CPUs, each of which has one.
+    /// Ids of the threads that serve: one for each of its CPUs, in their order.
     #[must_use]
     pub fn threads(&self) -> Vec<libc::pid_t> {
         let process = self.worker.task();
@@ -88,7 +88,7 @@ impl Service {
         self.limit.as_ref()
     }
 
-    /// The longest checkpoint since this was last asked; none if none was written.
+    /// Takes the longest checkpoint since the last call; `None` if none was written.
     ///
     /// # Errors
     /// When the service has ended.

@@ -11,7 +11,7 @@ use crate::{
     task,
 };
 
-/// Where tasks are changed while they wait.
+/// Tolerance where tasks are changed while they wait.
 const CLOSE: f64 = 5e-3;
 
 pub(super) const TRUTHS: &[Truth] = &[
@@ -61,8 +61,9 @@ fn seconds(world: &World, guest: u64) -> Duration {
 fn pinned(world: &mut World, report: &mut Report) -> Result<()> {
     let (victim, occupant) = (Group::new("victim")?, Group::new("occupant")?);
     let cpu = *world.cpus().last().context("a CPU")?;
-    // Two of the victim's and one of the occupant's: the groups have equal weight, so each has the
-    // CPU half of the time. While the occupant has it both wait; while one of them has it, the other.
+    // The victim has two tasks and the occupant one. The groups have equal weight, so each has the CPU
+    // half of the time. While the occupant has it both tasks wait; while one of the two has it, the
+    // other.
     let tasks = [victim.spin_on(cpu)?, victim.spin_on(cpu)?];
     let _occupant = occupant.spin_on(cpu)?;
     sleep(Duration::from_secs(1));
@@ -100,7 +101,8 @@ fn throttled(world: &mut World, report: &mut Report) -> Result<()> {
         let measured = Span::of(world, &[&group], &tasks)?.during(|| sleep(seconds(world, 8)))?;
         let throttled = group.throttled()? - before;
         measured.judge(report, &format!("{when}: "), EXACT);
-        // Who is throttled waits: at least one thread for each CPU on which the group is, at most all.
+        // A throttled task waits: at least one thread for each CPU on which the group is throttled, at
+        // most all.
         report.between(
             format!("{when}: wait for the quota in ns"),
             throttled / 10 * 9,
@@ -206,7 +208,7 @@ fn together(world: &mut World, report: &mut Report) -> Result<()> {
         .during(|| change(world, &groups, &tasks[normal..], seconds(world, 10)))?;
     let throttled = groups[1].throttled()? - before;
     measured.judge(report, "", CLOSE);
-    // Who is moved into the other group while it waits is no longer throttled.
+    // A task that is moved into the other group while it waits is no longer throttled.
     report.between(
         "wait for the quota in ns",
         throttled / 2,

@@ -1,4 +1,4 @@
-//! Many cgroups come and go: none inherits what another counted, and nothing is lost with one.
+//! Many cgroups come and go: none inherits the counts of another, and nothing is lost with one.
 
 use std::{fs, io::Write as _, thread::sleep, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
 
 const TOTAL: &str = "stallscope_task_migrations_total";
 
-/// Cgroups that are made; a prime, as is every how many one is looked at while it exists.
+/// Number of cgroups, and number after which one is looked at while it exists; both are prime.
 const GROUPS: u64 = 2003;
 const LOOK: u64 = 53;
 
@@ -56,8 +56,8 @@ fn switched(world: &mut World, report: &mut Report) -> Result<()> {
     for turn in ["once", "twice"] {
         parent.write("cgroup.subtree_control", "-cpu")?;
         parent.write("cgroup.subtree_control", "+cpu")?;
-        // What a cgroup counts between two readings, while cells of it start afresh, is nobody's: each CPU has to have
-        // run each of them, and all that has to have been read.
+        // Counts between two readings belong to nobody while cells of a cgroup start afresh. So each CPU has to run
+        // every cgroup, and the agent has to read all of that, before the next measurement.
         tasks.resume_all();
         sleep(Duration::from_secs(5));
         let span = Span::of(world, &all, &tasks)?;
@@ -98,15 +98,15 @@ fn run(world: &mut World, report: &mut Report) -> Result<()> {
     if world.guest {
         report.equal("migrations in all of them together", made, counted);
     } else {
-        // Others' cgroups may come and go here as well.
+        // Cgroups of others may come and go here as well.
         let what = "migrations in all of them together, and in others' that ended";
         report.between(what, made, made * 2, counted);
     }
     Ok(())
 }
 
-/// Migrations in cgroups of the lab's own, and in those that are no more: what ended before has its name for a
-/// while yet, and is then counted there.
+/// Migrations in cgroups of the lab's own, and in removed ones: a cgroup that ended keeps its name for a while, and is
+/// then counted there.
 fn ours(scrape: &Scrape) -> Result<u64> {
     let mut sum = 0;
     for (series, value) in scrape.series(TOTAL, &[]) {
@@ -127,7 +127,7 @@ fn root(group: &Group) -> Result<fs::File> {
         .with_context(|| format!("cannot open {}", path.display()))
 }
 
-/// A process that enters the group, is moved so often, and leaves it again before it ends.
+/// Runs a process that enters the group, is moved so often, and leaves the group again before it ends.
 fn hop(group: &Group, root: &fs::File, moves: u64, cpus: [usize; 2]) -> Result<()> {
     let procs = group.entrance()?;
     let work = || -> Result<()> {

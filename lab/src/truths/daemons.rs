@@ -1,4 +1,4 @@
-//! The kernel's memory daemons: what they do, and what they take from those whose CPUs they run on.
+//! The kernel's memory daemons: their work, and the time that they take from tasks on their CPUs.
 
 mod kthread;
 
@@ -36,11 +36,12 @@ pub(super) const TRUTHS: &[Truth] = &[
     },
 ];
 
-/// Why memory is not made short.
+/// Reason why memory is not made short.
 pub(super) const NO_PRESSURE: &str =
     "not held because an emulated machine locks up under memory pressure with PREEMPT_RT";
 
-/// The node whose daemons are made to work, and another; `None`, with the reason, where that cannot be.
+/// The node whose daemons are made to work, and another; `None`, with the reason in the report, where
+/// that cannot be.
 fn two_nodes<'a>(world: &'a World, report: &mut Report) -> Option<(&'a Node, &'a Node)> {
     if !world.guest {
         report.leave_out("memory pressure would fall on the whole machine");
@@ -116,7 +117,7 @@ fn kcompactd(world: &mut World, report: &mut Report) -> Result<()> {
     taken.judge(report, &node.id.to_string())
 }
 
-/// Memory of a node of which every other page is free, so that no large page is.
+/// Fills memory of a node and frees every other page, so that no large page is free.
 fn fragments(node: u32) -> Result<()> {
     let region = Region::anonymous((600 << 20) / memory::page_size())?;
     region.bind(node)?;
@@ -147,7 +148,7 @@ fn khugepaged(world: &mut World, report: &mut Report) -> Result<()> {
         report.leave_out("khugepaged does not run here");
         return Ok(());
     };
-    // It would be the last to get a CPU.
+    // With its own nice value it would be the last to get a CPU.
     crate::task::nice(daemon.pid, 0)?;
     crate::task::pin(daemon.pid, &node.cpus)?;
     let owners = Group::new("pages")?;

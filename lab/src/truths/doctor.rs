@@ -1,4 +1,4 @@
-//! The node audit: what is set wrong is found, and gone once the command it prints was run.
+//! The node audit: it finds a wrong setting, and nothing once the command it prints was run.
 
 mod groups;
 
@@ -19,11 +19,11 @@ pub(super) const TRUTHS: &[Truth] = &[Truth {
 
 const THP: &str = "/sys/kernel/mm/transparent_hugepage";
 
-/// A setting that can be turned wrong.
+/// A setting that can be made wrong.
 struct Flip {
     check: &'static str,
     file: &'static str,
-    /// Nothing is found with this; as it is, if none.
+    /// Value with which nothing is found; `None` for the value as it is.
     good: Option<&'static str>,
     bad: &'static str,
 }
@@ -128,9 +128,9 @@ fn run(world: &mut World, report: &mut Report) -> Result<()> {
         report.leave_out("settings of the host are not the lab's to change");
         return Ok(());
     }
-    // Some settings matter on nodes of Kubernetes only, which have this directory.
+    // Some settings matter only on nodes of Kubernetes, which have this directory.
     let kubelet = Kubelet::appear()?;
-    // The daemon's pace matters only where it has work.
+    // The pace of khugepaged matters only where it has work.
     let huge = Setting::put(format!("{THP}/enabled"), "madvise")?;
     let mut seen = 0;
     for flip in &FLIPS {
@@ -148,7 +148,7 @@ fn run(world: &mut World, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Turns a setting wrong and mends it as the audit says; whether this kernel has it.
+/// Makes a setting wrong and mends it as the audit says. False if this kernel does not have it.
 fn turned(world: &World, report: &mut Report, flip: &Flip) -> Result<bool> {
     let Ok(setting) = Setting::open(flip.file) else {
         report.leave_out(format!("this kernel has no {}", flip.file));
@@ -161,8 +161,8 @@ fn turned(world: &World, report: &mut Report, flip: &Flip) -> Result<bool> {
     Ok(true)
 }
 
-/// Expects a check to find nothing, something once `spoil` was done, and nothing once the first command that the
-/// finding prints was run. A finding counts when its value contains `about`.
+/// Expects a check to find nothing, something once `spoil` was done, and nothing once the first command of the
+/// finding was run. A finding counts if its value contains `about`.
 fn found_and_mended(
     world: &World,
     report: &mut Report,
@@ -206,7 +206,7 @@ fn found_and_mended(
     Ok(())
 }
 
-/// The findings of a check.
+/// Findings of a check.
 fn audit(world: &World, check: &str, about: &str) -> Result<Vec<Value>> {
     let output = Command::new(&world.program)
         .args(["doctor", "--json", "--agent", &world.agent.address()])
@@ -236,7 +236,7 @@ fn audit(world: &World, check: &str, about: &str) -> Result<Vec<Value>> {
     Ok(of_it.cloned().collect())
 }
 
-/// The directory by which a node of Kubernetes is known, removed when dropped.
+/// Directory by which a node of Kubernetes is known, removed when dropped.
 struct Kubelet;
 
 const KUBELET: &str = "/var/lib/kubelet";
@@ -250,7 +250,7 @@ impl Kubelet {
 
 impl Drop for Kubelet {
     fn drop(&mut self) {
-        // What stays is a directory in a machine that is about to end.
+        // A directory that stays is in a machine that is about to end.
         let _ = std::fs::remove_dir(KUBELET);
     }
 }

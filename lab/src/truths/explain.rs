@@ -20,7 +20,7 @@ pub(super) const TRUTHS: &[Truth] = &[Truth {
 fn run(world: &mut World, report: &mut Report) -> Result<()> {
     let name = format!("{PREFIX}{}-explain", std::process::id());
     let mut series = Series::start(world, &name)?;
-    // None that no machine can have.
+    // Causes that no machine can have are left out.
     for cause in Cause::value_variants()
         .iter()
         .filter(|cause| possible(**cause))

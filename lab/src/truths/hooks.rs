@@ -1,4 +1,4 @@
-//! By which means each hook is attached, kernel by kernel.
+//! The means by which each hook is attached, kernel by kernel.
 
 use std::path::Path;
 

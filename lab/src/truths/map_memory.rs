@@ -9,9 +9,9 @@ use super::Truth;
 use crate::{Report, World, served::Served};
 
 const MEMORY: &str = "stallscope_map_memory_bytes";
-/// The host for which the bound is stated.
+/// CPUs of the host for which the bound is stated.
 const CPUS: usize = 128;
-/// What is stated, in bytes.
+/// Stated bound, in bytes.
 const BOUND: u64 = 64_000_000;
 
 pub(super) const TRUTHS: &[Truth] = &[Truth {
@@ -55,7 +55,7 @@ fn run(world: &mut World, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The most that all maps take on so many CPUs, and the slots there is then room for.
+/// Bound of all maps on so many CPUs, in bytes, and the slots for which there is room then.
 fn bound(world: &World, cpus: usize) -> Result<(u64, u64)> {
     let output = Command::new(&world.program)
         .args(["bench", "map-bound", "--cpus", &cpus.to_string()])

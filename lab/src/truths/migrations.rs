@@ -51,8 +51,8 @@ pub(super) const TRUTHS: &[Truth] = &[
 const GO_TO_START: u8 = 0;
 const MOVE: u8 = 1;
 
-/// Makes the moves and judges what was counted. Each is made by a task of its own, which is born
-/// where it begins: so each direction has a number of its own.
+/// Makes the moves and judges the counts. A task of its own makes each move, born where the move begins,
+/// so that each direction has a number of its own.
 fn judged(world: &World, report: &mut Report, group: &Group, moves: &Moves) -> Result<()> {
     let mut parents = Vec::new();
     for start in moves.starts() {
@@ -91,7 +91,8 @@ fn between_nodes(world: &mut World, report: &mut Report) -> Result<()> {
     for from in &world.nodes {
         for to in world.nodes.iter().filter(|to| to.id != from.id) {
             let number = numbers.next().context("there is always one more prime")?;
-            // Two CPUs of each node, and each way between them; the first has what is left of the prime.
+            // Two CPUs of each node, and each way between them; the first way gets the rest of the
+            // prime.
             let ways = from.cpus.iter().take(2).flat_map(|from| {
                 let to = to.cpus.iter().take(2);
                 to.map(move |to| (*from, *to))
@@ -142,7 +143,7 @@ fn far_apart(world: &World) -> Result<[usize; 2]> {
     Ok([one, other])
 }
 
-/// How often the waiting task is moved.
+/// Number of moves of the waiting task.
 const WAITS: usize = 97;
 
 fn waiting(world: &mut World, report: &mut Report) -> Result<()> {
@@ -154,7 +155,7 @@ fn waiting(world: &mut World, report: &mut Report) -> Result<()> {
         task::nice(0, 19)?;
         task::spin()
     })?;
-    // Outside of the group, and so much heavier that the victim hardly ever runs.
+    // Processes outside of the group, so much heavier that the victim hardly ever runs.
     let hog = |cpu: &usize| {
         let cpu = *cpu;
         task::fork(move || {
@@ -173,7 +174,8 @@ fn waiting(world: &mut World, report: &mut Report) -> Result<()> {
         let way = (cpus[turn % 2], cpus[(turn + 1) % 2]);
         let ran = victim.on_cpu()?;
         task::pin(victim.pid(), &[way.1])?;
-        // Its time on CPUs grows when it leaves one: it has not, so it was waiting there.
+        // A task's time on CPUs grows when it leaves one. It has not grown, so the task was waiting
+        // there.
         waited += u64::from(victim.on_cpu()? == ran);
         moves.add(way, 1);
         sleep(Duration::from_millis(2));
@@ -186,7 +188,7 @@ fn waiting(world: &mut World, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// What the kernel counted of each task, before and after, against what was exported.
+/// Judges the exported number against the kernel's counts of each task, before and after.
 fn judge_kernel(report: &mut Report, tasks: &[(Option<u64>, Option<u64>)], counted: u64) {
     let grown = tasks.iter().map(|(then, now)| Some((*now)? - (*then)?));
     match grown.sum::<Option<u64>>() {
@@ -211,7 +213,7 @@ fn asleep(world: &mut World, report: &mut Report) -> Result<()> {
         let others: Vec<_> = cpus.iter().filter(|cpu| **cpu != here).collect();
         let there = *others[turn * 5 % others.len()];
         fast_asleep(&worker)?;
-        // Where it is not when it wakes it never was.
+        // A sleeper that is moved on before it wakes never was on that CPU.
         for cpu in [*others[turn * 3 % others.len()], there] {
             task::pin(pid, &[cpu])?;
         }
@@ -233,7 +235,7 @@ fn asleep(world: &mut World, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the worker sleeps and has left its run queue, which is a little later.
+/// Waits until the worker sleeps and has left its run queue, which happens a little later.
 fn fast_asleep(worker: &Worker) -> Result<()> {
     worker.task().until('S')?;
     sleep(Duration::from_millis(20));

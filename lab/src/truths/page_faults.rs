@@ -74,7 +74,8 @@ pub(super) const TRUTHS: &[Truth] = &[
     },
 ];
 
-/// Whether a hook counts here. Only on a machine of one's own it may be missing.
+/// Returns whether a hook counts here. It may be missing only on a machine that is not the lab's
+/// own.
 fn counts_here(world: &World, report: &mut Report, hook: &str) -> Result<bool> {
     let (state, detail) = world.hook("page_faults", hook)?;
     if state == "unsupported" && !world.guest {
@@ -84,7 +85,7 @@ fn counts_here(world: &World, report: &mut Report, hook: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// NUMA balancing off for a while: its samples are faults as well, and it moves pages.
+/// Switches NUMA balancing off for a while: its samples are faults as well, and it moves pages.
 fn unsampled(world: &World) -> Result<Option<Setting>> {
     let there = world.guest && Path::new(BALANCING).exists();
     there.then(|| Setting::put(BALANCING, "0")).transpose()

@@ -1,4 +1,5 @@
-//! Sleep that the kernel takes for a wait (docs/quirks.md): it is refused, counted, and the sum holds.
+//! Phantom waits (docs/quirks.md): the agent refuses and counts sleep that the kernel takes for a wait, and the sum
+//! holds.
 
 use std::{
     io::{PipeReader, PipeWriter, Read as _, Write as _, pipe},
@@ -24,11 +25,11 @@ pub(super) const TRUTHS: &[Truth] = &[Truth {
 
 const FAMILY: &str = "stallscope_phantom_wait_seconds_total";
 
-/// How often a sleeper is moved, and how long it sleeps then.
+/// Number of times that a sleeper is moved, and length of each sleep.
 const TURNS: usize = 23;
 const SLEEP: Duration = Duration::from_millis(400);
 
-/// What a sleeper is told.
+/// Orders to a sleeper.
 const WORK: u8 = 1;
 const NOTHING: u8 = 0;
 
@@ -39,7 +40,7 @@ struct Sleeper {
 }
 
 impl Sleeper {
-    /// Starts it in a group, on a CPU. It is so light that it has worked ahead of its turn after a moment: a kernel
+    /// Starts it in a group, on a CPU. Its weight is so small that it has soon worked ahead of its turn: a kernel
     /// that leaves sleepers on their run queues leaves this one there for long.
     fn start(group: &Group, cpu: usize) -> Result<(Self, Task)> {
         let (mut orders, tell) = pipe().context("cannot make a pipe")?;
@@ -59,14 +60,14 @@ impl Sleeper {
         Ok((Self { tell, told }, task))
     }
 
-    /// Tells it something and waits until it is done, from when on it is about to sleep.
+    /// Gives an order and waits until it is done; from then on the task is about to sleep.
     fn tell(&mut self, order: u8) -> Result<()> {
         self.tell.write_all(&[order])?;
         Ok(self.told.read_exact(&mut [0])?)
     }
 }
 
-/// Sleeps that were moved to another run queue: how many, and how long they lasted at least and at most.
+/// Sleeps that were moved to another run queue: their number, and their least and greatest length.
 #[derive(Debug, Default)]
 struct Moved {
     count: usize,
@@ -75,7 +76,7 @@ struct Moved {
 }
 
 impl Moved {
-    /// Lets the sleeper fall asleep on one CPU, beside somebody who wants it too, moves it to another, and wakes it
+    /// Lets the sleeper fall asleep on one CPU, beside a task that wants it too, moves it to another, and wakes it
     /// there.
     fn turn(
         &mut self,
@@ -89,7 +90,7 @@ impl Moved {
         let before = task.migrations().context("se.nr_migrations")?;
         let started = Instant::now();
         task::pin(task.pid(), &[there])?;
-        // Who sleeps and is on no run queue moves when it wakes up.
+        // A sleeper that is on no run queue moves only when it wakes up.
         let moved = task.migrations().context("se.nr_migrations")? > before && task.is('S');
         let begun = Instant::now();
         sleep(SLEEP);

@@ -74,7 +74,7 @@ fn limited(world: &mut World, report: &mut Report) -> Result<()> {
     taken.judge(report, "within the limit", &[])
 }
 
-/// Reads so much of a file from inside a limit, on one CPU.
+/// Starts a worker that reads so much of a file from inside a limit, on one CPU.
 fn reader(group: &Group, limit: &Limit, path: PathBuf, bytes: usize, cpu: usize) -> Result<Worker> {
     let entrance = limit.entrance()?;
     let mut entered = false;
@@ -88,7 +88,7 @@ fn reader(group: &Group, limit: &Limit, path: PathBuf, bytes: usize, cpu: usize)
         timed(|| match step {
             FAULT => fault(&file, bytes),
             READ => read(&file, bytes),
-            // Only enters.
+            // This step only enters.
             _ => Ok(()),
         })
     })
@@ -108,7 +108,7 @@ fn fault(file: &File, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// How long it took, in nanoseconds.
+/// Time that the work takes, in nanoseconds.
 fn timed(work: impl FnOnce() -> Result<()>) -> Result<u64> {
     let start = Instant::now();
     work()?;

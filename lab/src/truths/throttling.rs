@@ -1,4 +1,4 @@
-//! What CPU quotas cost, against `cpu.stat` of the cgroup whose quota it is.
+//! The cost of CPU quotas, against `cpu.stat` of the cgroup whose quota it is.
 
 mod quota;
 
@@ -13,9 +13,10 @@ use super::Truth;
 use crate::{Group, Report, Task, Tasks as _, World, label, served::Served, task::PATIENCE};
 use quota::{Quota, Span};
 
-/// The wait of a single thread for its quota against the time that its group was throttled.
+/// Tolerance of a single thread's wait for its quota against the throttled time of its group.
 const ALONE: f64 = 1e-3;
-/// Kernels that let a task go on until it returns to user space, each at a time of its own.
+/// First kernel that lets a task go on until it returns to user space, each at a time of its own,
+/// and its tolerance.
 const DEFERRED: (u32, u32) = (6, 18);
 const ALONE_DEFERRED: f64 = 1e-2;
 const STALL: &str = "stallscope_stall_seconds_total";
@@ -53,7 +54,7 @@ pub(super) const TRUTHS: &[Truth] = &[
     },
 ];
 
-/// How near a lone thread's wait for its quota is to its group's throttled time.
+/// Tolerance of a lone thread's wait for its quota, as a share of its group's throttled time.
 fn near(world: &World) -> f64 {
     if world.version() < DEFERRED {
         ALONE
@@ -69,12 +70,12 @@ fn one(world: &mut World, report: &mut Report) -> Result<()> {
         period: 100_000,
     };
     let cpu = *world.cpus().last().context("a CPU")?;
-    // Without a quota yet, which could run out on the CPU that it comes from.
+    // It has no quota yet, which could run out on the CPU that the task comes from.
     let task = group.stopped_on(cpu)?;
     let span = Span::of(world, &group, quota)?;
     task.resume();
     span.until(31)?;
-    // Stopped with its quota just used up, it would be throttled without waiting.
+    // A task that is stopped with its quota just used up would be throttled without waiting.
     group.unlimit_cpu()?;
     task.stop()?;
     let measured = span.end()?;
@@ -138,7 +139,7 @@ fn parent(world: &mut World, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Where the agent of this truth listens.
+/// Address of the agent of this truth.
 const LISTEN: &str = "127.0.0.1:9756";
 
 fn before_the_start(world: &mut World, report: &mut Report) -> Result<()> {
@@ -147,7 +148,7 @@ fn before_the_start(world: &mut World, report: &mut Report) -> Result<()> {
     let task = group.spin_on(cpu)?;
     group.limit_cpu(10_000, 100_000)?;
     let (throttled, deadline) = (group.throttled()?, Instant::now() + PATIENCE);
-    // Ten times as long as what it is to wait below.
+    // Ten times as long as the wait below.
     while group.throttled()? - throttled < 10_000_000_000 {
         ensure!(Instant::now() < deadline, "its quota does not run out");
         sleep(Duration::from_millis(100));
@@ -161,7 +162,7 @@ fn before_the_start(world: &mut World, report: &mut Report) -> Result<()> {
     let _competitor = other.spin_on(cpu)?;
     task.resume();
     let deadline = Instant::now() + PATIENCE;
-    // What it waits now, it waits for the competitor, beside which it has half of the CPU.
+    // From here on it waits for the competitor, beside which it has half of the CPU.
     while task.run_delay()? - run_delay < 1_000_000_000 {
         ensure!(
             Instant::now() < deadline,
@@ -187,11 +188,12 @@ fn nested(world: &mut World, report: &mut Report) -> Result<()> {
     let first = pod.child("first")?;
     first.limit_cpu(10_000, period)?;
     let second = pod.child("second")?;
-    // No more than the pod: the older hierarchy refuses it.
+    // No more than the pod has: v1 refuses more.
     second.limit_cpu(60_000, period)?;
     let cpus = world.cpus();
     let of = |micros| Quota { micros, period };
-    // The first runs out first. The second has the rest of the pod's, which is less than its own.
+    // The first quota runs out first. The second group has the rest of the pod's quota, which is
+    // less than its own.
     let spans = [
         ("the pod", Span::of(world, &pod, of(60_000))?),
         ("the first", Span::of(world, &first, of(10_000))?),

@@ -17,15 +17,15 @@ use crate::{
     task::{self, PATIENCE},
 };
 
-/// Bytes of the limit; a third of the service's state.
+/// Memory limit in bytes: a third of the service's state.
 const LIMIT: u64 = 32 << 20;
-/// CPU time of kswapd after which it is at work, and times that processes made room after which a node is full.
+/// CPU time after which kswapd counts as at work, and number of direct reclaims after which a node counts as full.
 const WORKS: Duration = Duration::from_millis(300);
 const STALLS: u64 = 3;
-/// Time for which who uses memory up waits for kswapd at most.
+/// Longest time for which the user of memory waits for kswapd.
 const LONG: Duration = Duration::from_millis(100);
-/// Weights in percent: of a service that requests little, so that it does not go before kswapd, and of what keeps kswapd
-/// from running.
+/// Weights in percent: of a service that requests little, so that it does not go before kswapd, and of the task that
+/// keeps kswapd from running.
 const SLIGHT: u32 = 10;
 const HEAVIEST: u32 = 10_000;
 
@@ -43,7 +43,7 @@ impl Scene<'_> {
         done
     }
 
-    /// Somebody uses up the memory of the service's node; kswapd makes room on the service's CPUs.
+    /// Uses up the memory of the service's node, so that kswapd reclaims on the service's CPUs.
     pub(super) fn kswapd(&mut self, work: During) -> Result<()> {
         let (node, far) = self.nodes()?;
         let daemon = Daemon::of(node, &self.cpus_of(node))?;
@@ -51,20 +51,20 @@ impl Scene<'_> {
         let group = Group::named(&self.beside("user"))?;
         let _user = user(&group, node, far[0], low(node)?)?;
         daemon.works(WORKS)?;
-        // What it is free to take from other nodes it need not make room for itself.
+        // A service that may take memory from other nodes need not reclaim.
         self.service.roam(true)?;
         let done = self.weighing(SLIGHT, work);
         self.service.roam(false)?;
         done
     }
 
-    /// The same, but kswapd does not get to run: who wants memory has to make room.
+    /// Uses up the node's memory, but keeps kswapd from running: processes that want memory have to reclaim.
     pub(super) fn full_node(&mut self, work: During) -> Result<()> {
         let (node, far) = self.nodes()?;
         let cpu = *far.last().context("a CPU")?;
         let daemon = Daemon::of(node, &self.cpus_of(node))?;
         let group = Group::named(&self.beside("user"))?;
-        // Without the controller it weighs what its nice value says.
+        // Without the controller the rival weighs what its nice value says.
         let _ = group.weigh(HEAVIEST);
         let rival = group.spin_on(cpu)?;
         task::nice(rival.pid(), -20)?;
@@ -75,7 +75,7 @@ impl Scene<'_> {
         work(self.service)
     }
 
-    /// The service's node, and CPUs of another.
+    /// The service's node, and the CPUs of another.
     fn nodes(&self) -> Result<(u32, Vec<usize>)> {
         let far = self.place.far.as_ref().context("one node only")?;
         Ok((self.place.node.context("one node only")?, far.cpus.clone()))
@@ -95,7 +95,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// That of a node with these CPUs.
+    /// Finds kswapd of a node with these CPUs.
     fn of(node: u32, cpus: &[usize]) -> Result<Self> {
         let name = format!("kswapd{node}");
         let pid = task::kthread(&name).with_context(|| format!("there is no {name}"))?;
@@ -103,7 +103,7 @@ impl Daemon {
         Ok(Self { pid, cpus })
     }
 
-    /// Waits until it has used so much more CPU time.
+    /// Waits until the daemon has used so much more CPU time.
     fn works(&self, time: Duration) -> Result<()> {
         let (start, begun) = (Instant::now(), self.on_cpu()?);
         while self.on_cpu()? < begun + time {
@@ -133,9 +133,10 @@ impl Drop for Daemon {
     }
 }
 
-/// A process that fills memory of a node and says each time that it may be taken away, which is then for others to do.
-/// While less than `least` bytes are free it waits: below the low watermark kswapd works, and far below it everybody. It
-/// does not wait for long, because a kswapd that has given up works again only after others have made room.
+/// Starts a process that fills memory of a node and marks each piece as free to be taken (`MADV_FREE`), so that others
+/// have to reclaim it. While less than `least` bytes are free the process waits: below the low watermark kswapd
+/// reclaims, and far below it every process. It does not wait for long, because a kswapd that has given up works again
+/// only after others have reclaimed.
 fn user(group: &Group, node: u32, cpu: usize, least: u64) -> Result<Task> {
     let pages = usize::try_from(of_node(node, "MemTotal")?)? / page_size();
     let part = (1 << 20) / page_size();
@@ -156,7 +157,7 @@ fn user(group: &Group, node: u32, cpu: usize, least: u64) -> Result<Task> {
     })
 }
 
-/// Waits until processes make room themselves.
+/// Waits until processes reclaim themselves.
 fn until_full() -> Result<()> {
     let (start, begun) = (Instant::now(), stalls()?);
     while stalls()? < begun + STALLS {
@@ -166,7 +167,7 @@ fn until_full() -> Result<()> {
     Ok(())
 }
 
-/// How often a process had to make room so far.
+/// Number of direct reclaims so far (`allocstall_*`).
 fn stalls() -> Result<u64> {
     let path = "/proc/vmstat";
     let text = fs::read_to_string(path).context(path)?;
@@ -175,7 +176,7 @@ fn stalls() -> Result<u64> {
     Ok(counts.sum())
 }
 
-/// A number of a node's memory in bytes, such as `MemFree`.
+/// A number of a node's `meminfo` in bytes, such as `MemFree`.
 fn of_node(node: u32, key: &str) -> Result<u64> {
     let path = format!("/sys/devices/system/node/node{node}/meminfo");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
@@ -197,7 +198,7 @@ fn low(node: u32) -> Result<u64> {
     Ok(pages * page_size() as u64)
 }
 
-/// The sum over its zones, in pages.
+/// Sum of the low watermarks of a node's zones, in pages.
 fn low_of(zoneinfo: &str, node: u32) -> Option<u64> {
     let (mut ours, mut sum) = (false, None);
     for line in zoneinfo.lines() {

@@ -7,11 +7,11 @@ use anyhow::{Context as _, Result};
 use super::{During, Scene};
 use crate::task;
 
-/// Time after which every thread is moved on.
+/// Time that every thread stays on a node.
 const STAY: Duration = Duration::from_millis(10);
 
 impl Scene<'_> {
-    /// Every thread of the service is moved to the other node and back, again and again.
+    /// Moves every thread of the service to the other node and back, again and again.
     pub(super) fn bounced(&mut self, work: During) -> Result<()> {
         let (far, home) = (self.far()?, self.service.cpus.clone());
         let threads = self.service.threads();
@@ -31,7 +31,7 @@ impl Scene<'_> {
         done
     }
 
-    /// Every thread is moved to the other node once; the memory stays.
+    /// Moves every thread to the other node once; the memory stays.
     pub(super) fn away(&mut self, work: During) -> Result<()> {
         let threads = self.service.threads();
         put(&threads, &self.far()?)?;
@@ -46,7 +46,7 @@ impl Scene<'_> {
     }
 }
 
-/// Puts each thread on a CPU, on one each as far as there are as many.
+/// Pins each thread to a CPU, to one each as far as there are as many.
 fn put(threads: &[libc::pid_t], cpus: &[usize]) -> Result<()> {
     let mut cpus = cpus.iter().cycle();
     let mut next = || cpus.next().context("no CPU");

@@ -1,4 +1,4 @@
-//! What the service does, in its own process.
+//! The work of the service, in its own process.
 
 use std::{
     fs::{self, File},
@@ -22,7 +22,7 @@ use crate::{
 /// Bytes of the state on disk, all of which the page cache holds unless memory is short.
 pub const STATE: usize = 96 << 20;
 
-/// Threads for each CPU that it may use, when there are too many. Usually there is one, which wants a fifth of it.
+/// Threads for each of its CPUs while it is crowded. Usually there is one, which wants a fifth of the CPU.
 const CROWD: usize = 8;
 
 /// A burst: CPU time that it computes, bytes of the state that it touches, bytes of new memory that it fills.
@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(15);
 const EVERY: Duration = Duration::from_secs(1);
 const CHECKPOINT: usize = 8;
 
-/// Where it runs, and on what.
+/// CPUs, node and state of the service.
 #[derive(Debug)]
 pub struct Settings {
     /// Its CPUs.
@@ -47,33 +47,33 @@ pub struct Settings {
     pub state: PathBuf,
 }
 
-/// What it can be told.
+/// Orders to the service.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub enum Order {
-    /// Say how long the longest checkpoint took since last asked, in nanoseconds.
+    /// Answer with the longest checkpoint since the last such order, in nanoseconds.
     Checkpoint = 1,
     /// Run too many threads.
     Crowd,
-    /// End them.
+    /// End these threads.
     Alone,
-    /// Let memory be anywhere.
+    /// Allocate memory anywhere.
     Roam,
-    /// Have it on the own node only.
+    /// Allocate memory on the own node only.
     Stay,
     /// Compact the machine's memory.
     Compact,
-    /// Do not.
+    /// Leave the machine's memory alone.
     Leave,
 }
 
-/// What its threads share.
+/// State that its threads share.
 #[derive(Debug, Default)]
 struct Shared {
     crowded: AtomicBool,
     roaming: AtomicBool,
     compacting: AtomicBool,
-    /// In nanoseconds.
+    /// Longest checkpoint, in nanoseconds.
     longest: AtomicU64,
 }
 
@@ -102,7 +102,7 @@ impl Inside {
         })
     }
 
-    /// Does what it is told, by the number of an [`Order`].
+    /// Obeys an [`Order`], given by its number.
     pub fn obey(&self, number: u8) -> Result<u64> {
         let shared = &self.shared;
         match number {
@@ -131,7 +131,7 @@ impl Inside {
     }
 }
 
-/// Of a thread that cannot go on the whole service has to end, or nobody would hear of it.
+/// Ends the whole service when a thread cannot go on, or nobody would hear of it.
 fn end_with(done: Result<()>) {
     if let Err(error) = done {
         eprintln!("the service: {error:#}");
@@ -139,14 +139,14 @@ fn end_with(done: Result<()>) {
     }
 }
 
-/// One thread.
+/// One thread of the service.
 struct Server {
     number: usize,
     cpu: usize,
     shared: Arc<Shared>,
     node: Option<u32>,
     roams: bool,
-    /// Its part of the state, and the page of it that is next.
+    /// Its part of the state, and the page of it to touch next.
     state: Region,
     at: usize,
     fresh: Region,
@@ -176,7 +176,8 @@ impl Server {
     }
 
     fn serve(mut self) -> Result<()> {
-        // On a CPU each, they never wait for each other. Where to run and to allocate is every thread's own matter.
+        // With a CPU each, the threads never wait for each other. Affinity and memory policy are every thread's
+        // own.
         task::pin(0, &[self.cpu])?;
         self.settle()?;
         let mut last = Instant::now();

@@ -1,4 +1,4 @@
-//! A kernel thread, what it does while victims want its CPUs, and what is exported of both.
+//! A kernel thread on CPUs that victims want, and the exported numbers of both.
 
 use std::{
     fs,
@@ -40,7 +40,7 @@ struct Clock {
 }
 
 impl Kthread {
-    /// The one of this name.
+    /// Finds the kernel thread of this name.
     pub(super) fn find(name: &str) -> Option<Self> {
         let pid = task::kthread(name)?;
         Some(Self {
@@ -82,7 +82,7 @@ impl Kthread {
         loop {
             sleep(Duration::from_millis(700));
             let now = self.clock()?;
-            // Some look each half a second whether there is anything to do.
+            // Some daemons look each half a second whether there is anything to do.
             if now.on_cpu - last.on_cpu < 2_000_000 && now.arrivals - last.arrivals <= 3 {
                 return Ok(());
             }
@@ -102,15 +102,15 @@ impl Kthread {
     }
 }
 
-/// What a daemon did, and what its victims lost by it.
+/// Work of a daemon, and the victims' loss by it.
 pub(super) struct Taken {
     /// The victims' wait.
     pub(super) wait: Measured,
     daemon: &'static str,
     victim: String,
-    /// Least and most of what the kernel says it did between the scrapes.
+    /// Least and most of the daemon's numbers between the scrapes, by the kernel.
     clocks: [Clock; 2],
-    /// Switches from a victim that was to go on to a daemon of the kind.
+    /// Switches from a victim that was still runnable to a daemon of the kind.
     switches: Vec<Event>,
     involuntary: u64,
     /// By node: least and most nanoseconds on CPUs of the others of its kind.
@@ -144,7 +144,7 @@ impl Moment {
 }
 
 impl Taken {
-    /// Lets a victim spin on each of the CPUs while `work` makes the daemon run there.
+    /// Lets a victim spin on each of the CPUs while `work` makes the daemon run there, and measures both.
     pub(super) fn by(
         world: &World,
         kthread: &Kthread,
@@ -165,17 +165,18 @@ impl Taken {
                 (sibling.pid != kthread.pid).then_some((node.id, sibling))
             })
             .collect();
-        // What is on a CPU is counted when it leaves it.
+        // A task's time on a CPU is counted when it leaves the CPU.
         let quiet = || -> Result<()> {
             kthread.quiet()?;
             siblings.iter().try_for_each(|(_, sibling)| sibling.quiet())
         };
         quiet()?;
         let groups = [&group];
-        // Some look every half a second whether there is anything to do, and so during the scrapes too.
+        // Some daemons look every half a second whether there is anything to do, and so during the scrapes
+        // too.
         let outer = Moment::now(kthread, &siblings)?;
         let span = Span::of(world, &groups, &tasks)?;
-        // The victims are stopped here, so that there is nobody to be switched from.
+        // The victims are stopped here, so that there is nobody to switch from.
         let trace = Trace::of(&["sched/sched_switch"], &filter(&tasks, daemon))?;
         let begun = involuntary(&tasks)?;
         let inner = Moment::now(kthread, &siblings)?;
@@ -202,7 +203,7 @@ impl Taken {
         })
     }
 
-    /// Holds what is exported against the kernel's numbers, by whose clock a kernel thread does not run while
+    /// Judges the exported numbers against the kernel's, by whose clock a kernel thread does not run while
     /// interrupts do. `node` is the label of the daemon.
     pub(super) fn judge(&self, report: &mut Report, node: &str) -> Result<()> {
         let [least, most] = self.clocks;
@@ -259,7 +260,7 @@ impl Taken {
         Ok(())
     }
 
-    /// The others of its kind, at other nodes.
+    /// Judges the others of its kind, at other nodes.
     fn judge_others(&self, report: &mut Report, kind: &str) -> Result<()> {
         for (node, (least, most)) in &self.others {
             let labels = [kind.to_owned(), label("node", &node.to_string())];
@@ -267,7 +268,7 @@ impl Taken {
             report.between(
                 format!("time of node {node}'s in ns"),
                 least - least / 10,
-                // Of a millisecond, interrupts are a larger part, which a kernel may leave out.
+                // Interrupts are a larger part of a millisecond, and a kernel may leave them out.
                 most + (most / 4).max(1_000_000),
                 counted,
             );
@@ -287,7 +288,7 @@ impl Clock {
     }
 }
 
-/// Switches from these tasks to a daemon of the kind.
+/// Filter for switches from these tasks to a daemon of the kind.
 fn filter(tasks: &[Task], daemon: &str) -> String {
     let pids = tasks
         .iter()

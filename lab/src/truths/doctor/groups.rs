@@ -11,12 +11,12 @@ use super::found_and_mended;
 use crate::{Group, Report, Task, World};
 
 const PERIOD: u64 = 100_000;
-/// What the audit has of this name is a pod, and below it a container.
+/// Names of a pod, and of a container below it, for the audit.
 const POD: &str = "pod5d4c1c0e-7a2e-4a0f-b1f1-2222222222aa";
 const CONTAINER: &str = "abababababababababababababababababababababababababababababababab";
 const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
 
-/// How many of them were shown.
+/// Shows each of them, and returns their number.
 pub(super) fn run(world: &World, report: &mut Report) -> Result<u64> {
     threads(world, report, "threads-over-quota", PERIOD, 23)?;
     threads(world, report, "quota-below-one", PERIOD / 5, 11)?;
@@ -24,7 +24,7 @@ pub(super) fn run(world: &World, report: &mut Report) -> Result<u64> {
     Ok(3 + u64::from(apart(world, report)?))
 }
 
-/// A quota that many threads use up.
+/// Has many threads use up a quota.
 fn threads(
     world: &World,
     report: &mut Report,
@@ -41,7 +41,7 @@ fn threads(
     })
 }
 
-/// A runtime was asked for a quota that its cgroup has not.
+/// Makes a container whose runtime was asked for a quota that its cgroup does not have.
 fn lost_limit(world: &World, report: &mut Report) -> Result<()> {
     let node = Group::new("limit")?;
     node.delegate("+cpu")?;
@@ -60,14 +60,14 @@ fn lost_limit(world: &World, report: &mut Report) -> Result<()> {
         container.unlimit_cpu()
     });
     fs::remove_dir_all("/run/containerd").context("cannot remove a bundle")?;
-    // The innermost goes first.
+    // The innermost cgroup goes first.
     drop(container);
     drop(pod);
     drop(tree);
     shown
 }
 
-/// CPUs of one node and memory of another; whether cgroups can have that here.
+/// Gives a cgroup the CPUs of one node and the memory of another. False where cgroups cannot have that.
 fn apart(world: &World, report: &mut Report) -> Result<bool> {
     let group = Group::new("apart")?;
     let (Some(first), Some(last)) = (world.nodes.first(), world.nodes.last()) else {

@@ -1,4 +1,4 @@
-//! What Stallscope says of the moves of a group.
+//! Exported counters of the moves of a group.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +14,14 @@ const TOTAL: &str = "stallscope_task_migrations_total";
 const BETWEEN: &str = "stallscope_task_migrations_between_nodes_total";
 const DISTANCE: &str = "stallscope_task_migration_distance_total";
 
-/// The counters of a group, or what they have grown by.
+/// Counters of a group, or their growth.
 #[derive(Debug)]
 pub(super) struct Exported {
-    /// By boundary; those that are not exported are not here.
+    /// Counts by boundary; boundaries that are not exported are absent.
     boundaries: BTreeMap<&'static str, u64>,
-    /// By node of the source and of the destination.
+    /// Counts by node of the source and of the destination.
     pairs: BTreeMap<(u32, u32), u64>,
-    /// The sum of the pairs, whatever their labels are.
+    /// Sum of the pairs, whatever their labels are.
     all_pairs: u64,
     distance: Option<u64>,
 }
@@ -52,7 +52,7 @@ impl Exported {
         })
     }
 
-    /// What was counted since.
+    /// Growth since `before`.
     pub(super) fn since(mut self, before: &Self) -> Result<Self> {
         let less = |now: u64, then: u64| now.checked_sub(then).context("a counter fell");
         for (word, count) in &mut self.boundaries {
@@ -71,7 +71,7 @@ impl Exported {
         self.boundaries.values().sum()
     }
 
-    /// Every number against what was done.
+    /// Judges every number against the moves that were made.
     pub(super) fn judge(&self, report: &mut Report, world: &World, moves: &Moves) -> Result<()> {
         let levels = Levels::read(world);
         let expected = moves.by_boundary(&levels);
@@ -98,16 +98,17 @@ impl Exported {
         Ok(())
     }
 
-    /// Distances are exported where there are several nodes; `expected` is what they sum to there.
+    /// Judges the sum of distances. It is exported where there are several nodes, and is `expected`
+    /// there.
     fn judge_distance(&self, report: &mut Report, world: &World, expected: u64) {
         let text = |distance: Option<u64>| distance.map_or("none".to_owned(), |d| d.to_string());
         let expected = (world.nodes.len() > 1).then_some(expected);
         report.equal("sum of distances", text(expected), text(self.distance));
     }
 
-    /// A boundary that no CPU tells of is not exported, and one that is told of is.
+    /// Judges that a boundary is exported where CPUs report its level, and only there.
     fn judge_levels(&self, report: &mut Report, levels: &Levels) {
-        // Of clusters the agent leaves out more, such as a single one.
+        // The agent leaves out more clusters, such as a single one.
         for word in WORDS.into_iter().filter(|word| *word != "cluster") {
             let [expected, counted] = [levels.tell(word), self.boundaries.contains_key(word)];
             if expected || counted {
@@ -116,7 +117,7 @@ impl Exported {
         }
     }
 
-    /// Where only the kernel knows what was moved: that the families agree with each other.
+    /// Judges that the families agree with each other, where only the kernel knows the moves.
     pub(super) fn judge_sums(&self, report: &mut Report, world: &World) -> Result<()> {
         let sum = self.pairs.values().sum();
         report.equal("moves between nodes in all", sum, self.all_pairs);
@@ -143,7 +144,7 @@ impl Exported {
     }
 }
 
-/// Every node to every other.
+/// Pairs of every node with every other.
 fn pairs_of(world: &World) -> Vec<(u32, u32)> {
     let ids: Vec<u32> = world.nodes.iter().map(|node| node.id).collect();
     let pairs = ids

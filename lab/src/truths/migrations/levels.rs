@@ -1,13 +1,13 @@
-//! What lies between two CPUs, read from sysfs once more and by other means than the agent's.
+//! The boundaries between CPUs, read from sysfs once more and by other means than the agent's.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
 use crate::World;
 
-/// The words of the label `boundary`, the farthest first; `none` is what is left.
+/// Words of the label `boundary`, the farthest first; `none` is the rest.
 pub(super) const WORDS: [&str; 6] = ["package", "node", "die", "llc", "cluster", "core"];
 
-/// Of each CPU what it says of itself at each level: CPUs that say the same are together.
+/// Report of each CPU at each level: CPUs with the same report are together.
 #[derive(Debug)]
 pub(super) struct Levels(BTreeMap<usize, [Option<String>; WORDS.len()]>);
 
@@ -27,7 +27,7 @@ impl Levels {
         levels
     }
 
-    /// The farthest level at which both say something, and not the same.
+    /// The farthest level at which both CPUs report something, and not the same.
     pub(super) fn boundary(&self, from: usize, to: usize) -> &'static str {
         let [Some(from), Some(to)] = [from, to].map(|cpu| self.0.get(&cpu)) else {
             return "none";
@@ -37,7 +37,7 @@ impl Levels {
         farthest.map_or("none", |(word, _)| word)
     }
 
-    /// Whether any CPU says something at this level.
+    /// Returns whether any CPU reports something at this level.
     pub(super) fn tell(&self, word: &str) -> bool {
         let level = WORDS.iter().position(|each| *each == word);
         level.is_some_and(|level| self.0.values().any(|place| place[level].is_some()))
@@ -62,13 +62,13 @@ fn place(cpu: usize, node: u32) -> [Option<String>; WORDS.len()] {
     ]
 }
 
-/// The content of a file, unless it says that it is not known.
+/// The content of a file, unless it stands for "not known".
 fn known(path: &Path) -> Option<String> {
     let text = fs::read_to_string(path).ok()?.trim().to_owned();
     (!["", "-1", "65535", "4294967295"].contains(&text.as_str())).then_some(text)
 }
 
-/// Who shares the farthest cache for data, from the third level on.
+/// The CPUs that share the farthest cache for data, from the third level on.
 fn last_cache(folder: &Path) -> Option<String> {
     let caches = fs::read_dir(folder).ok()?.flatten().filter_map(|entry| {
         let read = |file: &str| known(&entry.path().join(file));

@@ -1,4 +1,4 @@
-//! Moves that are made, by CPUs, and what they have to add up to.
+//! Moves that are made, by CPUs, and the sums that they have to add up to.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use super::levels::Levels;
 use crate::World;
 
-/// How often a task goes from one CPU to another.
+/// Number of moves from one CPU to another.
 #[derive(Debug, Default)]
 pub(super) struct Moves(BTreeMap<(usize, usize), u64>);
 
@@ -20,20 +20,20 @@ impl Moves {
         self.0.is_empty()
     }
 
-    /// The CPUs that any begins on.
+    /// CPUs on which any move begins.
     pub(super) fn starts(&self) -> Vec<usize> {
         let mut starts: Vec<_> = self.0.keys().map(|(from, _)| *from).collect();
         starts.dedup();
         starts
     }
 
-    /// Where those of one CPU go.
+    /// Destinations of the moves from one CPU, with their numbers.
     pub(super) fn from(&self, start: usize) -> impl Iterator<Item = (usize, u64)> {
         let here = self.0.iter().filter(move |((from, _), _)| *from == start);
         here.map(|((_, to), count)| (*to, *count))
     }
 
-    /// By the word of the farthest boundary.
+    /// Sums by the word of the farthest boundary.
     pub(super) fn by_boundary(&self, levels: &Levels) -> BTreeMap<&'static str, u64> {
         let mut sums = BTreeMap::new();
         for ((from, to), count) in &self.0 {
@@ -42,7 +42,7 @@ impl Moves {
         sums
     }
 
-    /// By the nodes, of moves to another one.
+    /// Sums by the nodes, of moves to another node.
     pub(super) fn between_nodes(&self, world: &World) -> Result<BTreeMap<(u32, u32), u64>> {
         let mut sums = BTreeMap::new();
         for ((from, to), count) in &self.0 {
@@ -61,7 +61,7 @@ fn node_of(world: &World, cpu: usize) -> Result<u32> {
     Ok(node.with_context(|| format!("CPU {cpu} is in no node"))?.id)
 }
 
-/// The sum of the distances that moves between nodes go.
+/// Sum of the distances of moves between nodes.
 pub(super) fn distance(world: &World, pairs: &BTreeMap<(u32, u32), u64>) -> Result<u64> {
     let place = |id: u32| world.nodes.iter().position(|node| node.id == id);
     pairs

@@ -6,11 +6,11 @@ use anyhow::{Context as _, Result};
 
 use crate::{Group, World, label, scrape::Scrape};
 
-/// The families of a kind of fault: their names without unit and ending.
+/// Families of a kind of fault: their names without unit and ending.
 const FIRST_TOUCH: &str = "stallscope_first_touch";
 const FILE_MAP: &str = "stallscope_file_map";
 
-/// Local and remote ones.
+/// Local and remote counts.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Both {
     pub(super) local: u64,
@@ -18,7 +18,7 @@ pub(super) struct Both {
 }
 
 impl Both {
-    /// All of them of one locality.
+    /// Counts that are all of one locality.
     pub(super) fn all(count: u64, remote: bool) -> Self {
         if remote {
             Self {
@@ -33,7 +33,7 @@ impl Both {
         }
     }
 
-    /// The series of a family that carry these labels; `None` if there are none.
+    /// Reads the series of a family that carry these labels; `None` if there are none.
     pub(super) fn read(scrape: &Scrape, family: &str, labels: &[String]) -> Result<Option<Self>> {
         let of = |locality| {
             let labels = [labels, &[label("locality", locality)]].concat();
@@ -70,7 +70,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// All of one locality.
+    /// Counts that are all of one locality.
     pub(super) fn all(faults: u64, pages: u64, remote: bool) -> Self {
         Self {
             faults: Both::all(faults, remote),
@@ -78,7 +78,7 @@ impl Counts {
         }
     }
 
-    /// `None` where the family is not exported.
+    /// Reads the counts of a kind of fault; `None` where the family is not exported.
     fn read(scrape: &Scrape, family: &str, labels: &[String]) -> Result<Option<Self>> {
         let of = |unit: &str| Both::read(scrape, &format!("{family}_{unit}_total"), labels);
         let both = of("faults")?.zip(of("pages")?);
@@ -99,7 +99,7 @@ impl fmt::Display for Counts {
     }
 }
 
-/// What was counted of a group.
+/// Counts of a group.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counted {
     pub(super) first_touch: Counts,

@@ -18,7 +18,7 @@ use crate::{
 
 pub(super) const HOOK: &str = "file mapping";
 
-/// Pages that a fault maps at most: those around it within 64 KiB.
+/// Most pages that a fault maps: those around it within 64 KiB.
 fn around() -> u64 {
     (64 * 1024 / page_size() as u64).max(1)
 }
@@ -76,7 +76,8 @@ pub(super) fn shared_memory(world: &mut World, report: &mut Report) -> Result<()
     Ok(())
 }
 
-/// Where mappings are counted: the faults are the process's, and the pages all there are.
+/// Judges mappings where they are counted: the faults are the process's, and the pages all there
+/// are.
 pub(super) fn judge_mapped(
     world: &World,
     report: &mut Report,
@@ -108,7 +109,8 @@ pub(super) fn judge_mapped(
     report.check(what, format!("{pages} to {most} {side}"), counted, agrees);
 }
 
-/// So that a fault on a large folio, where the kernel has any, maps more than one of its pages.
+/// Pages of the mappings: so many that a fault on a large folio, where the kernel has any, maps
+/// more than one of its pages.
 const DISK_PAGES: [usize; 2] = [257, 509];
 
 pub(super) fn disk(world: &mut World, report: &mut Report) -> Result<()> {
@@ -157,7 +159,7 @@ pub(super) fn disk(world: &mut World, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Reads the beginning of a file into memory of a node.
+/// Reads the beginning of a file into the page cache on a node.
 fn cache_on(file: &File, node: u32, pages: usize) -> Result<()> {
     // SAFETY: a descriptor of our own. Pages that stay in memory are found by where they lie.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };

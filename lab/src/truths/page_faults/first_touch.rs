@@ -18,7 +18,7 @@ use crate::{
 
 const HOOK: &str = "first touch";
 
-/// Lets the region lie on a node, where there is a choice.
+/// Binds the region to a node, where there is a choice.
 fn bind(world: &World, region: &Region, node: &Node) -> Result<()> {
     if world.nodes.len() > 1 {
         region.bind(node.id)?;
@@ -92,7 +92,7 @@ pub(super) fn huge_pages(world: &mut World, report: &mut Report) -> Result<()> {
     let what = |there: u32| format!("huge pages of node {there}, CPU of node {}", here.id);
     for (mapping, count) in mappings.iter().zip(primes(2)) {
         let touched = process.touch()?;
-        // Where none was free the process has more faults, and all its pages all the same.
+        // Where no huge page was free the process has more faults, and all its pages all the same.
         let faults = if world.guest { count } else { touched.faults };
         let expected = Counts::all(faults, mapping.pages(), here.id != mapping.node);
         touched.judge_first_touch(report, &what(mapping.node), expected);
@@ -107,7 +107,7 @@ pub(super) fn huge_pages(world: &mut World, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Where the CPU is, where the memory is that is copied, and where the copy is to be.
+/// Nodes of the CPU, of the memory that is copied, and of the copy.
 fn ways(world: &World) -> Vec<[&Node; 3]> {
     let nodes = &world.nodes;
     let node = |nth: usize| &nodes[nth % nodes.len()];
@@ -141,7 +141,7 @@ pub(super) fn copies(world: &mut World, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Lets a process copy `inherited` pages of ours and `file` pages of a file, twice.
+/// Lets a process copy `inherited` pages of this process and `file` pages of a file, twice.
 fn copy(
     world: &World,
     report: &mut Report,
@@ -153,7 +153,7 @@ fn copy(
     let several = world.nodes.len() > 1;
     allocate_on(several.then_some(old.id))?;
     let memory = Region::anonymous(inherited)?;
-    // Ours before the fork: the child's writes copy them.
+    // Written before the fork, so that the child's writes copy the pages.
     memory.write();
     let pages = memory_file(file)?;
     let private = map_file(&pages, file, libc::MAP_PRIVATE)?;
@@ -169,7 +169,7 @@ fn copy(
         act,
         node: node.id,
     });
-    // The policy is inherited, and pages are copied to where it says.
+    // The child inherits the policy, and the kernel copies pages to the node that it names.
     allocate_on(several.then_some(new.id))?;
     let process = Process::start(world, group, cpu, &mappings);
     allocate_on(None)?;

@@ -1,4 +1,4 @@
-//! Shared memory in large folios, all of which one fault maps.
+//! Shared memory in large folios, each of which one fault maps as a whole.
 
 use std::{
     fs,
@@ -18,10 +18,11 @@ use crate::{
     memory::{HUGE_PAGES, Region, page_size},
 };
 
-/// Folios that are touched, on the process's node and on another.
+/// Number of folios to touch, on the process's node and on another.
 const FOLIOS: [usize; 2] = [7, 11];
 
-/// The smallest size in which this kernel makes shared memory, in bytes, and the file that makes it do so.
+/// The smallest size of folios in which this kernel makes shared memory, in bytes, and the file that makes
+/// it do so.
 fn smallest() -> Option<(usize, PathBuf)> {
     let sizes = fs::read_dir(HUGE_PAGES)
         .ok()?
@@ -38,7 +39,7 @@ fn smallest() -> Option<(usize, PathBuf)> {
     sizes.min()
 }
 
-/// Shared memory for so many folios, within one page table: a folio in two is mapped page by page.
+/// Maps shared memory for so many folios, within one page table: a folio in two is mapped page by page.
 fn shared(size: usize, count: usize) -> Result<Region> {
     // A page table has as many entries of eight bytes as fit on a page.
     let table = page_size() / 8;

@@ -1,4 +1,4 @@
-//! What NUMA balancing samples: by where the page was when it was touched, not where it went.
+//! Samples of NUMA balancing: by where the page was when it was touched, not where it went.
 
 use std::{
     path::Path,
@@ -16,7 +16,7 @@ use crate::{
     world::Node,
 };
 
-/// How long memory is read while the kernel samples.
+/// Time for which memory is read while the kernel samples.
 const TIME: Duration = Duration::from_secs(4);
 /// The steps of a process.
 const WARM: u8 = 0;
@@ -61,8 +61,8 @@ fn place(region: &Region, stride: usize, node: &Node) -> Result<()> {
     allocate_on(None)
 }
 
-/// A process on a CPU of the first node that reads memory of the second: what was sampled, and the
-/// kernel's count of its faults.
+/// Runs a process on a CPU of the first node that reads memory of the second. Returns the samples,
+/// and the kernel's count of the process's faults.
 fn sample(
     world: &World,
     report: &mut Report,
@@ -90,7 +90,7 @@ fn sample(
     Ok((now.judge(report, &then)?, faults))
 }
 
-/// Of the group: its own faults, and no more than the machine's.
+/// Judges the group's samples: no more than its own faults, and no more than the machine's samples.
 fn judge_group(report: &mut Report, sampled: &Sampled, least: u64, faults: u64) {
     let Sampled { group, kernel } = sampled;
     let what = "faults of the group, by ru_minflt";
@@ -106,7 +106,7 @@ pub(super) fn one_thread(world: &mut World, report: &mut Report) -> Result<()> {
     let pages = 1009;
     let region = Region::anonymous(pages)?;
     let (sampled, faults) = sample(world, report, ends, region, 1)?;
-    // All its pages are there, so it has hardly any faults but these.
+    // All its pages are there, so the process has hardly any faults but these.
     judge_group(report, &sampled, faults - faults / 50, faults);
     // Each page is remote until it has been moved, and a thread alone is not sampled on its own node.
     let pages = pages as u64;
@@ -166,8 +166,9 @@ pub(super) fn two_threads(world: &mut World, report: &mut Report) -> Result<()> 
     let faults = worker.step(READ)?;
     let now = Moment::now(world, &group)?;
     let sampled = now.judge(report, &then)?;
-    // Nearly all that is sampled on this machine. Who finds that the other thread was there first has
-    // had a fault, but was not sampled; before and after it reads each thread has a few as well.
+    // Nearly all samples of this machine are the group's. A thread that finds that the other was
+    // there first has had a fault, but was not sampled; before and after it reads each thread has a
+    // few faults as well.
     let all = sampled.kernel.sum();
     judge_group(report, &sampled, all - all / 10, faults + faults / 20);
     for (what, count) in [

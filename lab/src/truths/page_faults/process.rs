@@ -1,4 +1,4 @@
-//! A process that touches one mapping after the other, and what that is counted as.
+//! A process that touches one mapping after the other, and the counts of each.
 
 use anyhow::Result;
 
@@ -11,14 +11,14 @@ use crate::{
     world::Node,
 };
 
-/// What is done to each page of a mapping.
+/// Access to each page of a mapping.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Act {
     Read,
     Write,
 }
 
-/// Pages, what is done to them, and the node that they are on then.
+/// Pages, the access to them, and their node after that.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mapping {
     pub(super) region: Region,
@@ -77,7 +77,7 @@ impl<'a> Process<'a> {
             }
             Ok(minor_faults() - before)
         })?;
-        // The faults on code and stack that a new process has anyhow.
+        // A new process has faults on code and stack anyhow.
         worker.step(WARM)?;
         worker.step(WARM)?;
         let seen = Counted::of(world, group)?;
@@ -100,14 +100,14 @@ impl<'a> Process<'a> {
         Ok(Touched { counted, faults })
     }
 
-    /// How many pages of its `nth` mapping are on the node they were to be on. To be asked once all
-    /// is touched, since asking takes memory.
+    /// Number of pages of its `nth` mapping that are on the node they were to be on. To be asked
+    /// once all mappings are touched, since asking takes memory.
     pub(super) fn placed(&mut self, nth: usize) -> Result<u64> {
         self.worker.step(u8::try_from(nth)? * 4 + WHERE)
     }
 }
 
-/// What came of touching one mapping.
+/// Result of touching one mapping.
 pub(super) struct Touched {
     pub(super) counted: Counted,
     /// The kernel's count of faults for the process.
@@ -115,7 +115,7 @@ pub(super) struct Touched {
 }
 
 impl Touched {
-    /// That there was a first touch for each page, and nothing else.
+    /// Judges that there was a first touch for each page, and nothing else.
     pub(super) fn judge_first_touch(&self, report: &mut Report, what: &str, expected: Counts) {
         report.equal(what, expected, self.counted.first_touch);
         report.equal(
@@ -129,7 +129,7 @@ impl Touched {
     }
 }
 
-/// Numbers of pages.
+/// Numbers of pages: the primes from `least` on.
 pub(super) fn sizes(least: u64) -> impl Iterator<Item = usize> {
     primes(least).filter_map(|size| usize::try_from(size).ok())
 }

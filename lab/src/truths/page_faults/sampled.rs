@@ -1,4 +1,4 @@
-//! What the kernel says of its samples for NUMA balancing, and what Stallscope says.
+//! The samples of NUMA balancing by the kernel, and by Stallscope.
 
 use std::{fs, path::Path};
 
@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result};
 use super::counts::Both;
 use crate::{Group, Report, Setting, World, label};
 
-/// 0 while the kernel samples nothing.
+/// Setting of NUMA balancing: 0 while the kernel samples nothing.
 pub(in crate::truths) const BALANCING: &str = "/proc/sys/kernel/numa_balancing";
-/// Why nothing is sampled where that file is not.
+/// Reason why nothing is sampled where that file is absent.
 pub(in crate::truths) const NOT_BALANCED: &str =
     "not held because this kernel is built without NUMA balancing, as every PREEMPT_RT is";
 
@@ -31,7 +31,8 @@ fn kernel() -> Result<Both> {
     })
 }
 
-/// One moment: the kernel is asked before and after the scrape, between which it may count on.
+/// Numbers at one moment. The kernel's are read before and after the scrape, between which it may
+/// count on.
 pub(super) struct Moment {
     before: Both,
     after: Both,
@@ -40,11 +41,11 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    /// Asks while nothing new is sampled: the agent's own memory is sampled too, and a scrape would
-    /// change what it shows.
+    /// Reads while nothing new is sampled: the agent's own memory is sampled too, and a scrape
+    /// would change what it shows.
     pub(super) fn now(world: &World, group: &Group) -> Result<Self> {
         let _still = Setting::put(BALANCING, "0")?;
-        // What was to be sampled of the agent is touched, and so sampled, now.
+        // This scrape touches the agent's memory that was to be sampled, so that it is sampled now.
         world.scrape()?;
         let before = kernel()?;
         let scrape = world.scrape()?;
@@ -61,7 +62,7 @@ impl Moment {
         })
     }
 
-    /// Judges what was counted since `then`, of all cgroups and of the group.
+    /// Judges the growth since `then`, of all cgroups and of the group.
     pub(super) fn judge(&self, report: &mut Report, then: &Self) -> Result<Sampled> {
         let least = self.before.since(then.after).unwrap_or_default();
         let most = self.after.since(then.before)?;
@@ -70,7 +71,7 @@ impl Moment {
             ("local", least.local, most.local, all.local),
             ("remote", least.remote, most.remote, all.remote),
         ] {
-            // A fault that interrupts the program that counts another is not counted.
+            // A fault that interrupts the program while it counts another is not counted.
             let least = least - least / 200;
             let what = format!("{what} faults of all cgroups, by numa_hint_faults");
             report.between(what, least, most, counted);
@@ -82,15 +83,15 @@ impl Moment {
     }
 }
 
-/// What was sampled between two moments.
+/// Samples between two moments.
 pub(super) struct Sampled {
-    /// Of the group.
+    /// Samples of the group, by Stallscope.
     pub(super) group: Both,
-    /// By the kernel, of the whole machine.
+    /// Samples of the whole machine, by the kernel.
     pub(super) kernel: Both,
 }
 
-/// Lets the kernel sample as fast as it can; as before when dropped.
+/// Makes the kernel sample as fast as it can, until dropped.
 pub(super) fn fast() -> Result<Vec<Setting>> {
     let newer = "/sys/kernel/debug/sched/numa_balancing/";
     let older = "/proc/sys/kernel/numa_balancing_";

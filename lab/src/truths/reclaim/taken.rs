@@ -1,4 +1,4 @@
-//! One step of a worker: what the kernel recorded of it, and what is exported.
+//! One step of a worker: the kernel's record of it, and the exported numbers.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use crate::{
 const LENGTHS: &str = "stallscope_reclaim_seconds";
 const STALL: &str = "stallscope_task_stall_seconds_total";
 const LOST: &str = "stallscope_lost_events_total";
-/// Each call is timed twice, by the trace and by the agent, at slightly different moments, in
-/// nanoseconds; an interrupt may come between them.
+/// Greatest difference between the two timings of a call, in nanoseconds. The trace and the agent take
+/// them at slightly different moments, and an interrupt may come between them.
 const APART: u64 = 500_000;
-/// Begin and end of each cause.
+/// Events at the begin and the end of each cause.
 const EVENTS: [(&str, &str, &str); 3] = [
     (
         "direct_reclaim",
@@ -36,14 +36,14 @@ const EVENTS: [(&str, &str, &str); 3] = [
     ),
 ];
 
-/// What a step was, by the kernel.
+/// Numbers of a step, by the kernel and by the exposition.
 pub(super) struct Taken {
     label: String,
     before: Scrape,
     after: Scrape,
     /// Outermost calls by cause: number and nanoseconds.
     traced: BTreeMap<&'static str, (u64, u64)>,
-    /// All in nanoseconds.
+    /// Time that passed, in nanoseconds, as are the fields that follow.
     passed: u64,
     on_cpu: u64,
     waited: u64,
@@ -51,7 +51,7 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    /// Lets the worker do a step, which answers how long it took in nanoseconds. Step 0 is nothing.
+    /// Lets the worker do a step, whose answer is its time in nanoseconds. Step 0 does nothing.
     pub(super) fn by(world: &World, group: &Group, worker: &mut Worker, step: u8) -> Result<Self> {
         worker.step(0)?;
         let names: Vec<&str> = EVENTS.iter().flat_map(|e| [e.1, e.2]).collect();
@@ -86,7 +86,8 @@ impl Taken {
         now.unwrap_or_default().since(then.as_ref())
     }
 
-    /// Number and time of each cause against the trace. Of those in `least` there are so many at least.
+    /// Judges number and time of each cause against the trace. `least` holds the least number of some
+    /// causes.
     pub(super) fn judge(
         &self,
         report: &mut Report,
@@ -112,7 +113,7 @@ impl Taken {
                 continue;
             }
             counted.judge(report, format!("{what}: {cause}"));
-            // What of it was a wait for a CPU is not counted.
+            // The part of it that was a wait for a CPU is not counted.
             let slack = count * APART + traced / 100;
             report.between(
                 format!("{what}: {cause}: time in ns by the trace"),
@@ -143,7 +144,8 @@ impl Taken {
         Ok(())
     }
 
-    /// The kernel's own measure of the same stall includes the wait for a CPU.
+    /// Judges a cause against the kernel's own measure of the same stall, which includes the wait for a
+    /// CPU.
     pub(super) fn judge_pressure(
         &self,
         report: &mut Report,
@@ -157,7 +159,7 @@ impl Taken {
             return Ok(());
         };
         let total = self.exported(cause)?.sum;
-        // Pressure is also a wait for what was in memory a moment ago.
+        // Pressure is also a wait for pages that were in memory a moment ago.
         report.share(
             format!("{what}: {cause} against memory pressure"),
             0.0..=1.02,
@@ -166,7 +168,8 @@ impl Taken {
         Ok(())
     }
 
-    /// Of what did not sleep and did nothing else, the time is that on CPUs, whoever competed.
+    /// Judges a step that did not sleep and did nothing else: its time is that on CPUs, whoever
+    /// competed.
     pub(super) fn judge_without_wait(&self, report: &mut Report, what: &str, cause: &str) {
         let traced = self.traced.get(cause).map_or(0, |traced| traced.1);
         let total = self.exported(cause).map_or(0, |lengths| lengths.sum);
@@ -203,7 +206,7 @@ fn outermost(events: &[Event]) -> Result<BTreeMap<&'static str, (u64, u64)>> {
     Ok(sums)
 }
 
-/// Time for which some task of the group stalled for memory so far, in nanoseconds; not known on v1.
+/// Time for which some task of the group stalled for memory so far, in nanoseconds; `None` on v1.
 fn pressure(group: &Group) -> Result<Option<u64>> {
     let Ok(text) = group.read("memory.pressure") else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! A quota, what the kernel says it cost between two moments, and what is exported of it.
+//! A quota, its cost between two moments by the kernel, and the exported numbers.
 
 use std::{
     thread::sleep,
@@ -15,19 +15,19 @@ const THROTTLED_SECONDS: &str = "stallscope_cpu_cfs_throttled_seconds_total";
 const LIMIT: &str = "stallscope_cpu_limit_cores";
 const LENGTHS: &str = "stallscope_cpu_throttle_seconds";
 
-/// CPU time in microseconds in each period of so many.
+/// CPU time in each period, both in microseconds.
 #[derive(Clone, Copy)]
 pub(super) struct Quota {
     pub(super) micros: u64,
     pub(super) period: u64,
 }
 
-/// `cpu.stat`.
+/// Numbers of `cpu.stat`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Stat {
     pub(super) periods: u64,
     pub(super) throttled_periods: u64,
-    /// To the nanosecond on v1, to the microsecond on v2.
+    /// Throttled time in nanoseconds: to the nanosecond on v1, to the microsecond on v2.
     pub(super) ns: u64,
 }
 
@@ -41,7 +41,7 @@ impl Stat {
         })
     }
 
-    /// Once the quota's timer is idle; after that nothing of it moves.
+    /// Reads once the quota's timer is idle; after that no number moves.
     fn settled(group: &Group) -> Result<Self> {
         let deadline = Instant::now() + PATIENCE;
         let mut last = Self::of(group)?;
@@ -60,21 +60,21 @@ impl Stat {
     }
 }
 
-/// The beginning: nothing of the group runs.
+/// The beginning of a measurement: nothing of the group runs.
 pub(super) struct Span<'a> {
     world: &'a World,
     group: &'a Group,
-    /// In CPUs, as it is exported.
+    /// Limit in CPUs, as it is exported.
     limit: Option<f64>,
     before: Scrape,
     stat: Stat,
 }
 
-/// What came of it.
+/// A measurement.
 pub(super) struct Measured<'a> {
-    /// What `cpu.stat` grew by.
+    /// Growth of `cpu.stat`.
     pub(super) truth: Stat,
-    /// The single throttles; `None` where they are not seen.
+    /// Single throttles; `None` where they are not seen.
     pub(super) lengths: Option<Lengths>,
     group: &'a Group,
     single: bool,
@@ -90,7 +90,7 @@ impl<'a> Span<'a> {
         // The timer runs for a few periods when a quota is set.
         let stat = Stat::settled(group)?;
         let labels = [label("cgroup", &group.label)];
-        // Limits are read at a cgroup's first sight and then each ten seconds.
+        // The agent reads limits at a cgroup's first sight and then every ten seconds.
         let deadline = Instant::now() + PATIENCE;
         let before = loop {
             let scrape = world.scrape()?;
@@ -109,7 +109,7 @@ impl<'a> Span<'a> {
         })
     }
 
-    /// The same for a group that has no quota of its own.
+    /// Begins the same for a group that has no quota of its own.
     pub(super) fn unlimited(world: &'a World, group: &'a Group) -> Result<Self> {
         Ok(Self {
             world,
@@ -120,7 +120,7 @@ impl<'a> Span<'a> {
         })
     }
 
-    /// Waits until the quota ran out in so many periods.
+    /// Waits until the quota has run out in so many periods.
     pub(super) fn until(&self, periods: u64) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -167,13 +167,13 @@ impl Measured<'_> {
         [label("cgroup", &self.group.label)]
     }
 
-    /// What a family of the group grew by.
+    /// Growth of a family of the group.
     pub(super) fn grown(&self, family: &str, more: &[String]) -> Result<u64> {
         let labels = [&self.labels()[..], more].concat();
         self.after.grown(&self.before, family, &labels)
     }
 
-    /// The totals, the limit and the single throttles against the kernel's.
+    /// Judges the totals, the limit and the single throttles against the kernel's numbers.
     pub(super) fn judge(&self, report: &mut Report, what: &str) {
         for (family, truth) in [
             (PERIODS, self.truth.periods),
@@ -215,9 +215,10 @@ impl Measured<'_> {
         lengths.judge(report, format!("{what}: throttles"));
     }
 
-    /// A throttle is of a CPU. Alone, there is one at least in each period in which the quota ran out, but
-    /// a timer that is late counts several; inside another quota it may outlast its period. What others leave
-    /// of the quota ends a throttle early, and then there is another one.
+    /// Judges the number of throttles. Each throttle is of one CPU. A group alone has at least one in each
+    /// period in which its quota ran out, but a timer that is late counts several periods; inside another
+    /// quota a throttle may outlast its period. Quota that others leave ends a throttle early, and then there
+    /// is another one.
     pub(super) fn judge_number(&self, report: &mut Report, what: &str, cpus: u64, alone: bool) {
         if let Some(lengths) = &self.lengths {
             let periods = self.truth.throttled_periods;
@@ -230,7 +231,7 @@ impl Measured<'_> {
         }
     }
 
-    /// Of a group without a quota nothing is known but what its tasks waited.
+    /// Judges a group without a quota, of which only the wait of its tasks is known.
     pub(super) fn judge_absent(&self, report: &mut Report, what: &str) {
         report.equal(
             format!("{what}: throttled time in cpu.stat"),
