@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// A set of CPU (or node) ids, kept as the ranges the kernel prints (Documentation/admin-guide/cputopology.rst).
+/// Set of CPU (or node) ids, stored as the ranges that the kernel prints (Documentation/admin-guide/cputopology.rst).
 ///
-/// Ranges and not ids, so that a line of a few bytes cannot ask for much memory.
+/// It stores ranges rather than ids, so that a line of a few bytes cannot make it allocate much memory.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct CpuList(Vec<Range>);
 
@@ -17,7 +17,7 @@ struct Range {
     last: u32,
 }
 
-/// Why a text is no list of ids.
+/// Reason for which a text is not a list of ids.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ListError {
     /// A part is neither a number nor a range.
@@ -32,7 +32,7 @@ pub enum ListError {
 }
 
 impl CpuList {
-    /// Reads a list; an empty text is the empty set, as a memory-only node's `cpulist` is.
+    /// Parses a list. An empty text is the empty set: a memory-only node has an empty `cpulist`.
     ///
     /// # Errors
     /// When a part is not a decimal id or a range of them, or an id is above `max`.
@@ -75,19 +75,19 @@ impl CpuList {
         Self(merged)
     }
 
-    /// The ids, ascending.
+    /// Returns the ids, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.0.iter().flat_map(|range| range.first..=range.last)
     }
 
-    /// Whether an id is in the set.
+    /// Returns whether an id is in the set.
     #[must_use]
     pub fn contains(&self, id: u32) -> bool {
         let after = self.0.partition_point(|range| range.first <= id);
         after > 0 && self.0[after - 1].last >= id
     }
 
-    /// How many ids there are.
+    /// Returns the number of ids.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0
@@ -96,25 +96,25 @@ impl CpuList {
             .sum()
     }
 
-    /// Whether there are none.
+    /// Returns whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The lowest id.
+    /// Returns the lowest id.
     #[must_use]
     pub fn first(&self) -> Option<u32> {
         self.0.first().map(|range| range.first)
     }
 
-    /// The highest id.
+    /// Returns the highest id.
     #[must_use]
     pub fn last(&self) -> Option<u32> {
         self.0.last().map(|range| range.last)
     }
 
-    /// The ids that are not in `other`.
+    /// Returns the ids that are not in `other`.
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
         self.iter().filter(|id| !other.contains(*id)).collect()
@@ -154,13 +154,14 @@ impl Serialize for CpuList {
     }
 }
 
-// Digits alone: `str::parse` would take a plus sign. Any number of them is a number, if not an id that can exist.
+// Parses digits alone, since `str::parse` would accept a plus sign. A number too large for `u64` saturates, and so is
+// above every possible id.
 fn digits(text: &str) -> Option<u64> {
     let all_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     all_digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
-/// The start of a text, for an error message that stays readable whatever a file holds.
+/// Returns the start of a text, so that an error message stays readable whatever a file holds.
 pub(crate) fn excerpt(text: &str) -> String {
     const LONGEST: usize = 40;
     match text.char_indices().nth(LONGEST) {

@@ -1,4 +1,4 @@
-//! From what sysfs says of each CPU to the levels of the host.
+//! Construction of the host's levels from the topology files of each CPU.
 
 use std::collections::BTreeMap;
 
@@ -77,7 +77,7 @@ fn package(by_cpu: &ByCpu) -> Level {
     )
 }
 
-// A die id is unique within its package alone.
+// A die id is unique only within its package.
 fn die(by_cpu: &ByCpu) -> Level {
     let groups = group(
         by_cpu,
@@ -91,7 +91,7 @@ fn die(by_cpu: &ByCpu) -> Level {
     )
 }
 
-// Grouped by list, because whether the id is unique on the host or within a package depends on the firmware.
+// CPUs are grouped by list, because the firmware decides whether the id is unique on the host or within a package.
 fn cluster(by_cpu: &ByCpu, core: &Level, package: &Level) -> Level {
     let groups = group(
         by_cpu,
@@ -158,7 +158,7 @@ fn llc(by_cpu: &ByCpu, remarks: &mut Vec<String>) -> Level {
     let all =
         |groups: &[Group]| groups.iter().map(|group| group.cpus.len()).sum::<usize>() == having;
 
-    // The list is what the scheduler itself goes by; ids name its groups when they agree with it.
+    // The scheduler itself uses the list; ids name its groups when they agree with it.
     match (all(&by_id), all(&by_list)) {
         (true, false) => reported(Boundary::Llc, by_id, ""),
         (true, true) if sets(&by_id).eq(sets(&by_list)) => reported(Boundary::Llc, by_id, ""),
@@ -216,7 +216,7 @@ fn nodes_and_level(
     };
 
     for node in &mut nodes {
-        // A CPU that came online since `online` was read has none of its other files read either.
+        // A CPU that came online after `online` was read has none of its other files read either.
         node.cpus = node
             .cpus
             .iter()
@@ -226,7 +226,7 @@ fn nodes_and_level(
     let groups: Vec<Group> = nodes
         .iter()
         .filter(|node| !node.cpus.is_empty())
-        // Within `u16`: no node is above `MAX_NODE`.
+        // The number fits `u16`: no node is above `MAX_NODE`.
         .map(|node| Group { id: node.id as u16, sysfs_id: Some(node.id.into()), cpus: node.cpus.clone() })
         .collect();
     for node in &nodes {
@@ -246,7 +246,7 @@ fn nodes_and_level(
     (nodes, level)
 }
 
-/// CPUs by equal key, in the order of their lowest CPU; CPUs without a key are in no group.
+/// Groups CPUs by equal key, in the order of their lowest CPU. A CPU without a key is in no group.
 fn group<K: Ord>(
     by_cpu: &ByCpu,
     key: impl Fn(&Cpu) -> Option<K>,
@@ -268,7 +268,7 @@ fn group<K: Ord>(
         .collect();
     groups.sort_by_key(|group| group.cpus.first());
     for (id, group) in groups.iter_mut().enumerate() {
-        // Within `u16`: there are no more groups than CPUs, and none of those is above `MAX_CPU`.
+        // The number fits `u16`: there are no more groups than CPUs, and no CPU is above `MAX_CPU`.
         group.id = id as u16;
     }
     groups
@@ -325,7 +325,7 @@ mod tests {
         [cpu].into_iter().collect()
     }
 
-    /// A CPU that shares nothing with any other.
+    /// Makes a CPU that shares nothing with any other.
     fn alone(cpu: u32) -> Cpu {
         let cache = Cache {
             level: 3,
@@ -370,7 +370,7 @@ mod tests {
     #[test]
     fn as_many_groups_as_there_can_be_cpus_are_told_apart() {
         let all: CpuList = (0..=MAX_CPU).collect();
-        // Nodes of eight CPUs: all there can be.
+        // Nodes of eight CPUs each, as many as are possible.
         let nodes = (0..=MAX_NODE)
             .map(|id| node(id, (id * 8..id * 8 + 8).collect()))
             .collect();
@@ -384,7 +384,7 @@ mod tests {
                 Boundary::Die,
                 Boundary::Package,
             ] {
-                // A dense id, and never the one that stands for not reported.
+                // The id is dense, and never the one that means not reported.
                 assert_eq!(place.id(level).map(u32::from), Some(cpu), "{level}");
             }
             assert_eq!(topology.node_of(cpu), Some(cpu / 8));

@@ -1,9 +1,9 @@
-//! The topology as metrics, so that a query can say which CPUs, nodes and distances a pod's time was spent between.
+//! Metrics of the topology, with which a query can relate a pod's time to CPUs, nodes and distances.
 
 use super::{Boundary, Topology};
 use crate::metric::{Kind, Metric, Scope, Value};
 
-/// The families of this module, in the order in which [`Topology::samples`] gives them.
+/// Metric families of this module, in the order in which [`Topology::samples`] returns them.
 pub static METRICS: &[&Metric] = &[&CPU_INFO, &NUMA_DISTANCE, &MEMORY_BYTES, &LEVEL_INFO];
 
 static CPU_INFO: Metric = Metric {
@@ -44,7 +44,7 @@ static LEVEL_INFO: Metric = Metric {
 };
 
 impl Topology {
-    /// Every sample of [`METRICS`], with its label values in the order of the definition's labels.
+    /// Returns every sample of [`METRICS`], with its label values in the order of the definition's labels.
     #[must_use]
     pub fn samples(&self) -> Vec<(&'static Metric, Vec<String>, Value)> {
         let mut samples = Vec::new();
@@ -84,7 +84,7 @@ impl Topology {
             }
         }
         for level in &self.levels {
-            // Decided when the topology was read: the label does not change from scrape to scrape.
+            // The reason dates from when the topology was read, so the label does not change from scrape to scrape.
             let reason = level.reason.clone().unwrap_or_default();
             let labels = vec![
                 level.boundary.to_string(),

@@ -1,4 +1,4 @@
-//! What sysfs says, file by file, before anything is concluded from it.
+//! Contents of the topology files in sysfs, file by file, before the agent concludes anything from them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -8,54 +8,54 @@ use std::path::{Path, PathBuf};
 use super::cpu_list::{CpuList, excerpt};
 use super::{Cpus, Error, MAX_CPU, MAX_NODE, Node};
 
-/// The files' contents, parsed.
+/// Parsed contents of the files.
 pub(super) struct Sysfs {
     pub cpus: Cpus,
     pub smt_active: Option<bool>,
-    /// The online CPUs' own folders.
+    /// Folders of the online CPUs.
     pub by_cpu: BTreeMap<u32, Cpu>,
-    /// By number; `None` without a `node` folder.
+    /// NUMA nodes by number; `None` without a `node` folder.
     pub nodes: Option<Vec<Node>>,
 }
 
-/// `cpu*/topology` and `cpu*/cache` of one online CPU.
+/// Contents of `cpu*/topology` and `cpu*/cache` of one online CPU.
 pub(super) struct Cpu {
     pub core: Option<CpuList>,
     /// `cluster_id` with `cluster_cpus_list`.
     pub cluster: Option<(u32, CpuList)>,
     pub die: Option<u32>,
     pub package: Option<u32>,
-    /// Or, in one sentence, why the caches could not be read.
+    /// The caches, or in one sentence the reason for which they could not be read.
     pub caches: Result<Caches, String>,
 }
 
-/// The caches of one CPU that could be its last level.
+/// Caches of one CPU that could be its last level.
 #[derive(Default)]
 pub(super) struct Caches {
-    /// The highest level of any cache, for the reason why none qualifies.
+    /// Highest level of any cache, for the reason when no cache qualifies.
     pub highest: Option<u32>,
-    /// The farthest data or unified cache of level 3 or above. A private L2 is no last-level cache because the host
-    /// reports nothing beyond: on Ampere Altra what lies beyond is a system cache that sysfs never shows.
+    /// Farthest data or unified cache of level 3 or above. A private L2 does not become the last-level cache because
+    /// the host reports nothing beyond it: on Ampere Altra a system cache lies beyond that sysfs never shows.
     pub last: Option<Cache>,
 }
 
-/// One `cpu*/cache/index*`.
+/// Contents of one `cpu*/cache/index*`.
 pub(super) struct Cache {
     pub level: u32,
     pub id: Option<u32>,
     pub shared: Option<CpuList>,
 }
 
-// The lowest level that can be a last-level cache.
+// Lowest level that can be a last-level cache.
 const LLC_LEVEL: u32 = 3;
 
-// "Not known" as the kernel prints it, besides -1: `BAD_APICID` on x86, and the same in 32 bits.
+// Values besides -1 that the kernel prints for an unknown cluster: `BAD_APICID` on x86, and the same in 32 bits.
 const UNKNOWN_CLUSTERS: [u32; 2] = [u16::MAX as u32, u32::MAX];
 
 pub(super) fn read(sys: &Path) -> Result<Sysfs, Error> {
     let dir = sys.join("devices/system/cpu");
     let possible = required_list(&dir.join("possible"), MAX_CPU)?;
-    // The kernel sizes its per-CPU areas by `possible`: no other file may name a CPU beyond it.
+    // The kernel sizes its per-CPU areas by `possible`, so no other file may name a CPU beyond it.
     let Some(max) = possible.last() else {
         return Err(malformed(
             &dir.join("possible"),
@@ -90,10 +90,10 @@ pub(super) fn read(sys: &Path) -> Result<Sysfs, Error> {
     })
 }
 
-// A CPU that went offline since `online` was read has lost its files, and is then one of which nothing is reported.
+// A CPU that went offline after `online` was read has lost its files, so nothing is reported of it.
 fn read_cpu(dir: &Path, max: u32) -> Result<Cpu, Error> {
     let topology = dir.join("topology");
-    // `thread_siblings_list` is the name before 5.3, and still there after.
+    // Before 5.3 the file was called `thread_siblings_list`, which later kernels still have.
     let core = match list(&topology.join("core_cpus_list"), max)? {
         Some(cpus) => Some(cpus),
         None => list(&topology.join("thread_siblings_list"), max)?,
@@ -116,7 +116,7 @@ fn read_cpu(dir: &Path, max: u32) -> Result<Cpu, Error> {
 fn read_caches(dir: &Path, max: u32) -> Result<Caches, Error> {
     let mut caches = Caches::default();
     for (_, index) in numbered(dir, "index")?.unwrap_or_default() {
-        // The kernel leaves out the files it has no value for: without a level, this one says nothing.
+        // The kernel leaves out files for which it has no value. Without a level, a cache says nothing.
         let Some(level) = number(&index.join("level"))? else {
             continue;
         };
@@ -175,7 +175,7 @@ fn read_nodes(dir: &Path, max_cpu: u32) -> Result<Option<Vec<Node>>, Error> {
     Ok(Some(nodes))
 }
 
-// `Node 0 MemTotal:  6645964 kB`, among many other lines.
+// Parses the line `Node 0 MemTotal:  6645964 kB`, among many other lines.
 fn read_memory(path: &Path) -> Result<Option<u64>, Error> {
     parsed(path, "a line such as `Node 0 MemTotal: 1024 kB`", |text| {
         let line = text.lines().find(|line| line.contains("MemTotal:"))?;
@@ -191,7 +191,8 @@ fn read_memory(path: &Path) -> Result<Option<u64>, Error> {
     })
 }
 
-// A row has one number for each online node, in the order of their numbers: with holes, column 1 may be node 8.
+// A row has one number for each online node, in the order of their numbers: if numbers have gaps, column 1 may be node
+// 8.
 fn read_distances(path: &Path, dirs: &BTreeMap<u32, PathBuf>) -> Result<BTreeMap<u32, u32>, Error> {
     let expected = format!("{} distances, one for each online node", dirs.len());
     let row = parsed(path, &expected, |text| {
@@ -205,7 +206,7 @@ fn read_distances(path: &Path, dirs: &BTreeMap<u32, PathBuf>) -> Result<BTreeMap
     Ok(dirs.keys().copied().zip(row.unwrap_or_default()).collect())
 }
 
-/// The entries of a folder named `<prefix><number>`, by number; `None` if there is no such folder.
+/// Returns the entries of a folder named `<prefix><number>`, by number; `None` if there is no such folder.
 fn numbered(dir: &Path, prefix: &str) -> Result<Option<BTreeMap<u32, PathBuf>>, Error> {
     let unreadable = |source| Error::Read {
         path: dir.to_path_buf(),
@@ -231,7 +232,7 @@ fn numbered(dir: &Path, prefix: &str) -> Result<Option<BTreeMap<u32, PathBuf>>, 
     Ok(Some(found))
 }
 
-/// A topology id: -1 is the kernel's word for unknown.
+/// Reads a topology id; the kernel writes -1 for unknown.
 fn id(path: &Path) -> Result<Option<u32>, Error> {
     let value = parsed(path, "an id, or -1 for unknown", |text| match text {
         "-1" => Some(None),
@@ -260,7 +261,7 @@ fn list(path: &Path, max: u32) -> Result<Option<CpuList>, Error> {
         .map_err(|error| malformed(path, "a list of CPUs such as `0-3,8`", error.to_string()))
 }
 
-/// A file's trimmed text through `parse`; `None` if there is no such file.
+/// Applies `parse` to a file's trimmed text; `None` if there is no such file.
 fn parsed<T>(
     path: &Path,
     expected: &str,
@@ -291,7 +292,7 @@ fn contents(path: &Path) -> Result<Option<String>, Error> {
     }
 }
 
-// A saved tree may hold anything; what sysfs says is far shorter.
+// The limit guards against a saved tree, which may hold anything. A file of sysfs is far shorter.
 fn limited(path: &Path) -> io::Result<String> {
     const LIMIT: u64 = 1 << 20;
     let mut text = String::new();
@@ -305,7 +306,7 @@ fn limited(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-// An open sysfs file whose device is removed answers ENODEV.
+// Reading an open sysfs file whose device was removed fails with ENODEV.
 fn gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }

@@ -1,10 +1,10 @@
-//! The topology as a person reads it: a tree from packages down to the lowest level that separates anything.
+//! Text form of the topology: a tree from packages down to the lowest level that separates CPUs.
 
 use std::fmt::{self, Write};
 
 use super::{Boundary, CpuList, Group, Level, Node, Source, Topology};
 
-// From the outside in. Cores are left out: the first line says what they add.
+// Levels of the tree, outermost first. It omits cores, of which the first line states the number.
 const TREE: [Boundary; 5] = [
     Boundary::Package,
     Boundary::Die,
@@ -13,16 +13,16 @@ const TREE: [Boundary; 5] = [
     Boundary::Cluster,
 ];
 
-/// CPUs that no shown level separates further, or the branches that one does.
+/// Set of CPUs: a leaf if no shown level separates them further, otherwise the parent of those that one does.
 struct Branch<'a> {
-    /// The groups that hold exactly these CPUs, outermost first.
+    /// Groups that hold exactly these CPUs, outermost first.
     groups: Vec<(Boundary, Option<&'a Group>)>,
     cpus: CpuList,
     children: Vec<Branch<'a>>,
 }
 
 impl Topology {
-    /// The text of `stallscope topology`: tree, distances, levels and notes.
+    /// Returns the text of `stallscope topology`: tree, distances, levels and notes.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut out = String::new();
@@ -62,7 +62,7 @@ impl Topology {
                 .level(boundary)
                 .filter(|level| level.source != Source::None)
             {
-                // Nodes are more than their CPUs' groups: some have none.
+                // There can be more nodes than groups: some nodes have no CPUs.
                 let count = if boundary == Boundary::Node {
                     self.nodes.len()
                 } else {
@@ -86,7 +86,7 @@ impl Topology {
         self.levels.iter().find(|level| level.boundary == boundary)
     }
 
-    /// Splits `cpus` by the first of `rest`, and each part by what follows.
+    /// Splits `cpus` by the first level of `rest`, and each part by the levels after it.
     fn grow<'a>(&'a self, into: &mut Vec<Branch<'a>>, cpus: &CpuList, rest: &[Boundary]) {
         let Some((&boundary, rest)) = rest.split_first() else {
             return;
@@ -119,7 +119,7 @@ impl Topology {
             };
             let mut children = Vec::new();
             self.grow(&mut children, &branch.cpus, rest);
-            // A level that does not separate these CPUs is one more name for them.
+            // A level that does not separate these CPUs is merely another name for them.
             match <[Branch; 1]>::try_from(children) {
                 Ok([only]) => {
                     branch.groups.extend(only.groups);
@@ -205,7 +205,8 @@ impl Topology {
     }
 }
 
-/// Caches and clusters that nothing separates further: a line for all of them, since a host can have dozens.
+/// Returns one line for all caches or clusters that nothing separates further, since a host can have dozens; none for
+/// other branches.
 fn one_line(branches: &[Branch<'_>]) -> Option<String> {
     let mut ids = Vec::new();
     let mut cpus = Vec::new();
@@ -240,7 +241,7 @@ fn name(boundary: Boundary, group: Option<&Group>) -> String {
     };
     match group {
         None => format!("{level} not reported"),
-        // Firmware numbers packages as it likes: both numbers, for whoever has met the other one.
+        // Firmware numbers packages arbitrarily, so the text shows both numbers for readers who know the other one.
         Some(group) => match group
             .sysfs_id
             .filter(|id| boundary == Boundary::Package && *id != i64::from(group.id))
@@ -251,7 +252,7 @@ fn name(boundary: Boundary, group: Option<&Group>) -> String {
     }
 }
 
-// Empty when not reported, else with the comma that sets it off.
+// Returns an empty text if memory is not reported, else a comma and the size.
 fn memory(node: &Node) -> String {
     const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
     node.memory_bytes.map_or_else(String::new, |bytes| {
@@ -259,7 +260,7 @@ fn memory(node: &Node) -> String {
     })
 }
 
-/// Such as `8 groups of 16 CPUs`, or `3 groups of 2 to 4 CPUs`.
+/// Describes the groups' sizes, such as `8 groups of 16 CPUs`, or `3 groups of 2 to 4 CPUs`.
 fn sizes(groups: &[Group]) -> String {
     let lens = || groups.iter().map(|group| group.cpus.len());
     let (least, most) = (lens().min().unwrap_or(0), lens().max().unwrap_or(0));
