@@ -1,7 +1,8 @@
 //! The node audit: pure functions from a node's files to findings.
 //!
-//! [`Root`] is the only door to the node, [`Node`] what several checks need, and [`CHECKS`] the list of them. Nothing here
-//! writes to the node or asks it anything else; what has to be tried on the running host comes as [`Live`].
+//! [`Root`] is the only access to the node's files, [`Node`] holds what several checks need, and [`CHECKS`] lists the
+//! checks. No code here writes to the node or asks it anything else. Facts that only a trial on the running host can
+//! tell come as [`Live`].
 
 mod check;
 mod checks;
@@ -35,47 +36,47 @@ pub use reference::reference;
 pub use repeated::Repeated;
 pub use root::Root;
 
-/// Where pages of checks are, in the repository.
+/// Directory of the checks' pages, in the repository.
 const PAGES: &str = "docs/doctor";
 
-/// What an audit found.
+/// Result of an audit.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Version of the agent.
     pub version: &'static str,
-    /// The worst there is: `clean`, `warnings` or `problems`.
+    /// Verdict by the most severe finding: `clean`, `warnings` or `problems`.
     pub verdict: &'static str,
-    /// What the node is and how it is set.
+    /// Facts about the node and its settings.
     pub facts: Facts,
-    /// What is not as it should be, by check.
+    /// Findings, by check.
     pub findings: Vec<Finding>,
-    /// What became of each check.
+    /// Outcome of each check.
     pub checks: Vec<Made>,
 }
 
-/// What became of a check.
+/// Outcome of a check.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Made {
-    /// Its name.
+    /// Name of the check.
     pub check: &'static str,
-    /// What it is about.
+    /// Subject of the check.
     pub group: Group,
     /// `clean`, `found`, `not_here` or `unknown`.
     pub state: &'static str,
-    /// Why it was not made, if so.
+    /// Reason for which the check was not made, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
 }
 
 impl Report {
-    /// How many findings are this severe.
+    /// Returns the number of findings of this severity.
     #[must_use]
     pub fn count(&self, severity: Severity) -> usize {
         let mut findings = self.findings.iter();
         findings.by_ref().filter(|f| f.severity == severity).count()
     }
 
-    /// 0 for a clean node, 1 for warnings, 2 for problems.
+    /// Returns 0 for a clean node, 1 for warnings, 2 for problems.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self.findings.iter().map(|finding| finding.severity).max() {

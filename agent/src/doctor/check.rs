@@ -1,4 +1,4 @@
-//! What a check is, and what it finds.
+//! A check of the node audit, and its findings.
 
 use std::fmt;
 
@@ -7,39 +7,39 @@ use serde::{Serialize, Serializer};
 use super::{Node, root::Unread};
 use crate::ShellCommand;
 
-/// One thing that is looked at.
+/// Check of one aspect of the node.
 #[derive(Debug)]
 pub struct Check {
-    /// Its name: in tables, as a label value, and of its page `docs/doctor/<name>.md`.
+    /// Name in tables and as a label value; its page is `docs/doctor/<name>.md`.
     pub name: &'static str,
-    /// What it is about.
+    /// Subject.
     pub group: Group,
-    /// What it finds, in a line.
+    /// Findings that it makes, in a line.
     pub summary: &'static str,
-    /// How severe that can be.
+    /// Severities that its findings can have.
     pub severities: &'static [Severity],
-    /// Where it looks, for the table.
+    /// Files that it reads, for the table.
     pub reads: &'static str,
-    /// Looks.
+    /// Makes the check.
     pub run: fn(&Node) -> Result<Vec<Finding>, Unmade>,
 }
 
-/// Why a check was not made.
+/// Reason for which a check was not made.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Unmade {
-    /// There is nothing here that it is about.
+    /// The node has nothing of the check's subject.
     NotHere(String),
-    /// What it needs to know could not be read.
+    /// A fact that the check needs could not be read.
     Unknown(String),
 }
 
 impl Unmade {
-    /// There is nothing here that it is about.
+    /// Says that the node has nothing of the check's subject.
     pub fn not_here(why: impl Into<String>) -> Self {
         Self::NotHere(why.into())
     }
 
-    /// What it needs to know is not known.
+    /// Says that a fact that the check needs is not known.
     pub fn unknown(why: impl Into<String>) -> Self {
         Self::Unknown(why.into())
     }
@@ -51,7 +51,7 @@ impl From<Unread> for Unmade {
     }
 }
 
-/// What a check is about.
+/// Subject of a check.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Group {
@@ -61,11 +61,11 @@ pub enum Group {
     Kernel,
     /// Memory settings.
     Memory,
-    /// Control groups and who manages them.
+    /// Control groups and their managers.
     Cgroups,
     /// The kubelet's settings and state.
     Kubernetes,
-    /// What runs.
+    /// Running workloads.
     Workloads,
     /// Limits, interrupts, clock.
     System,
@@ -74,7 +74,7 @@ pub enum Group {
 }
 
 impl Group {
-    /// The heading.
+    /// Returns the heading.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -90,7 +90,7 @@ impl Group {
     }
 }
 
-/// How much a finding matters.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
@@ -103,10 +103,10 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// Every severity, the worst first.
+    /// Every severity, most severe first.
     pub const ALL: [Self; 3] = [Self::Problem, Self::Warning, Self::Info];
 
-    /// The word for text and labels.
+    /// Returns the word for text and labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -123,49 +123,49 @@ impl fmt::Display for Severity {
     }
 }
 
-/// Something that is not as it should be.
+/// Finding of a check, with its evidence and remedies.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// The check that found it.
+    /// Name of the check that made it.
     pub check: &'static str,
-    /// What it is about.
+    /// Subject.
     pub group: Group,
-    /// How much it matters.
+    /// Severity.
     pub severity: Severity,
-    /// What is found, in a line.
+    /// Finding in a line.
     pub title: String,
-    /// The value that says so.
+    /// Value that is the evidence.
     pub value: String,
-    /// The files it was read from.
+    /// Files from which the value was read.
     pub read: Vec<String>,
-    /// Why it matters on this CPU and kernel.
+    /// Reason for which it matters on this CPU and kernel.
     pub why: String,
-    /// Ways to mend it, the best first.
+    /// Remedies, best first.
     pub mend: Vec<Mend>,
-    /// Its page.
+    /// Page of the check.
     pub link: String,
 }
 
-/// A way to mend something.
+/// Remedy of a finding.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mend {
     /// A command for a shell on the node, effective at once.
     Command {
         /// The command.
         run: ShellCommand,
-        /// Where a reboot undoes it: the command that keeps it.
+        /// Command that makes the change persist, if a reboot undoes it.
         keep: Option<ShellCommand>,
     },
-    /// Something that no command does.
+    /// A change that no command makes.
     Other {
-        /// What kind of change.
+        /// Kind of change.
         kind: MendKind,
-        /// The setting as its file takes it, or what to do.
+        /// The setting in its file's syntax, or an instruction.
         text: String,
     },
 }
 
-/// Kinds of change that no command makes.
+/// Kind of change that no command makes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MendKind {
@@ -175,12 +175,12 @@ pub enum MendKind {
     Pod,
     /// A word of the kernel's command line, effective after a reboot.
     Boot,
-    /// Something to do.
+    /// An instruction.
     Advice,
 }
 
 impl Mend {
-    /// How text introduces it.
+    /// Returns the words that introduce it in text.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -194,7 +194,7 @@ impl Mend {
         }
     }
 
-    /// The command as a shell takes it, the setting as its file takes it, or what to do.
+    /// Returns the command in shell syntax, the setting in its file's syntax, or the instruction.
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
@@ -203,7 +203,7 @@ impl Mend {
         }
     }
 
-    /// For a command that a reboot undoes: the command that keeps it.
+    /// Returns the command that makes the change persist, if a reboot undoes it.
     #[must_use]
     pub const fn keep(&self) -> Option<&ShellCommand> {
         match self {
@@ -241,7 +241,7 @@ impl Serialize for Mend {
 }
 
 impl Finding {
-    /// A finding with its title; the other parts follow.
+    /// Makes a finding with a severity and a title. Other methods add the other parts.
     fn new(severity: Severity, title: impl Into<String>) -> Self {
         Self {
             check: "",
@@ -256,48 +256,48 @@ impl Finding {
         }
     }
 
-    /// Something of a given severity.
+    /// Makes a finding of the given severity.
     pub fn of(severity: Severity, title: impl Into<String>) -> Self {
         Self::new(severity, title)
     }
 
-    /// Something good to know.
+    /// Makes a finding that is good to know.
     pub fn info(title: impl Into<String>) -> Self {
         Self::new(Severity::Info, title)
     }
 
-    /// Something that costs time under some workloads.
+    /// Makes a finding that costs time under some workloads.
     pub fn warning(title: impl Into<String>) -> Self {
         Self::new(Severity::Warning, title)
     }
 
-    /// Something that does not work, or costs every workload time.
+    /// Makes a finding of something that does not work, or that costs every workload time.
     pub fn problem(title: impl Into<String>) -> Self {
         Self::new(Severity::Problem, title)
     }
 
-    /// The value that says so.
+    /// Sets the value that is the evidence.
     #[must_use]
     pub fn value(mut self, value: impl fmt::Display) -> Self {
         self.value = value.to_string();
         self
     }
 
-    /// A file it was read from.
+    /// Adds a file from which the value was read.
     #[must_use]
     pub fn read(mut self, path: impl Into<String>) -> Self {
         self.read.push(path.into());
         self
     }
 
-    /// Why it matters here.
+    /// Sets the reason for which it matters on this node.
     #[must_use]
     pub fn why(mut self, why: impl Into<String>) -> Self {
         self.why = why.into();
         self
     }
 
-    /// A `sysctl` that mends it, and the file that keeps it.
+    /// Adds a remedy: a `sysctl`, and the line of a `sysctl.d` file that makes it persist.
     #[must_use]
     pub fn sysctl(self, key: &str, value: impl fmt::Display) -> Self {
         let run = ShellCommand::new("sysctl").arg("-w");
@@ -310,7 +310,8 @@ impl Finding {
         )
     }
 
-    /// A value written to a file of sysfs, and the `tmpfiles.d` line that keeps it.
+    /// Adds a remedy: a value written to a file of sysfs, and the `tmpfiles.d` line that makes it
+    /// persist.
     #[must_use]
     pub fn sysfs(self, path: &str, value: impl fmt::Display) -> Self {
         let line = format!("w {path} - - - - {value}");
@@ -326,14 +327,14 @@ impl Finding {
         self
     }
 
-    /// A command that mends it.
+    /// Adds a command that is a remedy.
     #[must_use]
     pub fn command(mut self, run: ShellCommand) -> Self {
         self.mend.push(Mend::Command { run, keep: None });
         self
     }
 
-    /// Something that no command does.
+    /// Adds a remedy that no command makes.
     #[must_use]
     pub fn mend(mut self, kind: MendKind, text: impl Into<String>) -> Self {
         let text = text.into();

@@ -1,4 +1,4 @@
-//! Every check, by group.
+//! All checks, by group.
 
 mod cgroups;
 mod files;
@@ -22,7 +22,7 @@ pub(super) use system::CLOCKSOURCE;
 
 use super::check::Check;
 
-/// Every check, in the order in which they are made and shown.
+/// Every check, in the order in which the audit makes and shows them.
 pub static CHECKS: [&Check; 61] = [
     &machine::CPU_MODEL,
     &machine::CPU_MIXED,

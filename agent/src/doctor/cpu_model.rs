@@ -1,4 +1,4 @@
-//! Which CPU this is: by its identification register, by name, never by `uname`.
+//! Identification of the CPU model by its register or its name, never by `uname`.
 
 use std::collections::BTreeMap;
 
@@ -6,23 +6,23 @@ use serde::Serialize;
 
 use super::root::Root;
 
-/// What a CPU is.
+/// Model of a CPU.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct CpuModel {
-    /// Who designed it.
+    /// Designer.
     pub vendor: String,
-    /// The core, or the product's own name where it states one.
+    /// Name of the core, or of the product if the CPU states it.
     pub model: String,
     /// Implementer and part number (Arm), or family and model (x86).
     pub id: String,
-    /// Products that have this core in servers, if known.
+    /// Server products that have this core, if known.
     pub product: Option<&'static str>,
-    /// Where it was read.
+    /// File from which it was read.
     pub read: String,
 }
 
 impl CpuModel {
-    /// A name for a sentence.
+    /// Returns a name for use in a sentence.
     #[must_use]
     pub fn name(&self) -> String {
         let product = self.product.map(|product| format!(" ({product})"));
@@ -53,7 +53,7 @@ const IMPLEMENTERS: [(u32, &str); 13] = [
     (0xc0, "Ampere"),
 ];
 
-/// Parts by implementer and number, with the servers that have them.
+/// Arm cores by implementer and part number, with the servers that have them.
 const PARTS: [(u32, u32, &str, Option<&str>); 40] = [
     (0x41, 0xd03, "Cortex-A53", None),
     (0x41, 0xd05, "Cortex-A55", None),
@@ -112,7 +112,7 @@ const PARTS: [(u32, u32, &str, Option<&str>); 40] = [
     (0xc0, 0xac4, "Ampere-1a", Some("AmpereOne")),
 ];
 
-/// The models of the CPUs of a node, each with the CPUs that are of it; empty where nothing says.
+/// Returns the CPU models of a node, each with its CPUs; empty if no file states them.
 #[must_use]
 pub fn read(root: &Root, online: &[u32]) -> Vec<(CpuModel, Vec<u32>)> {
     let by_register = registers(root, online);
@@ -124,7 +124,7 @@ pub fn read(root: &Root, online: &[u32]) -> Vec<(CpuModel, Vec<u32>)> {
         .unwrap_or_default()
 }
 
-/// By `MIDR_EL1`, which every CPU shows.
+/// Reads the models from `MIDR_EL1`, which the kernel exposes for every Arm CPU.
 fn registers(root: &Root, online: &[u32]) -> Vec<(CpuModel, Vec<u32>)> {
     let mut found: BTreeMap<(u32, u32), (CpuModel, Vec<u32>)> = BTreeMap::new();
     for &cpu in online {

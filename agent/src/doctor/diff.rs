@@ -1,4 +1,4 @@
-//! Two audits compared: what differs, and which of it matters.
+//! Comparison of two audits: the differences, and which of them matter.
 
 use std::{
     collections::BTreeMap,
@@ -11,20 +11,21 @@ use serde_json::Value;
 
 use crate::printable::line;
 
-/// A value that two nodes do not share.
+/// Value that differs between two nodes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
-    /// The fact, such as `memory.thp`, or `finding: <check>`.
+    /// Name of the fact, such as `memory.thp`, or `finding: <check>`.
     pub what: String,
-    /// Of the first node; none where it has nothing of the kind.
+    /// Value of the first node; none if it has nothing of the kind.
     pub first: Option<String>,
-    /// Of the second.
+    /// Value of the second node; none if it has nothing of the kind.
     pub second: Option<String>,
-    /// Why it matters to how fast the node is; none where it hardly does.
+    /// Reason for which it matters to the node's performance; none if it hardly does.
     pub matters: Option<&'static str>,
 }
 
-/// Facts by how their names begin, and why a difference matters; the first that fits counts.
+/// Prefixes of facts' names, and the reason for which a difference matters. The first prefix that fits decides; an
+/// empty reason means that it hardly matters.
 const MATTERS: [(&str, &str); 33] = [
     (
         "machine.cpu_models",
@@ -115,10 +116,10 @@ const MATTERS: [(&str, &str); 33] = [
     ("finding: ", "one of them has it, the other has not"),
 ];
 
-/// Compares two reports, as `doctor --json` prints them.
+/// Compares two reports in the format of `doctor --json`.
 ///
 /// # Errors
-/// When one of them is something else.
+/// When one of them is not such a report.
 pub fn compare(first: &Value, second: &Value) -> Result<Vec<Difference>> {
     let (first, second) = (values(first, "first")?, values(second, "second")?);
     let mut names: Vec<&String> = first.keys().chain(second.keys()).collect();
@@ -136,12 +137,13 @@ pub fn compare(first: &Value, second: &Value) -> Result<Vec<Difference>> {
             matters: matters(name),
         })
         .collect();
-    // What matters comes first.
+    // Differences that matter come first.
     differences.sort_by_key(|difference| (difference.matters.is_none(), difference.what.clone()));
     Ok(differences)
 }
 
-/// Memory of two machines of one kind differs by what firmware takes: less than a hundredth says nothing.
+/// Returns whether two sizes of memory differ by less than a hundredth. Machines of one kind differ by what firmware
+/// takes, which says nothing.
 fn nearly_equal(
     name: &str,
     first: &BTreeMap<String, String>,
@@ -166,7 +168,7 @@ fn matters(name: &str) -> Option<&'static str> {
         .filter(|why| !why.is_empty())
 }
 
-/// Facts and findings as one flat list.
+/// Returns facts and findings as one flat list.
 fn values(report: &Value, which: &str) -> Result<BTreeMap<String, String>> {
     ensure!(
         report["facts"].is_object() && report["findings"].is_array(),
@@ -174,7 +176,7 @@ fn values(report: &Value, which: &str) -> Result<BTreeMap<String, String>> {
     );
     let mut values = BTreeMap::new();
     flatten("", &report["facts"], &mut values);
-    // Info is said by the facts already.
+    // The facts already cover findings of severity info.
     let findings = report["findings"].as_array().into_iter().flatten();
     let serious = findings.filter(|finding| finding["severity"] != "info");
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -217,7 +219,7 @@ fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
     }
 }
 
-/// The differences as a person reads them.
+/// Returns the text form of the differences.
 #[must_use]
 pub fn compared_text(differences: &[Difference]) -> String {
     let mut out = String::new();

@@ -1,4 +1,4 @@
-//! What a report leaves for others: every file that was read, in a tree that can be audited again.
+//! Evidence of a report: every file that the audit read, in a tree that can be audited again.
 
 use std::{fs, io, path::Path};
 
@@ -6,13 +6,14 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{Node, Report, Root, live};
 
-/// Files of each CPU and node that the topology is read from.
+/// Folders of each CPU from which the topology is read.
 const CPU_FOLDERS: [&str; 2] = ["topology", "cache"];
 
-/// Writes `report.json`, `report.txt`, `live.json` and the files read, below `dir`, which may be audited as a root.
+/// Writes `report.json`, `report.txt`, `live.json` and the files read, below `dir`, which can then be audited as a
+/// root. Returns the number of files read.
 ///
 /// # Errors
-/// When `dir` has something in it already, or cannot be written to.
+/// When `dir` is not empty, or cannot be written to.
 pub fn write(node: &Node, report: &Report, dir: &Path) -> Result<usize> {
     prepare(dir)?;
     keep_topology(&node.root);
@@ -39,7 +40,7 @@ pub fn write(node: &Node, report: &Report, dir: &Path) -> Result<usize> {
     Ok(evidence.len())
 }
 
-/// What was only looked for is there without its content.
+/// Makes a directory for a file that was only looked for: it shows that the file exists, without its content.
 fn put_mark(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), fs::create_dir_all)?;
     fs::create_dir(path)
@@ -57,7 +58,7 @@ fn prepare(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Reads once more, into the evidence, what the topology was made of.
+/// Reads the topology's files once more through `root`, so that they become part of the evidence.
 fn keep_topology(root: &Root) {
     let cpus = "/sys/devices/system/cpu";
     for name in ["possible", "present", "online", "smt/active"] {
@@ -107,7 +108,7 @@ fn keep_folder(root: &Root, folder: &str, deeper: u32) {
 
 fn keep(root: &Root, path: &str) {
     if root.exists(path) {
-        // What cannot be read is among the findings, or of no use to anybody.
+        // A file that cannot be read is among the findings, or is of no use to anybody.
         let _ = root.text_or_empty(path);
     }
 }

@@ -1,4 +1,4 @@
-//! What a node is and how it is set, for comparison and for metrics; what is not known is absent.
+//! Facts about a node and its settings, for comparison and for metrics. An unknown fact is absent.
 
 use std::collections::BTreeMap;
 
@@ -27,27 +27,27 @@ pub struct Facts {
 /// CPUs, nodes and pages.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Machine {
-    /// The CPUs' models, by name, with how many CPUs are of it.
+    /// Models of the CPUs by name, with the number of CPUs of each.
     pub cpu_models: BTreeMap<String, usize>,
-    /// The machine's or the instance's name, by DMI or device tree.
+    /// Name of the machine or instance, by DMI or device tree.
     pub product: Option<String>,
-    /// Who virtualizes it, if somebody does.
+    /// Hypervisor, if the machine is virtual.
     pub hypervisor: Option<String>,
-    /// Online CPUs.
+    /// Number of online CPUs.
     pub cpus: Option<usize>,
-    /// Whether SMT siblings are in use.
+    /// True if SMT siblings are in use.
     pub smt: Option<bool>,
-    /// Packages, where reported.
+    /// Number of packages, if reported.
     pub packages: Option<usize>,
-    /// Bytes of memory by NUMA node.
+    /// Memory of each NUMA node, in bytes.
     pub node_memory_bytes: BTreeMap<u32, Option<u64>>,
-    /// CPUs by NUMA node.
+    /// CPUs of each NUMA node, as a list.
     pub node_cpus: BTreeMap<u32, String>,
-    /// Distances from node to node, as `0-1`.
+    /// SLIT distances by pair of nodes, such as `0-1`.
     pub distances: BTreeMap<String, u32>,
-    /// Bytes of a page.
+    /// Page size, in bytes.
     pub page_bytes: Option<u64>,
-    /// Frequency governors, with how many CPUs have each.
+    /// Frequency governors, with the number of CPUs that have each.
     pub governors: BTreeMap<String, usize>,
 }
 
@@ -56,9 +56,9 @@ pub struct Machine {
 pub struct Kernel {
     /// `uname -r`.
     pub release: Option<String>,
-    /// Whether it describes its types.
+    /// True if the kernel describes its types.
     pub btf: bool,
-    /// How it preempts.
+    /// Preemption model.
     pub preemption: Option<String>,
     /// `none`, `integrity` or `confidentiality`.
     pub lockdown: Option<String>,
@@ -68,24 +68,24 @@ pub struct Kernel {
     pub unprivileged_bpf_disabled: Option<u64>,
     /// `kernel.perf_event_paranoid`.
     pub perf_event_paranoid: Option<i64>,
-    /// Whether trampolines work, where that was tried.
+    /// True if trampolines work; none if that was not tried.
     pub trampolines: Option<bool>,
-    /// Its command line.
+    /// Command line of the kernel.
     pub command_line: Option<String>,
 }
 
 /// Memory settings.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Memory {
-    /// Bytes in all.
+    /// Memory in total, in bytes.
     pub total_bytes: Option<u64>,
-    /// Bytes of swap.
+    /// Swap, in bytes.
     pub swap_bytes: Option<u64>,
     /// `transparent_hugepage/enabled`.
     pub thp: Option<String>,
     /// `transparent_hugepage/defrag`.
     pub thp_defrag: Option<String>,
-    /// Bytes of a transparent huge page.
+    /// Size of a transparent huge page, in bytes.
     pub thp_bytes: Option<u64>,
     /// Settings below `/proc/sys/vm` and `kernel.numa_balancing`, by name.
     pub settings: BTreeMap<&'static str, Option<i64>>,
@@ -96,15 +96,15 @@ pub struct Memory {
 pub struct Cgroups {
     /// `v1`, `hybrid` or `v2`.
     pub mode: Option<&'static str>,
-    /// The trees of pods there are.
+    /// Cgroup trees that hold pods.
     pub pod_trees: Vec<String>,
-    /// The runtime, if its configuration is in sight.
+    /// Container runtime, if its configuration is in sight.
     pub runtime: Option<&'static str>,
-    /// Who makes its cgroups.
+    /// Cgroup driver of the runtime.
     pub runtime_driver: Option<String>,
 }
 
-/// The kubelet's settings; its default where nothing else is set.
+/// The kubelet's settings, each with its default if not set.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Kubernetes {
     /// `cgroupDriver`.
@@ -149,11 +149,11 @@ const SETTINGS: [(&str, &str); 7] = [
     ("overcommit_memory", "/proc/sys/vm/overcommit_memory"),
 ];
 
-/// Where transparent huge pages are set.
+/// Folder of the settings of transparent huge pages.
 pub(super) const THP: &str = "/sys/kernel/mm/transparent_hugepage";
 
 impl Facts {
-    /// What the node's files say.
+    /// Collects the facts from the node's files.
     #[must_use]
     pub fn of(node: &Node) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! The node's cgroups as files: which version, which controllers, quotas, threads, memory by node.
+//! Cgroups of the node from their files: version, controllers, quotas, threads, memory by NUMA node.
 
 use std::collections::BTreeMap;
 
@@ -10,72 +10,72 @@ use crate::{
     topology::{CpuList, MAX_CPU, MAX_NODE},
 };
 
-/// Where cgroups are mounted, which the kubelet takes for granted too.
+/// Mount point of cgroups, which the kubelet assumes too.
 const MOUNT: &str = "/sys/fs/cgroup";
-/// Cgroups that are looked at, at most, and levels of them.
+/// Caps on the number of cgroups that the audit reads, and on their depth.
 const MOST: usize = 20_000;
 const DEEPEST: usize = 24;
 
-/// The cgroups of a node.
+/// Cgroups of a node.
 #[derive(Clone, Debug)]
 pub struct Groups {
-    /// Which versions are in use.
+    /// Cgroup versions in use.
     pub mode: Mode,
-    /// The directory of each controller's hierarchy; the same for all on v2.
+    /// Directory of each controller's hierarchy; the same for all on v2.
     hierarchies: BTreeMap<&'static str, String>,
     /// Every cgroup but the root, from the hierarchy of the cpu controller.
     pub all: Vec<Group>,
 }
 
-/// One cgroup.
+/// Cgroup of the node.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// From the mount, with a slash in front.
+    /// Path from the mount, with a leading slash.
     pub path: String,
-    /// Whether no cgroup is below it.
+    /// True if it has no children.
     pub leaf: bool,
-    /// The pod it belongs to, and the container in it.
+    /// Pod to which it belongs, and the container in it.
     pub pod: Option<PodIdentity>,
 }
 
-/// A CPU quota, in microseconds.
+/// CPU quota, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quota {
-    /// CPU time in each period.
+    /// CPU time in each period, in microseconds.
     pub quota: u64,
-    /// The period.
+    /// Length of a period, in microseconds.
     pub period: u64,
 }
 
 impl Quota {
-    /// How many CPUs that is.
+    /// Returns the quota in CPUs.
     #[must_use]
     pub fn cpus(self) -> f64 {
         self.quota as f64 / self.period.max(1) as f64
     }
 }
 
-/// A CPU quota with the files that hold it.
+/// CPU quota with the files that hold it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limit {
-    /// The file of the quota.
+    /// File of the quota.
     pub file: String,
-    /// The file of what it may save up for bursts; none before Linux 5.14.
+    /// File of the burst, the unused quota that may accumulate; none before Linux 5.14.
     pub burst_file: Option<String>,
     /// CPU time in each period, in microseconds.
     pub quota_us: u64,
-    /// The period, in microseconds.
+    /// Length of a period, in microseconds.
     pub period_us: u64,
 }
 
 impl Limit {
-    /// CPUs' worth of time.
+    /// Returns the quota in CPUs.
     #[must_use]
     pub fn cpus(&self) -> f64 {
         self.quota_us as f64 / self.period_us.max(1) as f64
     }
 
-    /// The command that makes it one of so many CPUs, its period kept.
+    /// Makes the command that sets the quota to this many CPUs and keeps the period.
     #[must_use]
     pub fn set(&self, unified: bool, cpus: f64) -> ShellCommand {
         let quota = (cpus * self.period_us as f64).round();
@@ -87,10 +87,10 @@ impl Limit {
     }
 }
 
-/// The command that makes the last of `limits`, which are those from the outermost cgroup down to one, a quota of so
-/// many CPUs, and gives as much more to those above it that would allow less. None without any.
+/// Makes the command that raises a cgroup's quota to `cpus`. `limits` are those from the outermost cgroup down to this
+/// one. The command raises every ancestor's limit below `cpus` by the same amount. None without any limit.
 ///
-/// From the outermost inward, because on v1 no cgroup may have more than what it is in (kernel/sched/core.c,
+/// It goes from the outermost inward, because on v1 no cgroup may have more than its parent (kernel/sched/core.c,
 /// `tg_cfs_schedulable_down`).
 #[must_use]
 pub fn raise(limits: &[Limit], unified: bool, cpus: f64) -> Option<ShellCommand> {
@@ -102,8 +102,8 @@ pub fn raise(limits: &[Limit], unified: bool, cpus: f64) -> Option<ShellCommand>
     set.reduce(|first, next| first.and(&next))
 }
 
-/// The command that lets a cgroup save up a period's worth of quota for bursts, and those above it that have a quota,
-/// without which it would wait for theirs. None without any, and where one of them cannot.
+/// Makes the command that lets a cgroup, and each ancestor whose quota would throttle it, accumulate a period's worth
+/// of quota for bursts. None without any limit, or if one of them cannot burst.
 #[must_use]
 pub fn save_up(limits: &[Limit]) -> Option<ShellCommand> {
     let files: Option<Vec<_>> = limits
@@ -122,17 +122,17 @@ impl Groups {
     /// Finds the hierarchies and lists the cgroups.
     ///
     /// # Errors
-    /// When nothing is mounted there.
+    /// When the mount point has no cgroup hierarchy.
     pub fn read(root: &Root) -> Result<Self, Unread> {
         let mut groups = Self::find(root)?;
         groups.walk(root);
         Ok(groups)
     }
 
-    /// Finds the hierarchies, and lists no cgroup: for who knows which to ask about.
+    /// Finds the hierarchies without listing cgroups, for callers that know which they want.
     ///
     /// # Errors
-    /// When nothing is mounted there.
+    /// When the mount point has no cgroup hierarchy.
     pub fn find(root: &Root) -> Result<Self, Unread> {
         let mut hierarchies = BTreeMap::new();
         let unified = |dir: &str| root.exists(&format!("{dir}/cgroup.controllers"));
@@ -196,26 +196,26 @@ impl Groups {
         self.all.sort_by(|a, b| a.path.cmp(&b.path));
     }
 
-    /// A cgroup's file of a controller; none where that controller has no hierarchy.
+    /// Returns the path of a cgroup's file in a controller's hierarchy; none if that controller has no hierarchy.
     #[must_use]
     pub fn file(&self, controller: &str, path: &str, name: &str) -> Option<String> {
         let base = self.hierarchies.get(controller)?;
         Some(format!("{base}{path}/{name}"))
     }
 
-    /// Whether every controller is on the one hierarchy of v2.
+    /// Returns whether every controller is on the one hierarchy of v2.
     #[must_use]
     pub fn unified(&self) -> bool {
         self.mode == Mode::V2
     }
 
-    /// Whether a controller has a hierarchy at all.
+    /// Returns whether a controller has a hierarchy.
     #[must_use]
     pub fn has(&self, controller: &str) -> bool {
         self.hierarchies.contains_key(controller)
     }
 
-    /// The file that holds a cgroup's quota.
+    /// Returns the file that holds a cgroup's quota.
     #[must_use]
     pub fn quota_file(&self, path: &str) -> Option<String> {
         let name = if self.unified() {
@@ -226,7 +226,7 @@ impl Groups {
         self.file("cpu", path, name)
     }
 
-    /// The quota; none where there is no limit, or where it cannot be read.
+    /// Reads a cgroup's quota; none if it has no limit, or it cannot be read.
     #[must_use]
     pub fn quota(&self, root: &Root, path: &str) -> Option<Quota> {
         let file = self.quota_file(path)?;
@@ -251,7 +251,7 @@ impl Groups {
         Some(Quota { quota, period })
     }
 
-    /// A cgroup's quota with its files.
+    /// Reads a cgroup's quota with its files.
     #[must_use]
     pub fn limit(&self, root: &Root, path: &str) -> Option<Limit> {
         let Quota { quota, period } = self.quota(root, path)?;
@@ -270,7 +270,7 @@ impl Groups {
         })
     }
 
-    /// The quotas from the outermost cgroup down to this one: whichever is used up keeps it from running.
+    /// Reads the quotas from the outermost cgroup down to this one. Each of them throttles the cgroup when it runs out.
     #[must_use]
     pub fn limits(&self, root: &Root, path: &str) -> Vec<Limit> {
         let ends = path.match_indices('/').map(|(at, _)| at).skip(1);
@@ -279,15 +279,15 @@ impl Groups {
             .collect()
     }
 
-    /// Threads in a cgroup and those below it, and the file that says so. Of the root only those in itself: to count
-    /// all would take a walk through every cgroup, and they are of others. None where no file says it.
+    /// Returns the thread count of a cgroup and its descendants with its file; none if no file states it. Of the root
+    /// it counts only its own threads: the rest belong to others, and would take a walk through every cgroup.
     #[must_use]
     pub fn threads(&self, root: &Root, path: &str) -> Option<(u64, String)> {
         if let Some(file) = self.file("pids", path, "pids.current")
             && root.exists(&file)
         {
             let threads = root.number(&file).ok()?;
-            // On v1 a cgroup may be there in the hierarchy of pids, and its threads in another.
+            // On v1 a cgroup may exist in the hierarchy of pids while its threads are in another cgroup there.
             if threads > 0 || self.unified() {
                 return Some((threads, file));
             }
@@ -304,7 +304,7 @@ impl Groups {
             let text = root.text_or_empty(&self.file("cpu", &path, name)?);
             threads += match text {
                 Ok(text) => text.lines().count() as u64,
-                // One below may have gone meanwhile.
+                // A descendant may have vanished in the meantime.
                 Err(_) if first => return None,
                 Err(_) => 0,
             };
@@ -321,7 +321,7 @@ impl Groups {
         Some((threads, self.file("cpu", path, name)?))
     }
 
-    /// Periods with a quota in force, and those in which it ran out (`cpu.stat`).
+    /// Reads the number of periods with a quota in force, and of those in which it ran out (`cpu.stat`).
     #[must_use]
     pub fn throttled(&self, root: &Root, path: &str) -> Option<(u64, u64)> {
         let file = self.file("cpu", path, "cpu.stat")?;
@@ -333,7 +333,7 @@ impl Groups {
         Some((number("nr_periods")?, number("nr_throttled")?))
     }
 
-    /// CPUs it may use, by its cpuset; none without one.
+    /// Reads the CPUs that a cgroup may use by its cpuset; none without one.
     #[must_use]
     pub fn cpus(&self, root: &Root, path: &str) -> Option<CpuList> {
         self.set(
@@ -344,7 +344,7 @@ impl Groups {
         )
     }
 
-    /// Nodes whose memory it may use, by its cpuset; none without one.
+    /// Reads the nodes whose memory a cgroup may use by its cpuset; none without one.
     #[must_use]
     pub fn mems(&self, root: &Root, path: &str) -> Option<CpuList> {
         self.set(
@@ -361,7 +361,7 @@ impl Groups {
         root.exists(&file).then(|| root.cpus(&file, max).ok())?
     }
 
-    /// Bytes of anonymous memory by node of a cgroup and those below it (`memory.numa_stat`), and the file.
+    /// Reads the anonymous memory of a cgroup and its descendants by node, in bytes, and its file (`memory.numa_stat`).
     #[must_use]
     pub fn anonymous(
         &self,
@@ -380,7 +380,7 @@ impl Groups {
                 rest.starts_with([' ', '=']).then_some(rest)
             })
         };
-        // v1 has both, that of the cgroup alone first; v2 one, with what is below.
+        // v1 has both lines, first that of the cgroup alone. v2 has one line, which includes descendants.
         let line = line("hierarchical_anon").or_else(|| line("anon"))?;
         // v1 counts pages, v2 bytes.
         let unit = if self.unified() { 1 } else { page };
@@ -397,7 +397,7 @@ impl Groups {
 
 const CONTROLLERS: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
 
-/// v1 mounts a controller alone or with another, in a directory named after both.
+/// Finds the directory of a v1 controller, which is mounted alone or with another in a directory named after both.
 fn folder_of(root: &Root, controller: &str) -> Option<String> {
     let names: &[&str] = match controller {
         "cpu" => &["cpu", "cpu,cpuacct", "cpuacct,cpu"],
@@ -415,7 +415,7 @@ mod tests {
 
     use super::*;
 
-    /// A node with these files below the mount of cgroups.
+    /// Makes a node with these files below the mount of cgroups.
     fn node(files: &[(&str, &str)]) -> (tempfile::TempDir, Root, Groups) {
         let dir = tempfile::tempdir().expect("a directory");
         for (path, content) in files {
@@ -432,7 +432,7 @@ mod tests {
 
     #[test]
     fn on_v1_memory_is_that_of_the_cgroups_below_too() {
-        // As mm/memcontrol-v1.c writes it: first of the cgroup alone, then of all.
+        // The format of mm/memcontrol-v1.c: first the cgroup alone, then with its descendants.
         let stat = "total=374 N0=374\nfile=0 N0=0\nanon=374 N0=374\nunevictable=0 N0=0\nhierarchical_total=190000 N0=190000\nhierarchical_file=3594 N0=3594\nhierarchical_anon=186406 N0=100000 N1=86406\n";
         let (_dir, root, groups) = node(&[("memory/a/memory.numa_stat", stat)]);
         let (by_node, _) = groups.anonymous(&root, "/a", 4096).expect("memory");

@@ -1,15 +1,15 @@
-//! The kernel of a node: version and build options.
+//! Version and build options of a node's kernel.
 
 use std::{fmt, io::Read as _};
 
 use super::root::Root;
 
-/// A kernel's version, as far as features depend on it.
+/// Version of a kernel, as far as features depend on it.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Version(pub u32, pub u32);
 
 impl Version {
-    /// The first two numbers of `uname -r`.
+    /// Parses the first two numbers of `uname -r`.
     #[must_use]
     pub fn parse(release: &str) -> Option<Self> {
         let mut numbers = release.split(|c: char| !c.is_ascii_digit());
@@ -24,16 +24,16 @@ impl fmt::Display for Version {
     }
 }
 
-/// The options a kernel was built with.
+/// Build options of a kernel.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     text: String,
-    /// Where they were read; empty where they are not kept.
+    /// File from which they were read; empty if no file has them.
     pub read: String,
 }
 
 impl Options {
-    /// Looks where distributions keep them.
+    /// Reads the options from the places in which distributions keep them.
     #[must_use]
     pub fn read(root: &Root, release: &str) -> Self {
         let plain = [
@@ -52,13 +52,14 @@ impl Options {
         packed(root, "/proc/config.gz").unwrap_or_default()
     }
 
-    /// Whether they are known at all.
+    /// Returns whether the options are known at all.
     #[must_use]
     pub fn known(&self) -> bool {
         !self.read.is_empty()
     }
 
-    /// An option's value, such as `y` or `m`; none where it is not set, or nothing is known.
+    /// Returns an option's value, such as `y` or `m`; none if it is not set, or no options are
+    /// known.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.text.lines().find_map(|line| {
@@ -67,7 +68,7 @@ impl Options {
         })
     }
 
-    /// Whether an option is built in or a module; none where nothing is known.
+    /// Returns whether an option is built in or a module; none if no options are known.
     #[must_use]
     pub fn has(&self, name: &str) -> Option<bool> {
         self.known()

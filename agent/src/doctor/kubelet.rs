@@ -1,10 +1,11 @@
-//! The kubelet's settings: its configuration file with the drop-ins, and the flags that overrule them.
+//! Settings of the kubelet: its configuration file with the drop-ins, and the flags that override
+//! them.
 
 use serde_json::Value;
 
 use super::root::{Root, Unread};
 
-/// Where distributions keep the configuration, in the order they are tried.
+/// Paths at which distributions keep the configuration, in the order of the search.
 const CONFIGS: [&str; 6] = [
     "/var/lib/kubelet/config.yaml",
     "/etc/kubernetes/kubelet/config.json",
@@ -25,31 +26,32 @@ const FLAGS: [&str; 3] = [
     "/etc/sysconfig/kubelet",
 ];
 
-/// What the kubelet of a node was told.
+/// Settings of a node's kubelet.
 #[derive(Clone, Debug, Default)]
 pub struct Kubelet {
     config: Vec<(String, Value)>,
     flags: Vec<(String, String)>,
-    /// Where the flags were read.
+    /// File from which the flags were read.
     flags_read: String,
-    /// Why its settings are not known, if so; that there is a kubelet is known all the same.
+    /// Reason for which the settings are not known, if so, although there is a kubelet.
     pub unknown: Option<String>,
 }
 
-/// A setting and where it was read.
+/// Setting and its source.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Setting {
-    /// Its value; the kubelet's default where nothing says otherwise.
+    /// Value; the kubelet's default if not set.
     pub value: String,
-    /// The file, or that it is the default.
+    /// File that sets it, or a remark that it is the default.
     pub read: String,
 }
 
 impl Kubelet {
-    /// Looks for a kubelet's process, configuration and flags.
+    /// Reads the flags of a kubelet's process, or of files if there is no process, and the
+    /// configuration.
     ///
     /// # Errors
-    /// When there is none of them in sight.
+    /// When neither a process, a configuration nor `/var/lib/kubelet` is in sight.
     pub fn read(root: &Root) -> Result<Self, String> {
         let process = process(root);
         let (flags, flags_read) = match &process {
@@ -82,7 +84,7 @@ impl Kubelet {
         Ok(kubelet)
     }
 
-    /// A setting by the name of its flag and by that in the file.
+    /// Returns a setting by the name of its flag, which overrides, and its key in the file.
     #[must_use]
     pub fn setting(&self, flag: &str, key: &str, default: &str) -> Setting {
         if let Some(value) = self.flag(flag) {
@@ -114,14 +116,14 @@ impl Kubelet {
         }
     }
 
-    /// A value of the configuration that is no plain word.
+    /// Returns a value of the configuration that may be a list or a map.
     #[must_use]
     pub fn value(&self, key: &str) -> Option<&Value> {
         let mut found = self.config.iter().rev();
         found.find_map(|(_, config)| config.get(key))
     }
 
-    /// A flag's value; `true` for one without.
+    /// Returns the value of a flag; `true` for a flag without value.
     #[must_use]
     pub fn flag(&self, name: &str) -> Option<&str> {
         let mut flags = self.flags.iter().rev();
@@ -129,7 +131,7 @@ impl Kubelet {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// The file that settings are in, for those who are to change them.
+    /// Returns the file to edit for a change of settings.
     #[must_use]
     pub fn config_path(&self) -> &str {
         self.config
@@ -138,7 +140,8 @@ impl Kubelet {
     }
 }
 
-/// The configuration where no flag names it: at a usual place, or by what it says it is.
+/// Finds the configuration if no flag names it: at a usual path, or by a name that contains
+/// `kubelet`.
 fn config_path(root: &Root) -> Option<String> {
     if let Some(usual) = CONFIGS.into_iter().find(|path| root.exists(path)) {
         return Some(usual.to_owned());
@@ -158,7 +161,8 @@ fn config_path(root: &Root) -> Option<String> {
             .iter()
             .any(|end| path.ends_with(end))
     });
-    // Others' files there may hold credentials: they are read only as far as their name goes.
+    // Other files there may hold credentials, so the audit goes by their names and does not read
+    // them.
     settings.find(|path| {
         path.rsplit('/')
             .next()
@@ -166,7 +170,7 @@ fn config_path(root: &Root) -> Option<String> {
     })
 }
 
-/// A file of YAML, or of JSON, which is YAML too.
+/// Reads a file of YAML, which includes JSON.
 ///
 /// # Errors
 /// When it cannot be read or is neither.
@@ -183,14 +187,14 @@ pub fn yaml(root: &Root, path: &str) -> Result<Value, Unread> {
     Ok(value)
 }
 
-/// The command line of the process called `kubelet`, if one runs.
+/// Returns the command line of the process called `kubelet`, if one runs.
 fn process(root: &Root) -> Option<(String, Vec<(String, String)>)> {
     let pids = root.names("/proc").ok()?;
     let mut pids = pids
         .iter()
         .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
     let pid = pids.find(|pid| {
-        // k3s has the kubelet in its own process, whose flags are others.
+        // k3s runs the kubelet within its own process, which has other flags.
         root.text(&format!("/proc/{pid}/comm"))
             .is_ok_and(|comm| comm == "kubelet")
     })?;
@@ -220,7 +224,7 @@ fn flags_of_files(root: &Root) -> (Vec<(String, String)>, String) {
     (found, read)
 }
 
-/// `--name=value`, `--name value` and `--name`.
+/// Parses `--name=value`, `--name value` and `--name`.
 fn flags<'a>(words: impl Iterator<Item = &'a str>) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     let mut open = false;

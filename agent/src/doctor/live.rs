@@ -1,4 +1,5 @@
-//! What no file says: it is tried on the running host, or told by the agent that runs there.
+//! Facts that no file states: the agent learns them by a trial on the running host, or from an
+//! agent that runs there.
 
 use std::path::Path;
 
@@ -7,48 +8,48 @@ use serde::{Deserialize, Serialize};
 use super::root::Root;
 use crate::btf::{Btf, KERNEL_BTF};
 
-/// What a hook's status says where the kernel has no trampolines.
+/// Reason in a hook's status if the kernel has no trampolines.
 const REFUSED: &str = "this kernel refuses BPF trampolines";
 
-/// Where a report keeps it.
+/// File of a report that holds the live facts.
 pub const FILE: &str = "/live.json";
 
-/// What was tried and told; what was not is absent.
+/// Live facts of a host. A fact is absent if nobody tried or reported it.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Live {
-    /// Whether a program was attached to a kernel function through a trampoline (fentry).
+    /// Outcome of attaching a program to a kernel function through a trampoline (fentry).
     #[serde(default)]
     pub trampolines: Option<Trampolines>,
-    /// Whether programs can be attached to cgroups, by the kernel's own type information.
+    /// True if programs can be attached to cgroups, by the kernel's own type information.
     #[serde(default)]
     pub cgroup_bpf: Option<bool>,
-    /// Pages that the agent saw placed or mapped, by cgroup.
+    /// Page faults that the agent counted, by cgroup.
     #[serde(default)]
     pub faults: Vec<Faults>,
 }
 
-/// What came of attaching a program through a trampoline.
+/// Outcome of attaching a program through a trampoline.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Trampolines {
-    /// Whether it attached.
+    /// True if it attached.
     pub work: bool,
-    /// By which hook, or what the kernel said.
+    /// The hook that attached, or the kernel's answer.
     pub detail: String,
 }
 
 /// Page faults of a cgroup that placed new memory, since the agent started.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Faults {
-    /// The cgroup's path, or whatever else the agent calls its owner.
+    /// Path of the cgroup, or another name that the agent gives its owner.
     pub cgroup: String,
     /// Faults that placed memory on the node of the CPU.
     pub local: u64,
-    /// Faults that placed it elsewhere.
+    /// Faults that placed memory on another node.
     pub remote: u64,
 }
 
 impl Live {
-    /// What a report's tree holds of it.
+    /// Reads the live facts of a report's tree.
     #[must_use]
     pub fn of_report(root: &Root) -> Self {
         if !root.exists(FILE) {
@@ -63,16 +64,17 @@ impl Live {
         })
     }
 
-    /// Takes in what the running kernel's type information says, if it has any.
+    /// Adds the facts that the running kernel's type information states, if the kernel has any.
     pub fn learn_types(&mut self) {
-        // Called wherever a cgroup's programs run; nothing has this name without CONFIG_CGROUP_BPF.
+        // The kernel calls this function wherever a cgroup's programs run. Without
+        // CONFIG_CGROUP_BPF nothing has this name.
         const RUNS: &[u8] = b"\0__cgroup_bpf_run_filter_skb\0";
         let types = Btf::read(Path::new(KERNEL_BTF)).ok();
         let has = |types: Btf| memchr::memmem::find(types.as_bytes(), RUNS).is_some();
         self.cgroup_bpf = types.map(has);
     }
 
-    /// Takes in what a status of the agent says of its hooks (`/api/v1/status`).
+    /// Adds the facts that an agent's status states of its hooks (`/api/v1/status`).
     pub fn learn_status(&mut self, status: &serde_json::Value) {
         let probes = status["probes"].as_array().into_iter().flatten();
         let hooks = probes.flat_map(|probe| probe["hooks"].as_array().into_iter().flatten());
@@ -95,7 +97,7 @@ impl Live {
         };
     }
 
-    /// Takes in what a scrape of the agent says of faults.
+    /// Adds the faults that a scrape of an agent reports.
     pub fn learn_metrics(&mut self, text: &str) {
         const FAMILY: &str = "stallscope_first_touch_faults_total{";
         let mut faults: Vec<Faults> = Vec::new();
@@ -153,7 +155,7 @@ mod tests {
             remote: 9,
         };
         assert_eq!(live.faults, [expected]);
-        // Whatever answers there.
+        // The text comes from whatever answers at that address.
         let most = format!(
             "stallscope_first_touch_faults_total{{cgroup=\"/a\",locality=\"local\"}} {}\n",
             u64::MAX

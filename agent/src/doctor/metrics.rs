@@ -1,11 +1,11 @@
-//! Findings and facts as metrics.
+//! Metrics of findings and facts.
 
 use std::collections::BTreeMap;
 
 use super::{Report, Severity};
 use crate::metric::{Kind, Metric, Scope, Value};
 
-/// The families of this module, in the order in which [`samples`] gives them.
+/// Metric families of this module, in the order in which [`samples`] returns them.
 pub static METRICS: &[&Metric] = &[
     &FINDINGS,
     &MACHINE_INFO,
@@ -91,7 +91,8 @@ static KUBELET_INFO: Metric = Metric {
     source: "the kubelet's command line and configuration file",
 };
 
-/// Every sample of [`METRICS`], with its label values in the order of the definition's labels.
+/// Returns every sample of [`METRICS`], with its label values in the order of the definition's
+/// labels.
 #[must_use]
 pub fn samples(report: &Report) -> Vec<(&'static Metric, Vec<String>, Value)> {
     let mut samples = findings(report);

@@ -1,4 +1,4 @@
-//! A node as its files describe it: what several checks need, read once.
+//! Facts of a node that several checks need, each read once.
 
 use super::{
     check::Unmade,
@@ -12,39 +12,39 @@ use super::{
 };
 use crate::topology::{self, Topology};
 
-/// What is known of a node.
+/// Facts of a node.
 #[derive(Debug)]
 pub struct Node {
-    /// Its files.
+    /// Files of the node.
     pub root: Root,
-    /// What no file says.
+    /// Facts that no file states.
     pub live: Live,
-    /// CPUs and nodes, or why they are not known.
+    /// CPUs and NUMA nodes, or the reason for which they are not known.
     pub topology: Result<Topology, String>,
-    /// Models of its CPUs, with the CPUs.
+    /// CPU models, each with its CPUs.
     pub models: Vec<(CpuModel, Vec<u32>)>,
     /// Name of the machine or instance.
     pub product: Option<String>,
-    /// Who virtualizes it.
+    /// Hypervisor.
     pub hypervisor: Option<String>,
-    /// Bytes of a page.
+    /// Page size, in bytes.
     pub page_bytes: Option<u64>,
     /// `uname -r`.
     pub release: Option<String>,
-    /// The first two numbers of it.
+    /// The first two numbers of the release.
     pub version: Option<Version>,
-    /// What the kernel was built with.
+    /// Build options of the kernel.
     pub options: Options,
-    /// Its cgroups.
+    /// Cgroups, or the reason for which they are not known.
     pub groups: Result<Groups, String>,
-    /// Its kubelet's settings.
+    /// Settings of the kubelet, or the reason for which there are none.
     pub kubelet: Result<Kubelet, String>,
-    /// Its container runtime's.
+    /// Settings of the container runtime.
     pub runtime: Option<Runtime>,
 }
 
 impl Node {
-    /// Reads what several checks need.
+    /// Reads the facts that several checks need.
     #[must_use]
     pub fn read(root: Root, live: Live) -> Self {
         let topology = topology(&root);
@@ -72,18 +72,18 @@ impl Node {
         }
     }
 
-    /// CPUs and nodes.
+    /// Returns the CPUs and NUMA nodes.
     ///
     /// # Errors
-    /// Why they are not known.
+    /// When they are not known.
     pub fn topology(&self) -> Result<&Topology, Unmade> {
         self.topology.as_ref().map_err(Unmade::unknown)
     }
 
-    /// CPUs and nodes of a machine with several nodes.
+    /// Returns the CPUs and NUMA nodes of a machine with several nodes.
     ///
     /// # Errors
-    /// When it has one only, or that is not known.
+    /// When it has only one, or the nodes are not known.
     pub fn several_nodes(&self) -> Result<&Topology, Unmade> {
         let topology = self.topology()?;
         if topology.nodes().len() < 2 {
@@ -92,24 +92,24 @@ impl Node {
         Ok(topology)
     }
 
-    /// Whether there are several nodes; false where that is not known.
+    /// Returns whether there are several NUMA nodes; false if that is not known.
     #[must_use]
     pub fn has_several_nodes(&self) -> bool {
         self.several_nodes().is_ok()
     }
 
-    /// Its cgroups.
+    /// Returns the cgroups.
     ///
     /// # Errors
-    /// Why they are not known.
+    /// When they are not known.
     pub fn groups(&self) -> Result<&Groups, Unmade> {
         self.groups.as_ref().map_err(Unmade::unknown)
     }
 
-    /// Its kubelet, whose settings are known.
+    /// Returns the kubelet with its settings.
     ///
     /// # Errors
-    /// When none is in sight, or its settings are not.
+    /// When there is no kubelet in sight, or its settings are not known.
     pub fn kubelet(&self) -> Result<&Kubelet, Unmade> {
         let kubelet = self.kubelet.as_ref().map_err(Unmade::not_here)?;
         match &kubelet.unknown {
@@ -120,13 +120,13 @@ impl Node {
         }
     }
 
-    /// Whether it is a node of Kubernetes, whatever is known of its settings.
+    /// Returns whether it is a Kubernetes node, even if its kubelet's settings are not known.
     #[must_use]
     pub fn is_kubernetes(&self) -> bool {
         self.kubelet.is_ok()
     }
 
-    /// Its kernel's version.
+    /// Returns the kernel's version.
     ///
     /// # Errors
     /// When it is not known.
@@ -135,7 +135,7 @@ impl Node {
             .ok_or_else(|| Unmade::unknown("the kernel's version could not be read"))
     }
 
-    /// The CPU and kernel, as the subject of a sentence about both.
+    /// Describes the CPU and kernel as the opening words of a sentence about both.
     #[must_use]
     pub fn here(&self) -> String {
         let cpu = match self.models.first() {
@@ -149,7 +149,7 @@ impl Node {
         format!("On {cpu} with {kernel}")
     }
 
-    /// The page size for a sentence.
+    /// Describes the page size for use in a sentence.
     #[must_use]
     pub fn pages(&self) -> String {
         self.page_bytes
@@ -158,7 +158,7 @@ impl Node {
             })
     }
 
-    /// Whether the CPUs are Arm's; false where that is not known.
+    /// Returns whether the CPUs are Arm's; false if that is not known.
     #[must_use]
     pub fn is_arm(&self) -> bool {
         self.models
@@ -196,9 +196,9 @@ fn inside(root: &Root, path: &std::path::Path) -> String {
 fn page_bytes(root: &Root, options: &Options) -> Option<u64> {
     const SMAPS: &str = "/proc/self/smaps";
     if let Ok(kib) = root.field_line(SMAPS, "KernelPageSize:") {
-        // The addresses of our own process are nobody's business.
+        // The addresses of the agent's own process must not end up in a report.
         root.keep_only(SMAPS, &format!("KernelPageSize: {kib} kB\n"));
-        // The largest of any architecture has 256 KiB.
+        // The largest page of any architecture has 256 KiB.
         if (1..=1024).contains(&kib) {
             return Some(kib * 1024);
         }
@@ -207,7 +207,7 @@ fn page_bytes(root: &Root, options: &Options) -> Option<u64> {
             &format!("a page of at most 1024 kB was expected, and it reads `{kib}`"),
         );
     }
-    // A huge page is as many pages as a page holds entries of eight bytes.
+    // A huge page has as many pages as a page has entries of eight bytes.
     let huge = root.number::<u64>(&format!("{}/hpage_pmd_size", super::facts::THP));
     let by_huge = |huge: u64| {
         [4096, 16384, 65536]
@@ -228,7 +228,7 @@ fn page_bytes(root: &Root, options: &Options) -> Option<u64> {
     huge.ok().and_then(by_huge).or_else(by_option)
 }
 
-/// By DMI, else by device tree.
+/// Reads the product's name by DMI, else by device tree.
 fn product(root: &Root) -> Option<String> {
     let dmi = |name: &str| root.text(&format!("/sys/class/dmi/id/{name}")).ok();
     match (dmi("sys_vendor"), dmi("product_name")) {

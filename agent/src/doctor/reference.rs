@@ -1,10 +1,10 @@
-//! The table of checks, made from the checks.
+//! Table of the checks, generated from their definitions.
 
 use std::fmt::Write as _;
 
 use super::CHECKS;
 
-/// Renders `docs/doctor/README.md`.
+/// Generates `docs/doctor/README.md`.
 #[must_use]
 pub fn reference() -> String {
     let mut page = String::from(

@@ -1,4 +1,4 @@
-//! The audit of a running agent: made now and then by a thread of its own, so that no scrape waits for it.
+//! Periodic audit of a running agent, made by a thread of its own so that no scrape waits for it.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,24 +17,24 @@ use crate::{
     metric::{Metric, Value},
 };
 
-/// How long a file of the node may take to answer.
+/// Time that a file of the node may take to answer before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the start of the agent waits to learn that there is no such directory.
+/// Time that the agent's start waits for the directory to open.
 const START: Duration = Duration::from_secs(3);
 
 type Samples = Vec<(&'static Metric, Vec<String>, Value)>;
 
-/// What the last audit found; nothing before the first.
+/// Samples of the last audit; empty before the first.
 #[derive(Debug, Default)]
 pub struct Repeated(Arc<Mutex<Samples>>);
 
 impl Repeated {
-    /// Audits the node below `root` now and every so often from now on. A file that does not answer keeps the next audit
-    /// from being made, and what the last one found stays.
+    /// Starts to audit the node below `root` at once and then at the interval `every`. A file that does not answer
+    /// blocks the next audit, and the samples of the last one stay.
     ///
     /// # Errors
-    /// When that is no directory.
+    /// When `root` is not a directory that can be listed.
     pub fn start(
         &self,
         root: PathBuf,
@@ -114,7 +114,7 @@ fn keep(kept: &Mutex<Samples>, root: &Path, live: &Live) {
     };
     let found = report(root, live);
     *kept.lock().unwrap_or_else(PoisonError::into_inner) = found;
-    // What was read is many times what is kept.
+    // The files read are many times larger than the samples kept.
     trim_heap();
 }
 

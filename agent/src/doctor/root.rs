@@ -1,4 +1,4 @@
-//! The only door to the node: files below a directory, each read once, within limits, and remembered.
+//! Access to the node's files below a directory: each is read once, within limits, and remembered.
 
 use std::{
     cell::RefCell,
@@ -21,47 +21,47 @@ use crate::{
     topology::{CpuList, excerpt},
 };
 
-/// Bytes of a file at most: what a node says of itself is far shorter.
+/// Cap on a file's size, in bytes. A node's files about itself are far shorter.
 const LIMIT: usize = 1 << 20;
-/// Bytes of a file that has a line an interrupt and a column a CPU.
+/// Cap on the size of a file that has a line per interrupt and a column per CPU, in bytes.
 const LARGE: usize = 8 << 20;
-/// Entries of a directory at most.
+/// Cap on the entries of a directory.
 const ENTRIES: usize = 65_536;
 
-/// A node's files: `/`, or a tree of the same form.
+/// Files of a node: `/`, or a tree of the same layout.
 #[derive(Debug)]
 pub struct Root {
     dir: PathBuf,
-    /// The same, opened.
+    /// Open descriptor of `dir`.
     top: OwnedFd,
     seen: RefCell<BTreeMap<String, Result<Vec<u8>, Unread>>>,
-    /// Files that were read and are not what they should be.
+    /// Files that were read and have unexpected content.
     rejected: RefCell<BTreeMap<String, Unread>>,
-    /// Files and directories that are there, as far as somebody asked.
+    /// Files and directories that a caller looked for and that exist.
     marks: RefCell<BTreeSet<String>>,
 }
 
-/// Why a file says nothing.
+/// Failure to get information from a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Unread {
-    /// The file, from the root.
+    /// Path of the file from the root.
     pub path: String,
-    /// What kind of reason.
+    /// Kind of failure.
     pub kind: Kind,
-    /// The reason, to be read after "because".
+    /// Reason, worded to follow "because".
     pub because: String,
 }
 
-/// Kinds of reason why a file says nothing.
+/// Kind of failure to get information from a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// There is none: often an answer by itself.
+    /// The file does not exist, which is often an answer by itself.
     Absent,
-    /// This user may not.
+    /// This user may not read the file.
     Denied,
-    /// The kernel has the file but not what it stands for.
+    /// The kernel has the file but not the feature behind it.
     Unsupported,
-    /// It is there, and not what it should be.
+    /// The file exists but has unexpected content.
     Bad,
 }
 
@@ -75,10 +75,10 @@ impl fmt::Display for Unread {
 }
 
 impl Root {
-    /// The node below `dir`.
+    /// Opens the node below `dir`.
     ///
     /// # Errors
-    /// When that is no directory, or may not be read.
+    /// When `dir` is not a directory, or this user may not read it.
     pub fn open(dir: &Path) -> io::Result<Self> {
         at(|| dir.display().to_string());
         std::fs::read_dir(dir)?;
@@ -92,39 +92,39 @@ impl Root {
         })
     }
 
-    /// Whether it is the running host's own.
+    /// Returns whether the root is the running host's own.
     #[must_use]
     pub fn is_host(&self) -> bool {
         self.dir == Path::new("/")
     }
 
-    /// The directory.
+    /// Returns the directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// A file's bytes.
+    /// Reads a file's bytes.
     ///
     /// # Errors
-    /// Why not.
+    /// When the file cannot be read.
     pub fn bytes(&self, path: &str) -> Result<Vec<u8>, Unread> {
         self.limited(path, LIMIT)
     }
 
-    /// The text of a file that grows with interrupts and CPUs.
+    /// Reads the text of a file that grows with interrupts and CPUs.
     ///
     /// # Errors
-    /// Why not.
+    /// When the file cannot be read or is not text.
     pub fn large_text(&self, path: &str) -> Result<String, Unread> {
         let bytes = self.limited(path, LARGE)?;
         self.as_text(path, bytes)
     }
 
-    /// A file's text without the white space around it.
+    /// Reads a file's text, without the white space around it.
     ///
     /// # Errors
-    /// Why not; an empty file is an error too.
+    /// When the file cannot be read, is not text, or is empty.
     pub fn text(&self, path: &str) -> Result<String, Unread> {
         let text = self.text_or_empty(path)?;
         if text.is_empty() {
@@ -133,19 +133,19 @@ impl Root {
         Ok(text)
     }
 
-    /// The same of a file that may well be empty.
+    /// Reads the text of a file that may be empty, without the white space around it.
     ///
     /// # Errors
-    /// Why not.
+    /// When the file cannot be read or is not text.
     pub fn text_or_empty(&self, path: &str) -> Result<String, Unread> {
         let bytes = self.bytes(path)?;
         Ok(self.as_text(path, bytes)?.trim().to_owned())
     }
 
-    /// The number that is all a file says.
+    /// Reads a file that consists of one number.
     ///
     /// # Errors
-    /// Why not.
+    /// When the file cannot be read or is not a number.
     pub fn number<T: FromStr>(&self, path: &str) -> Result<T, Unread> {
         let text = self.text(path)?;
         text.parse().map_err(|_| {
@@ -157,10 +157,10 @@ impl Root {
         })
     }
 
-    /// The word in brackets of a file that lists what there is to choose from.
+    /// Reads the word in brackets from a file that lists the choices of a setting.
     ///
     /// # Errors
-    /// Why not.
+    /// When the file cannot be read or has no word in brackets.
     pub fn choice(&self, path: &str) -> Result<String, Unread> {
         let text = self.text(path)?;
         let chosen = text
@@ -175,10 +175,10 @@ impl Root {
         })
     }
 
-    /// A list of CPUs or nodes, such as `0-3,8`; it may be empty.
+    /// Reads a list of CPUs or nodes, such as `0-3,8`, which may be empty.
     ///
     /// # Errors
-    /// Why not.
+    /// When the file cannot be read or is not a list.
     pub fn cpus(&self, path: &str, max: u32) -> Result<CpuList, Unread> {
         let text = self.text_or_empty(path)?;
         CpuList::parse(&text, max).map_err(|error| {
@@ -189,10 +189,10 @@ impl Root {
         })
     }
 
-    /// The number after `key` in a file of lines `key value` or `key: value unit`.
+    /// Reads the number after `key` in a file of lines `key value` or `key: value unit`.
     ///
     /// # Errors
-    /// Why not; a missing line is an error too.
+    /// When the file cannot be read or has no such line.
     pub fn field(&self, path: &str, key: &str) -> Result<u64, Unread> {
         let text = self.text(path)?;
         let line = text.lines().find_map(|line| line.strip_prefix(key));
@@ -206,10 +206,11 @@ impl Root {
         word.ok_or_else(|| self.reject(path, &format!("it has no line `{key}` with a number")))
     }
 
-    /// The first number on a line that begins with `key`, wherever in the file; no such line says nothing of the file.
+    /// Reads the first number on the first line that begins with `key`. A missing line is [`Kind::Absent`], which does
+    /// not count as a failure of the file.
     ///
     /// # Errors
-    /// Why not.
+    /// When the file cannot be read or has no such line.
     pub fn field_line(&self, path: &str, key: &str) -> Result<u64, Unread> {
         let text = self.large_text(path)?;
         let mut lines = text.lines().filter_map(|line| line.strip_prefix(key));
@@ -221,19 +222,19 @@ impl Root {
         })
     }
 
-    /// The names in a directory, sorted.
+    /// Returns the names in a directory, sorted.
     ///
     /// # Errors
-    /// Why not.
+    /// When the directory cannot be read.
     pub fn names(&self, path: &str) -> Result<Vec<String>, Unread> {
         let entries = self.entries(path)?;
         Ok(entries.into_iter().map(|(name, _)| name).collect())
     }
 
-    /// The names of the directories in a directory, sorted; links to directories are not among them.
+    /// Returns the names of the directories in a directory, sorted, without links to directories.
     ///
     /// # Errors
-    /// Why not.
+    /// When the directory cannot be read.
     pub fn folders(&self, path: &str) -> Result<Vec<String>, Unread> {
         let folders = self.entries(path)?.into_iter();
         let folders = folders.filter(|(_, kind)| *kind == FileType::Directory);
@@ -261,7 +262,7 @@ impl Root {
         Ok(entries)
     }
 
-    /// Whether there is such a file or directory, readable or not.
+    /// Returns whether there is such a file or directory, readable or not.
     #[must_use]
     pub fn exists(&self, path: &str) -> bool {
         let there = match self.fd(path, OFlags::PATH) {
@@ -274,7 +275,7 @@ impl Root {
         there
     }
 
-    /// Remembers that a file is not what it should be.
+    /// Records that a file has unexpected content.
     pub fn reject(&self, path: &str, because: &str) -> Unread {
         let unread = Unread {
             path: path.to_owned(),
@@ -286,12 +287,13 @@ impl Root {
         unread
     }
 
-    /// Remembers something else as a file's content: what of it may leave the node.
+    /// Replaces a file's remembered content by the part of it that may leave the node.
     pub fn keep_only(&self, path: &str, text: &str) {
         self.remember(path, Ok(text.as_bytes().to_vec()));
     }
 
-    /// The files that could not be read, save those that are not there or stand for something this kernel has not.
+    /// Returns the files that could not be read, except those that do not exist or whose feature this kernel does not
+    /// have.
     #[must_use]
     pub fn failures(&self) -> Vec<Unread> {
         let (seen, rejected) = (self.seen.borrow(), self.rejected.borrow());
@@ -303,7 +305,7 @@ impl Root {
             .collect()
     }
 
-    /// Every file that was read, with its content.
+    /// Returns every file that was read, with its content.
     #[must_use]
     pub fn evidence(&self) -> Vec<(String, Vec<u8>)> {
         let seen = self.seen.borrow();
@@ -312,7 +314,7 @@ impl Root {
             .collect()
     }
 
-    /// Files and directories that were found to be there.
+    /// Returns the files and directories that a caller looked for and that exist.
     #[must_use]
     pub fn marks(&self) -> Vec<String> {
         self.marks.borrow().iter().cloned().collect()
@@ -342,7 +344,7 @@ impl Root {
     }
 
     fn read(&self, path: &str, limit: usize) -> Result<Vec<u8>, Refused> {
-        // A pipe without a writer would never open otherwise.
+        // Without this flag, opening a pipe that has no writer would block forever.
         let fd = self
             .fd(path, OFlags::RDONLY | OFlags::NONBLOCK)
             .map_err(Refused::System)?;
@@ -361,7 +363,7 @@ impl Root {
         Ok(bytes)
     }
 
-    /// Opens below the root, which no link in a tree leads out of.
+    /// Opens a path below the root. No link in a tree leads out of it.
     fn fd(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         at(|| {
             self.dir
@@ -373,7 +375,7 @@ impl Root {
         let resolve = ResolveFlags::IN_ROOT;
         let opened = openat2(&self.top, path, flags, Mode::empty(), resolve);
         match opened {
-            // Before 5.6, and where a sandbox does not know the call.
+            // `openat2` is unknown before Linux 5.6, and to some sandboxes.
             Err(Errno::NOSYS | Errno::PERM) if self.is_host() => {
                 openat(CWD, path, flags, Mode::empty())
             }

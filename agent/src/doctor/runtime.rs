@@ -1,10 +1,10 @@
-//! The container runtime's settings, as far as the kubelet has to agree with them.
+//! Settings of the container runtime, as far as the kubelet has to agree with them.
 
 use toml::{Table, Value};
 
 use super::{kubelet::Setting, root::Root};
 
-/// containerd's configuration, by distribution.
+/// Paths of containerd's configuration, by distribution.
 const CONTAINERD: [&str; 3] = [
     "/etc/containerd/config.toml",
     "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
@@ -13,16 +13,16 @@ const CONTAINERD: [&str; 3] = [
 const CRIO: &str = "/etc/crio/crio.conf";
 const CRIO_DROP_INS: &str = "/etc/crio/crio.conf.d";
 
-/// What is known of a container runtime.
+/// Container runtime of a node.
 #[derive(Clone, Debug)]
 pub struct Runtime {
     /// `containerd` or `cri-o`.
     pub name: &'static str,
-    /// Who makes the cgroups: `systemd` or `cgroupfs`, and where that was read.
+    /// Cgroup driver, `systemd` or `cgroupfs`, and the file that sets it.
     pub driver: Setting,
 }
 
-/// The runtime whose configuration is there; none where none is in sight.
+/// Returns the runtime whose configuration exists; none if none is in sight.
 #[must_use]
 pub fn read(root: &Root) -> Option<Runtime> {
     containerd(root).or_else(|| crio(root))
@@ -46,7 +46,7 @@ fn containerd(root: &Root) -> Option<Runtime> {
     })
 }
 
-/// `SystemdCgroup` of the default runtime's options, whichever version of the file's form it is.
+/// Returns `SystemdCgroup` of the default runtime's options, in any version of the file's format.
 fn setting(config: &Table, path: &str) -> Option<Setting> {
     let plugins = config.get("plugins")?.as_table()?;
     let names = [
@@ -67,7 +67,7 @@ fn setting(config: &Table, path: &str) -> Option<Setting> {
     })
 }
 
-/// Imported files: named ones, and `DIR/*.toml`.
+/// Returns the imported files: named ones, and those of `DIR/*.toml`.
 fn imports(root: &Root, config: &Table) -> Vec<String> {
     let named = config.get("imports").and_then(Value::as_array);
     let named = named.into_iter().flatten().filter_map(Value::as_str);
@@ -114,7 +114,7 @@ fn crio(root: &Root) -> Option<Runtime> {
 
 fn table(root: &Root, path: &str) -> Option<Table> {
     let text = root.text(path).ok()?;
-    // Credentials of registries are in this file too: they are no part of any report.
+    // This file also holds credentials of registries, which must not be part of a report.
     root.keep_only(path, &without_secrets(&text));
     match text.parse() {
         Ok(table) => Some(table),
@@ -132,7 +132,8 @@ fn table(root: &Root, path: &str) -> Option<Table> {
     }
 }
 
-/// The lines that say who makes the cgroups, with the tables they are in, and nothing else.
+/// Returns the lines that decide the cgroup driver, with the headers of their tables, and nothing
+/// else.
 fn without_secrets(text: &str) -> String {
     const KEPT: [&str; 6] = [
         "version",

@@ -1,15 +1,16 @@
-//! An audit as a person reads it.
+//! Text form of an audit.
 
 use std::fmt::{self, Write};
 
 use super::{Finding, Mend, Report, Severity};
 use crate::printable::line;
 
-/// Columns of text.
+/// Width of the text, in columns.
 const WIDTH: usize = 100;
 
 impl Report {
-    /// The findings by group, then what was not looked at; with colours for a terminal.
+    /// Returns the findings by group, then the checks that could not be made. `colours` is for a
+    /// terminal.
     #[must_use]
     pub fn to_text(&self, colours: bool) -> String {
         let mut out = String::new();
@@ -119,7 +120,7 @@ fn write_finding(out: &mut String, finding: &Finding, colours: bool) -> fmt::Res
     write_wrapped(out, "    read:   ", &finding.read.join(", "))?;
     write_wrapped(out, "    why:    ", &finding.why)?;
     for mend in &finding.mend {
-        // Commands are to be copied: they stay on their line, and as they are.
+        // People copy commands, so a command stays on its line and as it is.
         match mend {
             Mend::Command { run, keep } => {
                 writeln!(out, "    {}: {run}", mend.name())?;

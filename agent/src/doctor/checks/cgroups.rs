@@ -1,4 +1,4 @@
-//! Control groups: version, controllers, and who makes them.
+//! Checks of control groups: version, controllers, and cgroup driver.
 
 use crate::ShellCommand;
 use crate::attribution::{OwnerKind, attribute};
@@ -10,7 +10,7 @@ use crate::doctor::{
 };
 use crate::pods::PodTrees;
 
-/// The trees below which the kubelet has pods: `/kubepods.slice`, `/kubepods`, or the same below `--cgroup-root`.
+/// Returns the trees in which the kubelet has pods: `/kubepods.slice`, `/kubepods`, or the same below `--cgroup-root`.
 pub fn pod_trees(groups: &Groups) -> Vec<String> {
     let is_tree = |path: &&str| {
         let name = path.rsplit('/').next().unwrap_or_default();
@@ -78,7 +78,7 @@ fn cgroup_controllers(node: &Node) -> Result<Vec<Finding>, Unmade> {
             }
         }
     }
-    // Those of Docker and Podman live beside the services, where systemd enables little by default.
+    // Containers of Docker and Podman live beside the services, where systemd enables few controllers by default.
     let containers = groups.all.iter().filter(|group| {
         group.pod.is_none()
             && matches!(
@@ -120,7 +120,7 @@ fn cgroup_controllers(node: &Node) -> Result<Vec<Finding>, Unmade> {
     Ok(found)
 }
 
-/// Where a controller is missing: the file that does not name it.
+/// Returns the file that does not list a controller, if that controller is missing for a tree.
 fn missing(
     node: &Node,
     groups: &Groups,
@@ -133,7 +133,7 @@ fn missing(
     let Some(file) = groups.file("cpu", tree, "cgroup.subtree_control") else {
         return Ok(None);
     };
-    // A tree without anything in it has nothing enabled yet.
+    // An empty tree has no controller enabled yet.
     let used = groups
         .all
         .iter()
@@ -158,7 +158,7 @@ fn without(node: &Node, severity: Severity, tree: &str, controller: &str, file: 
     .read(file)
     .why(format!("{}, {effect}.", node.here()));
     if file.ends_with("cgroup.subtree_control") {
-        // Each level can enable only what the level above has.
+        // Each level can enable only the controllers that its parent has.
         let mut levels = vec![String::new()];
         for name in tree.split('/').filter(|name| !name.is_empty()) {
             levels.push(format!(
@@ -181,7 +181,7 @@ fn without(node: &Node, severity: Severity, tree: &str, controller: &str, file: 
     }
 }
 
-/// Whether systemd names it so.
+/// Returns whether the tree's name is that of a systemd slice.
 fn is_slice(tree: &str) -> bool {
     tree.strip_suffix(".slice").is_some()
 }
@@ -352,7 +352,7 @@ fn kubelet_cgroups(node: &Node) -> Result<Vec<Finding>, Unmade> {
     Ok(found)
 }
 
-/// Whether there is a cgroup of that name, in the form of either driver.
+/// Returns whether a cgroup of that name exists, in the naming of either driver.
 fn exists(groups: &Groups, path: &str, driver: &str) -> bool {
     let path = format!("/{}", path.trim_start_matches('/'));
     let slice = format!("{path}.slice");

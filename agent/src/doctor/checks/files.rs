@@ -1,4 +1,4 @@
-//! What could not be read.
+//! Check of the files that could not be read.
 
 use crate::doctor::{
     Node,
@@ -6,10 +6,10 @@ use crate::doctor::{
     root::Kind,
 };
 
-/// Findings at most: a tree of bad files is one fault, not thousands.
+/// Cap on the findings: a tree of bad files is one fault, not thousands.
 const MOST: usize = 50;
 
-/// Made last: it tells what the other checks could not read.
+/// Comes last, since it reports the files that the other checks could not read.
 pub static UNREADABLE: Check = Check {
     name: "unreadable",
     group: Group::Audit,

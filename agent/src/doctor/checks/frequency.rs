@@ -1,4 +1,4 @@
-//! How fast the CPUs may run.
+//! Checks of the CPUs' frequency settings.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::topology::CpuList;
 
 const CPUS: &str = "/sys/devices/system/cpu";
 
-/// Where a CPU's governor is.
+/// Returns the file of a CPU's governor.
 pub fn governor_file(cpu: u32) -> String {
     file(cpu, "scaling_governor")
 }
@@ -20,7 +20,7 @@ fn file(cpu: u32, name: &str) -> String {
     format!("{CPUS}/cpu{cpu}/cpufreq/{name}")
 }
 
-/// Online CPUs whose frequency this kernel sets.
+/// Returns the online CPUs whose frequency this kernel sets.
 fn scaled(node: &Node) -> Result<Vec<u32>, Unmade> {
     let online = &node.topology()?.cpus().online;
     let scaled: Vec<u32> = online
@@ -48,7 +48,8 @@ fn cpu_governor(node: &Node) -> Result<Vec<Finding>, Unmade> {
     let mut by_governor: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for cpu in scaled(node)? {
         let governor = node.root.text(&governor_file(cpu))?;
-        // These drivers let the hardware choose: their `powersave` is not the lowest frequency.
+        // These drivers let the hardware choose the frequency, so their `powersave` is not the
+        // lowest one.
         let driver = node
             .root
             .text(&file(cpu, "scaling_driver"))
@@ -101,7 +102,7 @@ fn frequency_limit(node: &Node) -> Result<Vec<Finding>, Unmade> {
     for cpu in scaled(node)? {
         let limit: u64 = node.root.number(&file(cpu, "scaling_max_freq"))?;
         let most: u64 = node.root.number(&file(cpu, "cpuinfo_max_freq"))?;
-        // Tables of frequencies round by a step or so.
+        // Frequency tables round by a step or so.
         if limit < most / 100 * 95 {
             value = format!("{} MHz of {} MHz", limit / 1000, most / 1000);
             limited.push(cpu);

@@ -1,4 +1,4 @@
-//! Huge pages: transparent ones, the daemon that makes them, and reserved ones.
+//! Checks of huge pages: transparent ones, khugepaged, and reserved ones.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::doctor::{
     root::Kind,
 };
 
-/// The choice in a file of transparent huge pages.
+/// Reads the chosen word in a file of transparent huge pages, and returns the file too.
 fn choice(node: &Node, name: &str) -> Result<(String, String), Unmade> {
     let path = format!("{THP}/{name}");
     match node.root.choice(&path) {
@@ -35,7 +35,7 @@ fn thp_enabled(node: &Node) -> Result<Vec<Finding>, Unmade> {
     if chosen != "always" {
         return Ok(Vec::new());
     }
-    // With pages of 4 KiB on one node it is a trade that many make on purpose.
+    // With 4 KiB pages on one NUMA node, many choose this trade-off on purpose.
     let large = node.page_bytes.is_some_and(|bytes| bytes > 4096);
     let several = node.has_several_nodes();
     let costly = large || several || node.is_kubernetes();
@@ -110,7 +110,8 @@ fn khugepaged_pace(node: &Node) -> Result<Vec<Finding>, Unmade> {
     let sleep_file = format!("{THP}/khugepaged/scan_sleep_millisecs");
     let pages: u64 = node.root.number(&pages_file)?;
     let sleep: u64 = node.root.number(&sleep_file)?;
-    // The kernel's default is eight huge pages' worth every ten seconds, whatever the page size.
+    // The kernel's default is eight huge pages' worth of pages every ten seconds, whatever the page
+    // size.
     let entries = node.page_bytes.ok_or_else(|| {
         Unmade::unknown("the default follows the size of a page, which nothing says")
     })? / 8;
@@ -130,10 +131,10 @@ fn khugepaged_pace(node: &Node) -> Result<Vec<Finding>, Unmade> {
     ])
 }
 
-/// Reserved huge pages of one size by node: all of them and the free ones.
+/// Reserved huge pages of one size by node: total and free.
 type Reserved = BTreeMap<u32, (u64, u64)>;
 
-/// Reserved huge pages by size in KiB.
+/// Reads the reserved huge pages by size in KiB.
 fn reserved(node: &Node) -> Result<BTreeMap<u64, Reserved>, Unmade> {
     let mut sizes: BTreeMap<u64, Reserved> = BTreeMap::new();
     for numa in node.topology()?.nodes() {

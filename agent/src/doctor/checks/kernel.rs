@@ -1,4 +1,4 @@
-//! The kernel and what measuring needs of it.
+//! Checks of the kernel and of the features that the agent's measurements need.
 
 use crate::ShellCommand;
 use crate::doctor::{
@@ -57,7 +57,7 @@ fn btf(node: &Node) -> Result<Vec<Finding>, Unmade> {
     ])
 }
 
-/// An option without which something does not work.
+/// Checks a build option without which something does not work.
 fn option(
     node: &Node,
     name: &str,
@@ -94,7 +94,7 @@ pub static BPF_SYSCALL: Check = Check {
 };
 
 fn bpf_syscall(node: &Node) -> Result<Vec<Finding>, Unmade> {
-    // The setting exists only where the call does.
+    // The setting exists only if the kernel has the system call.
     if node
         .root
         .exists("/proc/sys/kernel/unprivileged_bpf_disabled")
@@ -199,7 +199,7 @@ fn kprobes(node: &Node) -> Result<Vec<Finding>, Unmade> {
                 .command(ShellCommand::write(1, switch)),
         ]);
     }
-    // Nobody misses them where trampolines do the same for less.
+    // Kprobes are not needed if trampolines work, which do the same at a lower cost.
     let spared = node
         .live
         .trampolines
@@ -344,7 +344,7 @@ pub static PREEMPTION: Check = Check {
     run: preempts,
 };
 
-/// How the kernel preempts, and where it says so.
+/// Returns the kernel's preemption model, and the file that states it.
 pub fn preemption(node: &Node) -> Result<(String, &'static str), Unmade> {
     let realtime = "/sys/kernel/realtime";
     if node.root.exists(realtime) && node.root.number::<u64>(realtime).is_ok_and(|on| on == 1) {
@@ -372,7 +372,7 @@ pub fn preemption(node: &Node) -> Result<(String, &'static str), Unmade> {
     Ok((model.to_owned(), "/proc/version"))
 }
 
-/// A model that is chosen at the boot.
+/// Returns the preemption model that the command line chose at boot.
 fn dynamic(node: &Node) -> Result<(String, &'static str), Unmade> {
     let command_line = node.root.text("/proc/cmdline")?;
     let mut words = command_line.split_whitespace();

@@ -1,4 +1,4 @@
-//! The kubelet's managers of CPUs, memory and topology.
+//! Checks of the kubelet's managers of CPUs, memory and topology.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::doctor::{
 };
 use crate::topology::{CpuList, MAX_CPU};
 
-/// Where the CPU manager keeps what it gave to whom.
+/// File in which the CPU manager records the CPUs of each container.
 pub const CPU_STATE: &str = "/var/lib/kubelet/cpu_manager_state";
 const MEMORY_STATE: &str = "/var/lib/kubelet/memory_manager_state";
 
@@ -66,7 +66,7 @@ fn cpu_manager_state(node: &Node) -> Result<Vec<Finding>, Unmade> {
         }
         let state = yaml(&node.root, file)?;
         let was = state["policyName"].as_str().unwrap_or_default();
-        // Older kubelets write none of it without a policy.
+        // Without a policy, older kubelets do not write one.
         if !was.is_empty() && was != policy.value {
             found.push(
                 Finding::problem(format!("The state is of policy {was}, the setting says {}", policy.value))
@@ -85,7 +85,7 @@ fn cpu_manager_state(node: &Node) -> Result<Vec<Finding>, Unmade> {
     Ok(found)
 }
 
-/// CPUs of the state that are not online.
+/// Returns a finding if the state has CPUs that are not online.
 fn impossible(node: &Node, state: &Value) -> Result<Option<Finding>, Unmade> {
     let online = &node.topology()?.cpus().online;
     let set = state["defaultCpuSet"].as_str().unwrap_or_default();

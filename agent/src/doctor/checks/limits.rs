@@ -1,4 +1,4 @@
-//! CPU limits that do not reach the kernel.
+//! Checks of CPU limits that do not reach the kernel.
 
 use serde_json::{Value, json};
 
@@ -34,7 +34,8 @@ fn cpu_limits_off(node: &Node) -> Result<Vec<Finding>, Unmade> {
     ])
 }
 
-/// Where runtimes keep what they were asked for, by container: a directory, and the file in each container's.
+/// Directories in which runtimes keep the requested configuration of each container, and the path of its file in the
+/// container's folder.
 const BUNDLES: [(&str, &str); 4] = [
     (
         "/run/containerd/io.containerd.runtime.v2.task/k8s.io",
@@ -63,7 +64,7 @@ pub static LIMIT_WITHOUT_QUOTA: Check = Check {
     run: limit_without_quota,
 };
 
-/// What a runtime was asked for.
+/// Quota that a runtime was asked to set.
 struct Asked {
     id: String,
     file: String,
@@ -131,7 +132,7 @@ fn asked(node: &Node) -> Result<Vec<Asked>, Unmade> {
                 }
             };
             let cpu = &config["linux"]["resources"]["cpu"];
-            // The container's environment is in this file too: it is no part of any report.
+            // This file also holds the container's environment, which must not be part of a report.
             let kept = json!({"linux": {"resources": {"cpu": cpu}}});
             node.root.keep_only(&file, &kept.to_string());
             let positive = |key: &str| cpu[key].as_u64().filter(|value| *value > 0);

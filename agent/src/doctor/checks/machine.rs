@@ -1,4 +1,4 @@
-//! CPUs, pages, and what a hypervisor leaves of them.
+//! Checks of CPUs, pages, and the CPU time that a hypervisor leaves.
 
 use crate::ShellCommand;
 use crate::doctor::{
@@ -239,7 +239,7 @@ fn steal_time(node: &Node) -> Result<Vec<Finding>, Unmade> {
             .reject(path, "its first line has no eight numbers after `cpu`")
             .into());
     };
-    // Guest time is in user time already.
+    // User time already includes guest time.
     let total: f64 = numbers[..8].iter().map(|n| *n as f64).sum();
     let share = numbers[7] as f64 / total.max(1.0);
     if share < 0.05 {

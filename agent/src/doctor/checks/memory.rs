@@ -1,4 +1,4 @@
-//! How the kernel keeps memory free, and near.
+//! Checks of the settings by which the kernel keeps memory free and local.
 
 use crate::ShellCommand;
 use crate::doctor::{
@@ -30,7 +30,7 @@ fn numa_balancing(node: &Node) -> Result<Vec<Finding>, Unmade> {
     if value != 0 {
         return Ok(Vec::new());
     }
-    // Who pins CPUs and memory to one node has nothing left to move.
+    // If CPUs and memory are pinned to one node, NUMA balancing has nothing left to move.
     let pinned = node.kubelet().is_ok_and(|kubelet| {
         let policy = kubelet.setting("topology-manager-policy", "topologyManagerPolicy", "none");
         policy.value == "single-numa-node"
@@ -107,7 +107,7 @@ fn swappiness(node: &Node) -> Result<Vec<Finding>, Unmade> {
     }
     let path = "/proc/sys/vm/swappiness";
     let value: u64 = node.root.number(path)?;
-    // Compressed memory is quick to swap to.
+    // Swapping to compressed memory is quick.
     let quick = swaps.iter().all(|line| line.contains("/zram"));
     let (title, why) = if value == 0 {
         (
@@ -145,7 +145,8 @@ fn min_free_kbytes(node: &Node) -> Result<Vec<Finding>, Unmade> {
     let path = "/proc/sys/vm/min_free_kbytes";
     let value: u64 = node.root.number(path)?;
     let total = node.root.field("/proc/meminfo", "MemTotal")?;
-    // As the kernel sets it at the boot (mm/page_alloc.c, calculate_min_free_kbytes).
+    // The kernel computes the default like this at boot (mm/page_alloc.c,
+    // calculate_min_free_kbytes).
     let default = total.saturating_mul(16).isqrt().clamp(128, 262_144);
     let (title, why) = if value < default / 2 {
         (

@@ -1,4 +1,4 @@
-//! NUMA nodes: distances, and which of them have CPUs and memory.
+//! Checks of NUMA nodes: distances, and nodes without CPUs or memory.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ fn hidden(node: &Node) -> Result<Vec<Finding>, Unmade> {
         .root
         .text("/proc/cmdline")
         .is_ok_and(|text| text.split_whitespace().any(|word| word == "numa=off"));
-    // A hypervisor makes a package of each virtual CPU, which says nothing of the memory behind it.
+    // A hypervisor shows each virtual CPU as a package, which says nothing of the memory behind it.
     if topology.nodes().len() > 1 || packages < 2 || (node.hypervisor.is_some() && !off) {
         return Ok(Vec::new());
     }
@@ -61,7 +61,7 @@ pub static NUMA_DISTANCES: Check = Check {
     run: distances,
 };
 
-/// Distances between different nodes.
+/// Returns the distances between different nodes.
 fn remote(topology: &Topology) -> BTreeMap<(u32, u32), u32> {
     let pairs = topology.nodes().iter().flat_map(|from| {
         let others = from.distances.iter().filter(|(to, _)| **to != from.id);
@@ -188,7 +188,7 @@ fn uneven_memory(node: &Node) -> Result<Vec<Finding>, Unmade> {
     let (Some(&(small, least)), Some(&(large, most))) = (least, most) else {
         return Err(Unmade::unknown("no node says how much memory it has"));
     };
-    // Firmware and the kernel take some from the first node.
+    // Firmware and the kernel take some memory from the first node.
     if most < (least / 10).saturating_mul(13) {
         return Ok(Vec::new());
     }

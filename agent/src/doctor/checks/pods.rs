@@ -1,4 +1,4 @@
-//! Pods' CPUs: which were given to whom, and on which nodes they are.
+//! Checks of pods' CPUs: exclusive CPUs, and the NUMA nodes on which they are.
 
 use std::collections::BTreeSet;
 
@@ -13,14 +13,14 @@ use crate::doctor::{
 use crate::pods::QosClass;
 use crate::topology::{CpuList, MAX_CPU, Topology};
 
-/// The nodes of some CPUs.
+/// Returns the NUMA nodes of some CPUs.
 pub fn nodes_of(topology: &Topology, cpus: &CpuList) -> BTreeSet<u32> {
     cpus.iter()
         .filter_map(|cpu| topology.node_of(cpu))
         .collect()
 }
 
-/// Exclusive CPUs by container: pod's UID, container's name, CPUs.
+/// Reads the exclusive CPUs by container: UID of the pod, name of the container, CPUs.
 fn exclusive(node: &Node) -> Result<Vec<(String, String, CpuList)>, Unmade> {
     let state = yaml(&node.root, CPU_STATE)?;
     let mut found = Vec::new();

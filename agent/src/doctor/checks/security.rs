@@ -1,4 +1,4 @@
-//! What unprivileged users and BPF programs may do.
+//! Checks of the permissions of unprivileged users and of BPF programs.
 
 use crate::doctor::{
     Node,

@@ -1,4 +1,4 @@
-//! Limits of the system, interrupts and the clock.
+//! Checks of the system's limits, interrupts and clock.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub static SOMAXCONN: Check = Check {
 fn somaxconn(node: &Node) -> Result<Vec<Finding>, Unmade> {
     let path = "/proc/sys/net/core/somaxconn";
     let value: u64 = node.root.number(path)?;
-    // The kernel's own default since 5.4.
+    // The kernel's default since 5.4.
     let default = 4096;
     let old = node.version.is_some_and(|version| version < Version(5, 4));
     if value >= default || (old && value >= 128) {
@@ -105,7 +105,7 @@ pub static IRQ_AFFINITY: Check = Check {
     run: irq_affinity,
 };
 
-/// Interrupts of devices by CPU since the boot.
+/// Reads the number of device interrupts by CPU since boot.
 fn interrupts(node: &Node) -> Result<BTreeMap<u32, u64>, Unmade> {
     let path = "/proc/interrupts";
     let text = node.root.large_text(path)?;
@@ -123,7 +123,8 @@ fn interrupts(node: &Node) -> Result<BTreeMap<u32, u64>, Unmade> {
         let Some((name, rest)) = line.split_once(':') else {
             continue;
         };
-        // Numbered lines are devices', and timers, which Arm numbers too, are each CPU's own.
+        // Numbered lines are those of devices, but Arm also numbers timers, which each CPU has for
+        // itself.
         let timer = rest.contains("timer") || rest.contains("arch_sys") || rest.contains("pmu");
         if name.trim().parse::<u32>().is_err() || timer {
             continue;
@@ -138,7 +139,7 @@ fn interrupts(node: &Node) -> Result<BTreeMap<u32, u64>, Unmade> {
     Ok(by_cpu)
 }
 
-/// The nodes of the network cards.
+/// Returns the NUMA nodes of the network cards.
 fn devices(node: &Node) -> Vec<i64> {
     let folder = "/sys/class/net";
     let names = if node.root.exists(folder) {
@@ -165,7 +166,7 @@ fn irq_affinity(node: &Node) -> Result<Vec<Finding>, Unmade> {
     let total = by_cpu
         .values()
         .fold(0_u64, |sum, count| sum.saturating_add(*count));
-    // A machine that has hardly had any, or few CPUs to choose from, has nothing to spread.
+    // A machine with few interrupts so far, or few CPUs to choose from, has nothing to spread.
     if online < 8 || total < 100_000 {
         return Err(Unmade::not_here(
             "there are fewer than 8 CPUs, or fewer than 100,000 interrupts yet",
@@ -202,7 +203,7 @@ fn irq_affinity(node: &Node) -> Result<Vec<Finding>, Unmade> {
         .collect())
 }
 
-/// The node with nearly all interrupts, unless all devices are there anyway.
+/// Returns the node that gets nearly all interrupts, unless all devices are on it anyway.
 fn by_node(
     node: &Node,
     topology: &Topology,
@@ -225,7 +226,7 @@ fn by_node(
     (count as f64 > total as f64 * 0.95 && !at_home).then_some((id, count))
 }
 
-/// Where the clock in use is named.
+/// File that names the clock in use.
 pub const CLOCKSOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 
 pub static CLOCK_SOURCE: Check = Check {
@@ -241,7 +242,7 @@ fn clock_source(node: &Node) -> Result<Vec<Finding>, Unmade> {
     let clock = node.root.text(CLOCKSOURCE)?;
     let severity = match clock.as_str() {
         "hpet" | "acpi_pm" | "jiffies" | "refined-jiffies" | "pit" => Severity::Problem,
-        // It has no version that programs can read by themselves.
+        // Programs cannot read this clock without a system call.
         "xen" => Severity::Warning,
         _ => return Ok(Vec::new()),
     };

@@ -1,4 +1,4 @@
-//! What runs: threads against quotas, CPUs against memory.
+//! Checks of running workloads: threads against quotas, CPUs against memory.
 
 use std::collections::BTreeSet;
 
@@ -11,21 +11,21 @@ use crate::doctor::{
 };
 use crate::topology::CpuList;
 
-/// Findings of one check at most; what is beyond is counted.
+/// Cap on the findings of one check.
 const MOST: usize = 20;
 
-/// A cgroup with a quota and threads.
+/// Cgroup with a quota and threads.
 struct Limited<'a> {
     path: &'a str,
     quota: Quota,
     threads: u64,
     threads_file: String,
-    /// Periods in force, and those in which the quota ran out.
+    /// Periods with the quota in force, and those in which it ran out.
     periods: Option<(u64, u64)>,
 }
 
 impl Limited<'_> {
-    /// The share of periods in which the quota ran out.
+    /// Returns the share of periods in which the quota ran out, from 0 to 1.
     fn throttled(&self) -> f64 {
         self.periods
             .map_or(0.0, |(all, throttled)| throttled as f64 / all.max(1) as f64)
@@ -44,7 +44,8 @@ impl Limited<'_> {
     }
 }
 
-/// Those that are meant; of a pod and its container, which have the same threads, the container.
+/// Returns the cgroups with a quota for which `meant` holds. Of a pod and its container, which have the same threads,
+/// it returns the container.
 fn limited<'a>(
     node: &'a Node,
     groups: &'a Groups,
@@ -67,7 +68,7 @@ fn limited<'a>(
     all
 }
 
-/// Whether one of the paths is below this one.
+/// Returns whether one of the paths is below this one.
 fn has_below(paths: &[&str], path: &str) -> bool {
     let below = |other: &&str| {
         other
@@ -94,7 +95,7 @@ fn threads_over_quota(node: &Node) -> Result<Vec<Finding>, Unmade> {
     });
     let found = over.into_iter().map(|each| {
         let Limited { path, quota, .. } = each;
-        // Threads that sleep cost nothing: only a quota that runs out makes it matter.
+        // Sleeping threads cost nothing, so the number of threads matters only if the quota runs out.
         let severity = if each.throttled() >= 0.05 { Severity::Warning } else { Severity::Info };
         let burnt = quota.quota as f64 / each.threads as f64 / 1000.0;
         let enough = each.threads.div_ceil(4);
@@ -169,7 +170,8 @@ fn cpu_memory_apart(node: &Node) -> Result<Vec<Finding>, Unmade> {
             found.push(finding);
         }
     }
-    // What a pod's own cgroup says holds for those below it too: the deepest one is what there is to mend.
+    // A finding of a pod's own cgroup holds for its descendants too. The remedy is for the deepest cgroup, so only that
+    // finding stays.
     let all = found.clone();
     let paths: Vec<&str> = all.iter().map(|(path, _)| path.as_str()).collect();
     found.retain(|(path, _)| !has_below(&paths, path));
@@ -232,9 +234,9 @@ fn apart(
     Some((path.to_owned(), finding))
 }
 
-/// By what the agent saw placed since it started.
+/// Returns findings by the pages that the agent saw placed since it started.
 fn by_faults(node: &Node) -> Vec<Finding> {
-    // Few faults say little, and a start on another node is soon over.
+    // Few faults say little, and those of a start on another node soon end.
     let remote = node
         .live
         .faults
