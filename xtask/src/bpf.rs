@@ -1,4 +1,4 @@
-//! The kernel side: one BPF object a program, for each architecture.
+//! The kernel side: one BPF object per program, for each architecture.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// This machine's.
+    /// Returns this machine's architecture.
     pub fn host() -> Result<Self> {
         let name = std::env::consts::ARCH;
         Self::from_str(name, false).ok().with_context(|| {
@@ -34,7 +34,7 @@ impl Arch {
         })
     }
 
-    /// Rust's name of it.
+    /// Returns Rust's name of the architecture.
     pub fn name(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64",
@@ -42,7 +42,7 @@ impl Arch {
         }
     }
 
-    /// Debian's name of it, which is also that of container images.
+    /// Returns Debian's name of the architecture, which container images use as well.
     pub fn debian(self) -> &'static str {
         match self {
             Self::X86_64 => "amd64",
@@ -50,7 +50,7 @@ impl Arch {
         }
     }
 
-    /// The target of the agent for it.
+    /// Returns the Rust target triple of the agent.
     pub fn triple(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64-unknown-linux-gnu",
@@ -59,7 +59,8 @@ impl Arch {
     }
 }
 
-/// Builds every program for one architecture and puts the objects where the agent's build looks for them.
+/// Builds every program for one architecture and puts the objects into the folder from which the agent's build embeds
+/// them.
 pub fn build(workspace: &Workspace, bpf: &Bpf, arch: Arch) -> Result<()> {
     let objects = workspace.target.join("bpf").join(arch.name());
     fs::create_dir_all(&objects)
@@ -85,7 +86,7 @@ pub fn build(workspace: &Workspace, bpf: &Bpf, arch: Arch) -> Result<()> {
     remove_stale(&objects, &workspace.bpf_bins)
 }
 
-/// What Cargo says about each crate of the kernel side, in JSON lines; quick once it is built.
+/// Returns Cargo's message about each crate of the kernel side, in JSON lines. Quick once it is built.
 pub fn messages(workspace: &Workspace, bpf: &Bpf, arch: Arch) -> Result<String> {
     shell::stdout(cargo(workspace, bpf, arch, Tool::Build).args(["--message-format", "json"]))
 }
@@ -121,7 +122,7 @@ fn cargo(workspace: &Workspace, bpf: &Bpf, arch: Arch, tool: Tool) -> Command {
             command.arg(verb);
             command
         }
-        // Named by its path, so that Cargo does not take the Clippy of another compiler.
+        // The path keeps Cargo from running the Clippy of another compiler.
         (Route::Packages, Tool::Clippy) => {
             let mut command = Command::new(packaged_clippy(&bpf.compiler));
             shell::forget_this_package(&mut command);
@@ -130,7 +131,7 @@ fn cargo(workspace: &Workspace, bpf: &Bpf, arch: Arch, tool: Tool) -> Command {
         }
     };
     if bpf.compiler.route == Route::Packages {
-        // A release compiler, but the kernel side needs features of the language that are not stable.
+        // It is a release compiler, but the kernel side needs unstable features of the language.
         command
             .env("RUSTC", &bpf.compiler.rustc)
             .env("RUSTC_BOOTSTRAP", "1");
@@ -148,23 +149,23 @@ fn cargo(workspace: &Workspace, bpf: &Bpf, arch: Arch, tool: Tool) -> Command {
     workspace.scoped(command)
 }
 
-/// Flags of the kernel side, joined the way Cargo wants them so that a path may contain spaces.
+/// Returns the compiler flags of the kernel side, joined as Cargo expects them so that a path may contain spaces.
 fn rustflags(workspace: &Workspace, arch: Arch, linker: &Path) -> String {
     let mut flags = vec![
-        // Which registers hold a program's arguments.
+        // The architecture decides which registers hold a program's arguments.
         format!("--cfg=bpf_target_arch=\"{}\"", arch.name()),
         "--check-cfg=cfg(bpf_target_arch,values(\"x86_64\",\"aarch64\"))".to_owned(),
-        // BTF is made from the debug information; without it maps have no types and globals no names.
+        // The linker makes BTF from the debug information. Without it maps have no types and globals no names.
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         format!("-Clinker={}", linker.display()),
     ];
-    // Type information names source files: an object built elsewhere would differ.
+    // Type information contains the names of source files: an object built elsewhere would differ.
     flags.extend(cross::remapped(workspace));
     flags.join("\u{1f}")
 }
 
-/// Copies only what differs, so that an unchanged object does not rebuild the agent.
+/// Copies a file only if it differs, so that an unchanged object does not rebuild the agent.
 fn copy_changed(from: &Path, to: &Path) -> Result<()> {
     let new = fs::read(from).with_context(|| {
         format!(
@@ -184,7 +185,7 @@ fn copy_changed(from: &Path, to: &Path) -> Result<()> {
     fs::write(to, new).with_context(|| format!("could not write {}", to.display()))
 }
 
-/// Removes objects of programs that are gone: the agent would still embed and load them.
+/// Removes objects of deleted programs: the agent would still embed and load them.
 fn remove_stale(objects: &Path, names: &[String]) -> Result<()> {
     for entry in
         fs::read_dir(objects).with_context(|| format!("could not list {}", objects.display()))?

@@ -1,4 +1,4 @@
-//! `cargo xtask build`: the BPF objects, then the agent that carries them.
+//! `cargo xtask build`: builds the BPF objects, then the agent that embeds them.
 
 pub mod elf;
 
@@ -37,22 +37,22 @@ Examples:
   cargo xtask build --arch aarch64    for the other architecture; prints where it is
   cargo xtask build --static          one file that needs no C library; prints where it is";
 
-/// Whether the compiler takes its time.
+/// Cargo profile of a build.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Profile {
-    /// Quick to build.
+    /// Without optimisation: quick to build.
     Debug,
-    /// Quick to run.
+    /// With optimisation: quick to run.
     Release,
 }
 
 impl Profile {
-    /// What `--debug` asks for.
+    /// Returns the profile that `--debug` chooses.
     pub fn of(debug: bool) -> Self {
         if debug { Self::Debug } else { Self::Release }
     }
 
-    /// The folder in which Cargo leaves what it built.
+    /// Returns the folder in which Cargo leaves the programs.
     fn folder(self) -> &'static str {
         match self {
             Self::Debug => "debug",
@@ -61,7 +61,7 @@ impl Profile {
     }
 }
 
-/// Builds, and returns the path of the agent.
+/// Builds the agent and returns its path.
 pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<PathBuf> {
     let host = Arch::host();
     let arch = match args.arch {
@@ -86,8 +86,8 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<PathB
     Ok(agent)
 }
 
-/// Builds the programs of packages, each with one program of its own name, so that they run on any Linux of the
-/// architecture; returns their paths in the order of the packages.
+/// Builds static programs, which run on any Linux of the architecture. Each package has one program of the package's
+/// name. Returns their paths in the order of the packages.
 pub fn static_binaries(
     workspace: &Workspace,
     install: Install,
@@ -104,20 +104,20 @@ pub fn static_binaries(
     build.run(workspace, install)
 }
 
-/// What to build, and how.
+/// Settings of a build.
 pub struct Build<'a> {
-    /// For which architecture.
+    /// Architecture to build for.
     pub arch: Arch,
-    /// How much the compiler optimises.
+    /// Cargo profile.
     pub profile: Profile,
-    /// How the programs come by the C library.
+    /// Linkage of the C library.
     pub linkage: Linkage,
-    /// Packages with one program of their own name each.
+    /// Packages with one program each, of the package's name.
     pub packages: &'a [&'a str],
 }
 
 impl Build<'_> {
-    /// Builds, and returns the programs' paths in the order of the packages.
+    /// Builds the programs and returns their paths in the order of the packages.
     pub fn run(&self, workspace: &Workspace, install: Install) -> Result<Vec<PathBuf>> {
         if self.packages.contains(&AGENT_PACKAGE) {
             let bpf = setup::bpf(workspace, install)?;
@@ -138,13 +138,13 @@ impl Build<'_> {
         Ok(built)
     }
 
-    /// What Cargo says about each crate of it, in JSON lines; quick once it is built.
+    /// Returns Cargo's message about each crate of the build, in JSON lines. Quick once it is built.
     pub fn messages(&self, workspace: &Workspace, cross: &Cross) -> Result<String> {
         let (mut cargo, _) = self.cargo(workspace, cross);
         shell::stdout(cargo.args(["--message-format", "json"]))
     }
 
-    /// The command, and the folder in which it leaves the programs.
+    /// Returns the build command and the folder in which it leaves the programs.
     fn cargo(&self, workspace: &Workspace, cross: &Cross) -> (Command, PathBuf) {
         let mut cargo = workspace.cargo();
         cargo.arg("build");
@@ -154,7 +154,8 @@ impl Build<'_> {
         if self.profile == Profile::Release {
             cargo.arg("--release");
             if self.linkage == Linkage::Static {
-                // Names of functions stay, for backtraces and profilers; line tables are ten times the code.
+                // Function names stay for backtraces and profilers. Line tables would take ten times the size of the
+                // code.
                 cargo.env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
             }
         }

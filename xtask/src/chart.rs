@@ -1,4 +1,4 @@
-//! The chart and what is made of it: `deploy/helm/stallscope`, `deploy/kubernetes`.
+//! Checks of the Helm chart and of the manifests rendered from it: `deploy/helm/stallscope`, `deploy/kubernetes`.
 
 mod copies;
 mod engine;
@@ -20,22 +20,22 @@ use crate::steps::{Outcome, Steps};
 use crate::workspace::Workspace;
 use engine::{Answer, Case, Engine};
 
-/// Where the chart is.
+/// Folder of the chart.
 const CHART: &str = "deploy/helm/stallscope";
 
-/// The versions of Kubernetes whose schemas every object is held against.
+/// Kubernetes versions against whose schemas every object is validated.
 const VERSIONS: [&str; 13] = [
     "1.25", "1.26", "1.27", "1.28", "1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36",
     "1.37",
 ];
 
-/// The steps that take Helm's engine.
+/// Names of the steps that need Helm's engine.
 const CHART_STEP: &str = "chart";
 const REFUSED_STEP: &str = "values the chart refuses";
 const MADE_STEP: &str = "what the chart makes of values";
 const RULES_STEP: &str = "rules of the chart";
 
-/// The tools of these checks, or why there are none.
+/// Tools of these checks, or the reasons why they are missing.
 #[derive(Debug)]
 pub struct Tools {
     python: Result<PathBuf, String>,
@@ -43,7 +43,7 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Finds or installs them.
+    /// Finds or installs the tools.
     pub fn find(setup: &mut Setup, workspace: &Workspace) -> Result<Self> {
         Ok(Self {
             python: setup.helm_python(workspace)?,
@@ -52,7 +52,7 @@ impl Tools {
     }
 }
 
-/// Runs all checks of what is below `deploy/`.
+/// Runs all checks of the files below `deploy/`.
 pub fn check(
     workspace: &Workspace,
     tools: &Tools,
@@ -78,7 +78,7 @@ pub fn check(
             return;
         }
     };
-    // Rendered once: the steps below look at different sides of it.
+    // One rendering serves all steps below.
     let mut rendered = Vec::new();
     steps.step(CHART_STEP, || {
         rendered = render_all(workspace, &engine)?;
@@ -100,14 +100,14 @@ pub fn check(
     }
 }
 
-/// A file of values below `ci/` and what came of it.
+/// A file of values below `ci/` and its rendering.
 #[derive(Debug)]
 struct Rendered {
     name: String,
     answer: Answer,
 }
 
-/// The files of values that the chart must take, by name.
+/// Returns names and contents of the values files that the chart must accept.
 fn good_values(workspace: &Workspace) -> Result<Vec<(String, String)>> {
     let folder = workspace.root.join(CHART).join("ci");
     let mut found = Vec::new();
@@ -156,7 +156,8 @@ fn judge(rendered: &[Rendered]) -> Result<Outcome> {
     )))
 }
 
-/// The chart is released with the agent, and by default takes the image of its own version.
+/// Checks that the chart's `appVersion` is the agent's version: the two are released together, and by default the chart
+/// uses the image of that version.
 fn versions(workspace: &Workspace) -> Result<Outcome> {
     let chart = read(&workspace.root.join(CHART).join("Chart.yaml"))?;
     let said = chart

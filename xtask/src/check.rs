@@ -1,4 +1,4 @@
-//! `cargo xtask check`: everything that can be said about the code without running it.
+//! `cargo xtask check`: checks the code without running it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,14 +33,14 @@ Examples:
   cargo xtask check --server-dry-run ~/.kube/config   also asks a real API server about the chart
   cargo xtask check --no-install    names missing tools instead of installing them";
 
-/// The generated pages: what the agent's hidden `reference` command is asked for, and where its answer is kept.
+/// Generated pages: the argument of the agent's hidden `reference` command, and the file that holds its output.
 const REFERENCES: [(&str, &str); 3] = [
     ("metrics", "docs/metrics.md"),
     ("cli", "docs/cli.md"),
     ("doctor", "docs/doctor/README.md"),
 ];
 
-/// Sets up and checks.
+/// Sets up and runs all checks.
 pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     let mut setup = Setup::new(install);
     let bpf = setup.bpf(workspace)?;
@@ -126,7 +126,7 @@ fn denying(workspace: &Workspace, deny: &Path, checks: &[&str]) -> Command {
     command
 }
 
-/// Advisories come from a repository on the network, which closed networks cannot reach.
+/// Checks advisories. They come from a repository on the network, which closed networks cannot reach.
 fn advisories(workspace: &Workspace, deny: &Path) -> Result<Outcome> {
     let mut fetch = workspace.scoped(Command::new("timeout"));
     fetch.arg("60").arg(deny).args(["fetch", "db"]);
@@ -197,7 +197,7 @@ fn compare(output: &Output, kept: Option<&[u8]>, subject: &str) -> Result<Page> 
     }
 }
 
-/// An agent that does nothing, or refuses the command line the way clap does.
+/// Returns whether the agent has no such command: it does nothing, or refuses the command line the way clap does.
 fn unknown_command(output: &Output) -> bool {
     output.status.success()
         || (output.status.code() == Some(2)

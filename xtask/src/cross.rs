@@ -1,4 +1,4 @@
-//! What Cargo needs to build for an architecture: a linker and a standard library, if it is not this machine's.
+//! Tools of builds for an architecture: a linker and a standard library, if it is not this machine's.
 
 mod unpacked;
 
@@ -14,25 +14,25 @@ use crate::shell;
 use crate::workspace::{self, Workspace};
 pub use unpacked::Unpacked;
 
-/// What Cargo is told to build for an architecture.
+/// Cargo settings to build for an architecture.
 #[derive(Debug)]
 pub struct Cross {
     arch: Arch,
     linkage: Linkage,
-    /// None on a machine of that architecture, whose own linker will do.
+    /// Linker of the other architecture; none on a machine of that architecture, whose own linker will do.
     linker: Option<&'static str>,
     /// A packaged compiler with a foreign sysroot; none when the default compiler has the target itself.
     foreign: Option<Foreign>,
-    /// A newer C library than the one that came with the linker.
+    /// A newer C library than the one that comes with the linker.
     libc: Option<Unpacked>,
 }
 
-/// How a program comes by the C library.
+/// Linkage of a program with the C library.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Linkage {
-    /// From the machine it runs on.
+    /// The program uses the library of the machine it runs on.
     Dynamic,
-    /// It carries its own and needs no file but itself.
+    /// The program contains the library and needs no other file.
     Static,
 }
 
@@ -43,7 +43,7 @@ struct Foreign {
     std: Unpacked,
 }
 
-/// Finds or installs it.
+/// Finds or installs the tools.
 pub fn prepare(
     workspace: &Workspace,
     install: Install,
@@ -81,7 +81,7 @@ pub fn prepare(
     Ok(cross)
 }
 
-/// The linker of an architecture, and Debian's packages of it.
+/// Returns the linker of an architecture, and the Debian packages that have it.
 fn linker(arch: Arch) -> (&'static str, [&'static str; 2]) {
     match arch {
         Arch::X86_64 => (
@@ -98,7 +98,8 @@ fn linker(arch: Arch) -> (&'static str, [&'static str; 2]) {
 const WHY: &str = "the agent for the other architecture needs a standard library for it";
 
 impl Setup {
-    /// The default compiler's own target comes first, then rustup, then the package of the other architecture.
+    /// Finds the standard library: the default compiler's own target comes first, then rustup, then the package of the
+    /// other architecture.
     fn standard_library(&mut self, workspace: &Workspace, arch: Arch) -> Result<Option<Foreign>> {
         let default = compiler::sysroot(&mut Command::new("rustc"))?;
         if has_target(&default, arch) {
@@ -131,10 +132,10 @@ impl Setup {
         Ok(None)
     }
 
-    /// This machine's C library as it is for the other architecture.
+    /// Finds this machine's version of the C library for the other architecture.
     ///
-    /// The one that comes with the linker is of the day the distribution was released, without the fixes since,
-    /// and a static program keeps the library it was linked with.
+    /// The one that comes with the linker dates from the distribution's release and lacks later fixes, and a static
+    /// program keeps the library it was linked with.
     fn static_libc(&mut self, workspace: &Workspace, arch: Arch) -> Result<Option<Unpacked>> {
         let Some(libc) = Unpacked::twin(workspace, arch, "libc6-dev") else {
             return Ok(None);
@@ -153,7 +154,7 @@ fn has_target(sysroot: &Path, arch: Arch) -> bool {
         .is_dir()
 }
 
-/// The package of the installed compiler's standard library: the versions must be equal to the letter.
+/// Returns the package of the installed compiler's standard library. The versions must be exactly equal.
 fn standard_package(workspace: &Workspace, arch: Arch) -> Result<Unpacked> {
     ["libstd-rust-web-dev", "libstd-rust-dev"]
         .into_iter()
@@ -164,29 +165,29 @@ fn standard_package(workspace: &Workspace, arch: Arch) -> Result<Unpacked> {
 }
 
 impl Cross {
-    /// The compiler.
+    /// Returns the path of the compiler.
     pub fn rustc(&self) -> &Path {
         self.foreign
             .as_ref()
             .map_or(Path::new("rustc"), |foreign| &foreign.compiler.rustc)
     }
 
-    /// The linker, which is also a C compiler.
+    /// Returns the linker, which is also a C compiler.
     pub fn linker(&self) -> &'static str {
         self.linker.unwrap_or("cc")
     }
 
-    /// The package with the standard library, when that is not the compiler's own.
+    /// Returns the package with the standard library, unless it is the compiler's own.
     pub fn std(&self) -> Option<&Unpacked> {
         self.foreign.as_ref().map(|foreign| &foreign.std)
     }
 
-    /// The package with the C library, when that is not the linker's own.
+    /// Returns the package with the C library, unless it is the linker's own.
     pub fn libc(&self) -> Option<&Unpacked> {
         self.libc.as_ref()
     }
 
-    /// Adds it to a `cargo build`; returns the folder in which Cargo then leaves a folder for each profile.
+    /// Adds the tools to a `cargo build`. Returns the folder in which Cargo then leaves a folder for each profile.
     pub fn apply(&self, workspace: &Workspace, cargo: &mut Command) -> PathBuf {
         if self.linker.is_none() && self.linkage == Linkage::Dynamic {
             return workspace.target.clone();
@@ -209,7 +210,7 @@ impl Cross {
             cargo.env("RUSTC", &foreign.compiler.rustc);
         }
         if self.linkage == Linkage::Static {
-            // Some crates have parts in C, compiled by the crate `cc`.
+            // The crate `cc` compiles the C parts of some crates.
             let flags = format!("CFLAGS_{}", triple.replace('-', "_"));
             cargo
                 .env(flags, remapped_c(workspace))
@@ -224,7 +225,8 @@ impl Cross {
         target.join(triple)
     }
 
-    /// A folder for each compiler and set of flags: in one they would build everything anew at each change.
+    /// Returns the target folder. Each compiler and set of flags has its own: in a shared one each change would rebuild
+    /// everything.
     fn target(&self, workspace: &Workspace) -> PathBuf {
         match self.linkage {
             Linkage::Static => workspace.target.join("static").join(self.arch.name()),
@@ -241,17 +243,17 @@ impl Cross {
         if self.linkage == Linkage::Static {
             flags.push("-Ctarget-feature=+crt-static".to_owned());
             if let Some(libc) = &self.libc {
-                // The linker looks for start files and libraries there before it looks in its own folders.
+                // The linker searches this folder for start files and libraries before its own folders.
                 flags.push(format!("-Clink-arg=-B{}", libc.libraries().display()));
             }
-            // These programs travel: where they were built says nothing elsewhere, and would make them differ.
+            // These programs run elsewhere: build paths say nothing there, and would make the programs differ.
             flags.extend(remapped(workspace));
         }
         flags
     }
 }
 
-/// Flags that keep this machine's paths out of what is built; the last that fits a path counts.
+/// Returns flags that keep this machine's paths out of the programs. Of several that match a path, the last one counts.
 pub fn remapped(workspace: &Workspace) -> Vec<String> {
     renamed(workspace)
         .into_iter()
@@ -259,7 +261,7 @@ pub fn remapped(workspace: &Workspace) -> Vec<String> {
         .collect()
 }
 
-/// The same for a C compiler, as a shell would read it.
+/// Returns the same flags for a C compiler, quoted for a shell.
 fn remapped_c(workspace: &Workspace) -> String {
     let flags = renamed(workspace)
         .into_iter()
@@ -267,9 +269,9 @@ fn remapped_c(workspace: &Workspace) -> String {
     flags.collect::<Vec<_>>().join(" ")
 }
 
-/// Folders of this machine, and what stands for them.
+/// Returns folders of this machine and their replacements.
 fn renamed(workspace: &Workspace) -> Vec<(PathBuf, &'static str)> {
-    // Relative to the workspace, where Cargo starts compilers, so that whoever looks for a source still finds it.
+    // Cargo starts compilers in the workspace. Paths relative to it still lead a debugger to the sources.
     let mut folders = vec![
         (workspace.root.clone(), "."),
         (workspace.target.clone(), "./target"),

@@ -1,6 +1,6 @@
-//! `cargo xtask demo`: a service is stalled on purpose, and `stallscope explain` has to say by what.
+//! `cargo xtask demo`: stalls a service on purpose, and checks that `stallscope explain` names the cause.
 
-// The names are the lab's, which brings the causes about; nothing else of it is wanted here.
+// Causes have the lab's names, because the lab brings them about. Only this file of it is needed here.
 #[path = "../../lab/src/demo/cause.rs"]
 mod cause;
 
@@ -55,12 +55,12 @@ Examples:
 Exits with 0 when every cause was named first, 1 when one was not, 2 when that could not be found out, 3 when this
 machine can have none of the causes asked for.";
 
-/// What could not be found out, as a status.
+/// Exit status when the run could not find out whether causes are named.
 const UNKNOWN: u8 = 2;
 
-/// Builds, and becomes the program that shows it; returns when that cannot be.
+/// Builds, then replaces this process with the lab's program. Returns only on failure.
 pub fn run(workspace: &Workspace, install: Install, args: &Args) -> ExitCode {
-    // An error is no cause that was missed.
+    // An error is not a missed cause and has its own status.
     let error = match become_it(workspace, install, args) {
         Ok(never) => match never {},
         Err(error) => error,
@@ -74,7 +74,7 @@ fn become_it(
     install: Install,
     args: &Args,
 ) -> Result<std::convert::Infallible> {
-    // What programs are to read is alone on the output.
+    // With `--json`, standard output carries only the results.
     let output = if args.json {
         shell::quiet_output()?
     } else {
@@ -83,11 +83,11 @@ fn become_it(
     let (agent, lab) = programs(workspace, install, args.debug)?;
     let mut command = Privilege::find().command(&lab)?;
     command.args(arguments(args, &agent)).stdout(output);
-    // It ends what it starts; replacing this process hands it every signal.
+    // The lab ends what it starts. Replacing this process passes every signal to it.
     Err(command.exec()).with_context(|| format!("could not start {}", lab.display()))
 }
 
-/// The agent and the program that brings the causes about.
+/// Builds the agent and the lab's program, which brings the causes about.
 fn programs(workspace: &Workspace, install: Install, debug: bool) -> Result<(PathBuf, PathBuf)> {
     let build = Build {
         arch: Arch::host()?,

@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: what a release consists of, in `dist/`.
+//! `cargo xtask dist`: makes a release in `dist/`.
 
 mod archive;
 mod contents;
@@ -57,16 +57,16 @@ Examples:
 Environment:
   SOURCE_DATE_EPOCH    the date of all files in seconds since 1970, instead of the commit's";
 
-/// The name of the image's archive.
+/// File name of the image's archive.
 const IMAGE: &str = "stallscope.oci.tar";
-/// The name of the page with others' licences.
+/// File name of the page with the licences of other projects.
 const OTHERS: &str = "stallscope-licences.txt";
-/// The name of the list of checksums.
+/// File name of the checksums.
 const SUMS: &str = "SHA256SUMS";
-/// The workspace's own licences.
+/// File names of the workspace's own licences.
 const OWN: [&str; 3] = ["LICENSE-APACHE", "LICENSE-GPL2", "LICENSE-MIT"];
 
-/// Builds, packs, reads everything back, and tries what can be tried here.
+/// Builds and packs a release, reads it back, and tries everything that this machine can run.
 pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     let archs = args
         .arch
@@ -121,7 +121,7 @@ fn make(
     Ok(release)
 }
 
-/// The workspace's own licences by name.
+/// Reads the workspace's own licences, by name.
 fn own_licences(workspace: &Workspace) -> Result<BTreeMap<String, Vec<u8>>> {
     let read = |name: &str| {
         let path = workspace.root.join(name);
@@ -131,9 +131,10 @@ fn own_licences(workspace: &Workspace) -> Result<BTreeMap<String, Vec<u8>>> {
     OWN.into_iter().map(read).collect()
 }
 
-/// The image with an agent that is built quickly and without the licences of others: to run, not to give away.
+/// Builds the image for tests, with a debug build of the agent and without the licences of others: to run, not to
+/// distribute.
 ///
-/// Returns the archive's path. It is packed again when the agent or this program is newer.
+/// Returns the archive's path. Packs it again only when the agent or this program is newer.
 pub fn image_for_tests(workspace: &Workspace, install: Install, arch: Arch) -> Result<PathBuf> {
     let programs =
         build::static_binaries(workspace, install, arch, &[AGENT_PACKAGE], Profile::Debug)?;
@@ -154,12 +155,12 @@ pub fn image_for_tests(workspace: &Workspace, install: Install, arch: Arch) -> R
     Ok(place)
 }
 
-/// Where releases are left.
+/// Returns the folder of releases.
 fn folder(workspace: &Workspace) -> PathBuf {
     workspace.root.join("dist")
 }
 
-/// The name of the agent of an architecture.
+/// Returns the file name of the agent of an architecture.
 fn file_name(arch: Arch) -> String {
     format!("{AGENT_PACKAGE}-linux-{}", arch.debian())
 }
@@ -169,7 +170,7 @@ fn names(archs: &[Arch]) -> String {
     names.join(" and ")
 }
 
-/// What is made for one architecture.
+/// Parts of a release for one architecture.
 struct Made {
     agent: Agent,
     bill: Vec<u8>,
@@ -235,7 +236,7 @@ fn licensed(crates: &Parts, libraries: &[Library]) -> Result<Vec<Licensed>> {
         .collect()
 }
 
-/// The files of a release by name.
+/// Files of a release, by name.
 #[derive(Debug, Default)]
 struct Files(BTreeMap<String, Vec<u8>>);
 
@@ -244,7 +245,7 @@ impl Files {
         self.0.insert(name.into(), bytes);
     }
 
-    /// Puts them and their checksums in the place of a former release.
+    /// Replaces the files of a previous release with these files and their checksums.
     fn write(&mut self, folder: &Path) -> Result<()> {
         let sums = self.sums();
         self.add(SUMS, sums.into_bytes());
@@ -262,7 +263,7 @@ impl Files {
         Ok(())
     }
 
-    /// Lines as `sha256sum -c` reads them.
+    /// Returns the checksums in the format of `sha256sum -c`.
     fn sums(&self) -> String {
         let mut sums = String::new();
         for (name, bytes) in &self.0 {
@@ -273,7 +274,7 @@ impl Files {
     }
 }
 
-/// Removes what a former release left, and nothing else.
+/// Removes only the files of a previous release.
 fn clear(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: the parsers of what others write, under libFuzzer.
+//! `cargo xtask fuzz`: runs the parsers of untrusted input under libFuzzer.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -14,12 +14,12 @@ use crate::shell;
 use crate::steps::{Outcome, Steps};
 use crate::workspace::Workspace;
 
-/// The folder of the targets.
+/// Folder of the targets.
 const FOLDER: &str = "fuzz";
 
-/// Memory that no input may take more of, in MiB.
+/// Memory limit of an input, in MiB.
 const MEMORY: u32 = 1024;
-/// Seconds that no input may take more of. Machines that do other things as well are slow, and a loop never ends.
+/// Time limit of an input, in seconds. It is long because a busy machine is slow, while an endless loop never ends.
 const LONGEST: u32 = 30;
 
 /// Give parsers inputs that nobody thought of, as many at once as there are CPUs.
@@ -57,11 +57,11 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     let mut build = workspace.scoped(Command::new(fuzzer));
     shell::forget_this_package(&mut build);
     build
-        // Faster to build than optimised further, and no slower at finding.
+        // Builds faster than with more optimisation, and finds as much.
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only")
-        // Sanitizers take a nightly compiler. Panics, overflows, hangs and memory are seen without.
+        // Sanitizers need a nightly compiler. Panics, overflows, hangs and memory limits are found without.
         .args(["fuzz", "build", "--sanitizer", "none"])
         .args(["--features", "libfuzzer", "--fuzz-dir", FOLDER])
         .args(["--target", &triple, "--target-dir"])
@@ -94,7 +94,7 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     steps.finish()
 }
 
-/// The names of the targets.
+/// Returns the names of the targets.
 fn targets(folder: &Path) -> Result<Vec<String>> {
     let folder = folder.join("fuzz_targets");
     let entries =
@@ -118,7 +118,7 @@ fn choose(all: &[String], asked: &[String]) -> Result<Vec<String>> {
     Ok(if asked.is_empty() { all } else { asked }.to_vec())
 }
 
-/// This machine as the compiler names it.
+/// Returns this machine's target triple.
 fn host() -> Result<String> {
     let version = shell::stdout(Command::new("rustc").arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
@@ -134,7 +134,7 @@ fn fuzz(workspace: &Workspace, programs: &Path, target: &str, seconds: u32) -> R
             .with_context(|| format!("could not make {}", folder.display()))?;
         Ok(folder)
     };
-    // New inputs go to the first folder; those of the repository are only read.
+    // New inputs go to the first folder. libFuzzer only reads those of the repository.
     let (corpus, broken) = (folder("corpus")?, folder("broken")?);
     let log = place.join(format!("{target}.log"));
     let output =
@@ -152,7 +152,7 @@ fn fuzz(workspace: &Workspace, programs: &Path, target: &str, seconds: u32) -> R
         .stderr(output)
         .status()
         .with_context(|| format!("could not start the target {target}"))?;
-    // Names of inputs and what is printed of them are any bytes.
+    // Names of inputs and the output about them may be any bytes.
     let said = fs::read(&log).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
     if !status.success() {
@@ -167,7 +167,7 @@ fn fuzz(workspace: &Workspace, programs: &Path, target: &str, seconds: u32) -> R
     Ok(Outcome::Passed(format!("{inputs} inputs")))
 }
 
-/// What to do about an input that broke something.
+/// Says how to keep an input that broke a target.
 fn broken_by(target: &str, said: &str) -> String {
     let written = said
         .lines()
@@ -186,7 +186,7 @@ fn executed(said: &str) -> Option<u64> {
     number.trim().parse().ok()
 }
 
-/// The end of a long text.
+/// Returns the last lines of a long text.
 fn last(text: &str) -> String {
     let lines: Vec<&str> = text.lines().rev().take(60).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")

@@ -1,5 +1,5 @@
-//! `cargo xtask lab`: real kernels in virtual machines, where stalls are made on purpose and what the
-//! agent exports is held against the kernel's own truth.
+//! `cargo xtask lab`: boots real kernels in virtual machines, makes stalls on purpose, and compares what the agent
+//! exports with the kernel's own measurements. Each such comparison is called a truth.
 
 mod busybox;
 mod guest;
@@ -27,7 +27,7 @@ use crate::workspace::Workspace;
 pub use maker::LAB_PACKAGE;
 use maker::Maker;
 
-/// CPUs of a machine unless told otherwise.
+/// Default number of a machine's CPUs.
 const CPUS: u32 = 8;
 
 /// Boot real kernels in virtual machines and hold the agent against their truth.
@@ -118,7 +118,7 @@ Examples:
   cargo xtask lab --fetch                            only fetch the kernels
   cargo xtask lab --update-btf                       renew what `cargo xtask test` knows of their types";
 
-/// The cgroup hierarchy of a machine.
+/// Cgroup hierarchy of a machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Hierarchy {
     /// One for each controller.
@@ -128,7 +128,7 @@ pub enum Hierarchy {
 }
 
 impl Hierarchy {
-    /// As it is known in the machine and in results.
+    /// Returns the hierarchy's name in the machine and in results.
     pub fn name(self) -> &'static str {
         match self {
             Self::V1 => "v1",
@@ -139,7 +139,7 @@ impl Hierarchy {
 
 /// Runs the verb.
 pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<ExitCode> {
-    // What programs are to read is alone on the output.
+    // With `--json` or `--exec`, standard output carries only the results.
     let output = if args.json || !args.exec.is_empty() {
         shell::quiet_output()?
     } else {
@@ -170,7 +170,7 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<ExitC
 }
 
 impl Args {
-    /// The kernel of a single machine, of this architecture unless another is asked for.
+    /// Returns the kernel of a single machine, of architecture `arch` unless the arguments name another.
     fn kernel(&self, arch: Arch) -> Result<&'static kernels::Kernel> {
         let arch = self.arch.unwrap_or(arch);
         let found = kernels::select(Some(arch), &self.kernel)?;
@@ -195,7 +195,7 @@ fn fetch(maker: &Maker, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A program of the emulator's packages, found in `PATH`.
+/// Returns a program of the emulator's packages, found in `PATH`.
 fn which(program: &str) -> Result<Command> {
     shell::which(program)
         .map(Command::new)

@@ -1,4 +1,4 @@
-//! `cargo xtask run`: from a fresh clone to a running agent.
+//! `cargo xtask run`: builds the agent and starts it.
 
 use std::os::unix::process::CommandExt as _;
 
@@ -24,10 +24,10 @@ Examples:
   cargo xtask run -- --listen 127.0.0.1:9999       on another port
   cargo xtask run -- --help                        what the agent takes";
 
-/// Where the agent listens unless the user says otherwise: only on this machine.
+/// Default listen address of the agent: only this machine can connect.
 const LISTEN: &str = "127.0.0.1:9750";
 
-/// Builds, says where to look, and becomes the agent.
+/// Builds the agent, prints the address of its page, and replaces this process with the agent.
 pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     let agent = build::run(workspace, install, &build::Args::default())?;
     let (listen, arguments) = arguments(&args.agent);
@@ -38,11 +38,11 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     println!("    page:    http://{listen}/");
     println!("    status:  {} status", workspace.shown(&agent));
     println!("    Ctrl-C ends it");
-    // Replacing this process hands every signal to the agent itself, and its exit code to the caller.
+    // The agent itself then receives every signal, and the caller its exit code.
     Err(command.exec()).with_context(|| format!("could not start {}", agent.display()))
 }
 
-/// The address that will be listened on, and the agent's arguments with the default address when none is given.
+/// Returns the listen address, and the agent's arguments with the default address when none is given.
 fn arguments(user: &[String]) -> (String, Vec<String>) {
     let mut arguments = vec!["run".to_owned()];
     let mut listen = None;

@@ -1,4 +1,4 @@
-//! Set-up: finds what this machine lacks, installs only that, and says what, why and how long.
+//! Set-up: finds missing tools, installs only those, and says what it installs, why and how long it takes.
 
 pub mod apt;
 pub mod browser;
@@ -23,29 +23,29 @@ use crate::workspace::Workspace;
 use apt::Family;
 use compiler::{Compiler, Route};
 
-/// Whether set-up may change this machine.
+/// Permission of set-up to change this machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Install {
     /// Install what is missing.
     Allow,
-    /// Only name it.
+    /// Only name what is missing.
     Refuse,
 }
 
-/// A thing this machine lacks.
+/// A tool or package that this machine lacks.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Missing {
-    /// The thing.
+    /// Name of the missing thing.
     pub what: String,
-    /// What it is for.
+    /// Purpose of the missing thing.
     pub why: &'static str,
-    /// Roughly how long it takes to install.
+    /// Rough duration of its installation.
     pub takes: &'static str,
-    /// What one would type to install it.
+    /// Command that would install it.
     pub command: String,
 }
 
-/// One run of set-up: what it may do and what it could not.
+/// One run of set-up: its permission, and everything it did not install.
 #[derive(Debug)]
 pub struct Setup {
     install: Install,
@@ -53,7 +53,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// A set-up that has found nothing missing yet.
+    /// Creates a set-up that has found nothing missing yet.
     pub fn new(install: Install) -> Self {
         Self {
             install,
@@ -61,7 +61,8 @@ impl Setup {
         }
     }
 
-    /// Installs a missing thing with a line about it; when installing is refused, notes it and returns false.
+    /// Installs a missing thing and prints a line about it. If installing is refused, it notes the thing and returns
+    /// false.
     pub fn need(&mut self, missing: Missing, act: impl FnOnce() -> Result<()>) -> Result<bool> {
         if self.install == Install::Refuse {
             self.missing.push(missing);
@@ -77,7 +78,7 @@ impl Setup {
         Ok(true)
     }
 
-    /// Fails when something is missing, naming all of it at once.
+    /// Fails when anything is missing, and names all of it at once.
     pub fn finish(self) -> Result<()> {
         if self.missing.is_empty() {
             return Ok(());
@@ -86,7 +87,7 @@ impl Setup {
     }
 }
 
-/// The end of an error: what the program that failed said last.
+/// Returns the last line of an error: the last output of the program that failed.
 fn last_words(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let last = text.lines().rfind(|line| !line.trim().is_empty());
@@ -107,12 +108,12 @@ fn describe(missing: &[Missing]) -> String {
     text
 }
 
-/// What the BPF build needs.
+/// Tools of the BPF build.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Bpf {
-    /// The compiler.
+    /// Compiler of the kernel side.
     pub compiler: Compiler,
-    /// The path of bpf-linker.
+    /// Path of bpf-linker.
     pub linker: std::path::PathBuf,
 }
 
@@ -127,7 +128,7 @@ pub fn bpf(workspace: &Workspace, install: Install) -> Result<Bpf> {
 }
 
 impl Setup {
-    /// Finds or installs the BPF compiler and linker. None when something was missing and may not be installed.
+    /// Finds or installs the BPF compiler and linker. None when something is missing and may not be installed.
     pub fn bpf(&mut self, workspace: &Workspace) -> Result<Option<Bpf>> {
         let forced = forced_route(env::var("STALLSCOPE_BPF_TOOLCHAIN").ok().as_deref())?;
         if let Some(known) = stamp::load(workspace, forced) {
@@ -143,7 +144,7 @@ impl Setup {
         Ok(Some(bpf))
     }
 
-    /// The compiler, and the LLVM it has or, when it may not be installed, would have.
+    /// Returns the compiler, and the LLVM it has or would have if it could be installed.
     fn compiler(
         &mut self,
         workspace: &Workspace,
@@ -232,7 +233,7 @@ fn forced_route(value: Option<&str>) -> Result<Option<Route>> {
     }
 }
 
-/// What there is to choose a compiler from.
+/// Sources of compilers found on this machine.
 #[derive(Debug, Default)]
 struct Found {
     packaged: Option<Compiler>,
@@ -249,7 +250,7 @@ impl Found {
             found.packaged = compiler::packaged();
         }
         if found.packaged.is_none() && forced != Some(Route::Packages) {
-            // A nightly may be ahead of every LLVM to be had here; only who asks for it gets to hear that.
+            // A nightly may be ahead of every LLVM available here. Only users who ask for it see that error.
             found.nightly = compiler::rustup_nightly()
                 .filter(|nightly| forced.is_some() || linker::obtainable(workspace, nightly.llvm));
         }
@@ -282,7 +283,8 @@ enum Choice {
     Nothing,
 }
 
-/// What is complete already comes first; then packages, which need no compiling of `core`; then rustup.
+/// Chooses a compiler: first one that is complete already, then packages, which need no compiling of `core`, then
+/// rustup.
 fn choose(found: &Found, forced: Option<Route>) -> Choice {
     let allowed = |route| forced.is_none_or(|forced| forced == route);
     if let Some(packaged) = found.packaged.as_ref().filter(|_| allowed(Route::Packages)) {

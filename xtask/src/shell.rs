@@ -1,4 +1,4 @@
-//! Starting other programs: with the right environment, privileges and errors.
+//! Child processes: environment, privileges, output and errors.
 
 use std::env;
 use std::ffi::OsStr;
@@ -10,7 +10,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Runs a command whose output is the user's to read.
+/// Runs a command that prints for the user.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command
         .status()
@@ -21,7 +21,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns what it printed; its error output becomes part of the error.
+/// Runs a command and returns its output. Its standard error becomes part of the error.
 pub fn stdout(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
@@ -39,7 +39,7 @@ pub fn stdout(command: &mut Command) -> Result<String> {
         .with_context(|| format!("`{}` printed something that is not UTF-8", line(command)))
 }
 
-/// Runs a command and hands over each line it prints as it comes.
+/// Runs a command and passes on each line of its output as it comes.
 pub fn lines(
     command: &mut Command,
     mut hear: impl FnMut(&str) -> Result<()>,
@@ -59,7 +59,7 @@ pub fn lines(
         .with_context(|| format!("could not wait for `{}`", line(command)))
 }
 
-/// The command as one would type it, without its environment; Cargo hides behind a long path.
+/// Formats the command as a user would type it, without its environment. Cargo's long path becomes `cargo`.
 pub fn line(command: &Command) -> String {
     let program = command.get_program();
     let cargo = env::var_os("CARGO").is_some_and(|cargo| cargo == program);
@@ -80,7 +80,7 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// Removes what `cargo run` tells a program about its own package, which would mislead the builds started from here.
+/// Removes the environment that `cargo run` sets about this package, which would mislead the builds started from here.
 pub fn forget_this_package(command: &mut Command) {
     for (name, _) in env::vars_os() {
         let about_us = name
@@ -92,12 +92,12 @@ pub fn forget_this_package(command: &mut Command) {
     }
 }
 
-/// The first program of that name in `PATH`.
+/// Returns the first program of that name in `PATH`.
 pub fn which(name: &str) -> Option<PathBuf> {
     all_in_path(name).into_iter().next()
 }
 
-/// Every program of that name in `PATH`, in order.
+/// Returns every program of that name in `PATH`, in order.
 pub fn all_in_path(name: &str) -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -106,32 +106,32 @@ pub fn all_in_path(name: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether the path is a file that may be started.
+/// Returns whether the path is an executable file.
 pub fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     path.metadata()
         .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
-/// Whether this process is root.
+/// Returns whether this process is root.
 pub fn is_root() -> bool {
     // SAFETY: geteuid has no arguments, no preconditions and cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
 
-/// How a command that needs root can be started from here.
+/// Way to start a command as root.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Privilege {
     /// This process is root already.
     Root,
-    /// Through sudo.
+    /// The command runs through sudo.
     Sudo,
-    /// There is no way; the text says why.
+    /// Neither works; the text says why.
     None(&'static str),
 }
 
 impl Privilege {
-    /// Finds out, without ever asking for a password that nobody could type.
+    /// Finds the way, without asking for a password that nobody could type.
     pub fn find() -> Self {
         if is_root() {
             return Self::Root;
@@ -158,7 +158,7 @@ impl Privilege {
         }
     }
 
-    /// The command to start, or why it cannot be.
+    /// Returns the command to start, or an error with the reason why it cannot be started.
     pub fn command(self, program: impl AsRef<OsStr>) -> Result<Command> {
         match self {
             Self::Root => Ok(Command::new(program)),
@@ -175,13 +175,13 @@ impl Privilege {
     }
 }
 
-/// The output, for when what is printed goes elsewhere.
+/// Duplicates standard output, so that it can be used when prints go elsewhere.
 pub fn duplicate_output() -> Result<File> {
     let output = std::io::stdout().as_fd().try_clone_to_owned();
     Ok(File::from(output.context("could not share the output")?))
 }
 
-/// From here on what is printed goes to the error output; returns the output itself.
+/// Redirects prints to standard error and returns the original standard output.
 pub fn quiet_output() -> Result<File> {
     let output = duplicate_output()?;
     rustix::stdio::dup2_stdout(std::io::stderr()).context("could not redirect the output")?;

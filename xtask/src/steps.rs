@@ -1,16 +1,16 @@
-//! A list of steps that all run, and the summary that says what came of each.
+//! A list of steps that all run, and the summary of their results.
 
 use std::fmt::Write as _;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-/// What came of one step.
+/// Result of one step.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It ran and passed; the text adds figures, or is empty.
+    /// The step passed; the text adds figures, or is empty.
     Passed(String),
-    /// It did not run, and why.
+    /// The step did not run; the text says why.
     Skipped(String),
 }
 
@@ -28,7 +28,7 @@ enum Line {
 }
 
 impl Steps {
-    /// Runs a step. A failure is kept for the end, so that one run shows everything that is wrong.
+    /// Runs a step. It keeps a failure for the end, so that one run shows everything that is wrong.
     pub fn step(&mut self, name: &str, work: impl FnOnce() -> Result<Outcome>) {
         println!("==> {name}");
         let start = Instant::now();
@@ -48,7 +48,7 @@ impl Steps {
         self.done.push((name.to_owned(), line));
     }
 
-    /// Prints the summary; an error when any step failed.
+    /// Prints the summary. Returns an error when any step failed.
     pub fn finish(self) -> Result<()> {
         print!("\n{}", self.summary());
         let failed: Vec<&str> = self

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test this machine can run, and what it could not and why.
+//! `cargo xtask test`: runs every test that this machine can run, and says which it could not and why.
 
 mod built;
 mod containers;
@@ -39,7 +39,7 @@ Examples:
   cargo xtask test page          only the live page, in a browser
   sudo -v && cargo xtask test    lets the kernel tests use sudo without asking";
 
-/// Sets up, builds and tests.
+/// Sets up, builds and runs the tests.
 pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     let mut setup = Setup::new(install);
     let bpf = setup.bpf(workspace)?;
@@ -59,7 +59,7 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     let bpf = bpf.context(
         "set-up found nothing missing and yet no BPF compiler; this is a fault of `cargo xtask`",
     )?;
-    // First, so that the agent under test carries the objects.
+    // The objects come first, so that the agent under test embeds them.
     bpf::build(workspace, &bpf, Arch::host()?)?;
 
     let mut steps = Steps::default();
@@ -95,7 +95,7 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
     steps.finish()
 }
 
-/// `PATH` with a folder in front.
+/// Returns `PATH` with a folder in front.
 fn path_with(folder: &Path) -> Result<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(folder.to_owned()).chain(env::split_paths(&path));
@@ -118,7 +118,7 @@ fn kernel(
     if let Some(why) = obstacle(privilege, &status, btf) {
         return Ok(Outcome::Skipped(why));
     }
-    // Built by this user and only started by root, so that root owns nothing in the target folder.
+    // This user builds them and root only starts them, so that root owns nothing in the target folder.
     let programs = Built::tests(workspace, "*")?.integration_tests();
     if programs.is_empty() {
         bail!(
@@ -130,7 +130,7 @@ fn kernel(
     let containers = Containers::prepare(workspace, install, &programs, filter)?;
     for program in programs {
         let mut command = containers.command(privilege, &program, path)?;
-        // One at a time: they measure, and they attach to the same kernel.
+        // They run one at a time, because they measure, and they attach to the same kernel.
         command
             .args(["--ignored", "--test-threads=1"])
             .args(filter)
@@ -161,7 +161,7 @@ fn has_rust_files(folder: &Path) -> bool {
     })
 }
 
-/// Why kernel tests cannot run here, if they cannot.
+/// Returns the reason why kernel tests cannot run here; none if they can.
 fn obstacle(privilege: Privilege, proc_status: &str, btf: bool) -> Option<String> {
     if !btf {
         return Some("the kernel offers no type information at /sys/kernel/btf/vmlinux".to_owned());
@@ -175,7 +175,7 @@ fn obstacle(privilege: Privilege, proc_status: &str, btf: bool) -> Option<String
     }
 }
 
-/// Reads the effective capabilities of `/proc/self/status`: a container's root often lacks these.
+/// Parses the effective capabilities of `/proc/self/status`. A container's root often lacks these.
 fn may_load_bpf(proc_status: &str) -> bool {
     const SYS_ADMIN: u64 = 1 << 21;
     const PERFMON_AND_BPF: u64 = (1 << 38) | (1 << 39);
@@ -187,7 +187,7 @@ fn may_load_bpf(proc_status: &str) -> bool {
     effective & SYS_ADMIN != 0 || effective & PERFMON_AND_BPF == PERFMON_AND_BPF
 }
 
-/// What test programs report, added up.
+/// Sum of the results that test programs report.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct Count {
     passed: u64,
@@ -196,7 +196,7 @@ struct Count {
 }
 
 impl Count {
-    /// Reads a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+    /// Parses a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
     fn parse(line: &str) -> Option<Self> {
         let rest = line.trim().strip_prefix("test result: ")?;
         let of = |word: &str| {
@@ -240,7 +240,7 @@ fn counted(command: &mut Command) -> Result<Outcome> {
     Ok(Outcome::Passed(count.to_string()))
 }
 
-/// Runs tests, passing on what they print and adding up what they report.
+/// Runs tests, passes on their output and adds up their results.
 fn watched(command: &mut Command) -> Result<(Count, bool)> {
     let mut count = Count::default();
     let status = shell::lines(command, |line| {

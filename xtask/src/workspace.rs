@@ -1,4 +1,4 @@
-//! Where this workspace lies, where it builds to, and which BPF programs it has.
+//! Folders, programs and packages of this workspace.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -9,24 +9,24 @@ use serde::Deserialize;
 
 use crate::shell;
 
-/// The package whose binaries are the kernel side.
+/// Package whose binaries are the kernel side.
 pub const BPF_PACKAGE: &str = "stallscope-ebpf";
-/// The package of the agent, and the name of its binary.
+/// Package of the agent, and name of its binary.
 pub const AGENT_PACKAGE: &str = "stallscope";
 
-/// What the verbs need to know about the workspace.
+/// Paths and names that the verbs need.
 #[derive(Debug)]
 pub struct Workspace {
-    /// The folder of the workspace's `Cargo.toml`.
+    /// Folder of the workspace's `Cargo.toml`.
     pub root: PathBuf,
-    /// Cargo's target folder, wherever the user moved it.
+    /// Cargo's target folder, also where the user moved it.
     pub target: PathBuf,
-    /// Names of the BPF programs, in name order; each becomes one object.
+    /// Names of the BPF programs, sorted. Each becomes one object.
     pub bpf_bins: Vec<String>,
 }
 
 impl Workspace {
-    /// Asks Cargo, so that a moved target folder and renamed programs are seen.
+    /// Asks Cargo, and so finds moved target folders and renamed programs.
     pub fn load() -> Result<Self> {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
         let mut metadata = cargo();
@@ -62,12 +62,12 @@ impl Workspace {
         })
     }
 
-    /// A `cargo` that works on this workspace.
+    /// Returns a `cargo` command that works on this workspace.
     pub fn cargo(&self) -> Command {
         self.scoped(cargo())
     }
 
-    /// Any command, started in the workspace and with its target folder.
+    /// Sets a command's folder to the workspace and its target folder to the workspace's.
     pub fn scoped(&self, mut command: Command) -> Command {
         command
             .current_dir(&self.root)
@@ -75,25 +75,25 @@ impl Workspace {
         command
     }
 
-    /// Where the tools that set-up builds are kept.
+    /// Returns the folder of the tools that set-up builds.
     pub fn tools(&self) -> PathBuf {
         self.target.join("tools")
     }
 
-    /// A path as the user would type it in the workspace's folder.
+    /// Formats a path as a user would type it in the workspace's folder.
     pub fn shown<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
         path.strip_prefix(&self.root).unwrap_or(path).display()
     }
 }
 
-/// The Cargo that started this program.
+/// Returns a command of the Cargo that started this program.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     shell::forget_this_package(&mut command);
     command
 }
 
-/// Cargo's own folder, where `cargo install` puts programs.
+/// Returns Cargo's home, where `cargo install` puts programs.
 pub fn cargo_home() -> Option<PathBuf> {
     env::var_os("CARGO_HOME")
         .map(PathBuf::from)

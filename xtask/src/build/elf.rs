@@ -1,4 +1,4 @@
-//! Reading built programs: for which machine they are, and whether they need anything but themselves.
+//! Checks of built programs: their architecture, and that they are static.
 
 use std::fs;
 use std::path::Path;
@@ -9,14 +9,14 @@ use object::{Architecture, Endianness, Object as _, elf};
 
 use crate::bpf::Arch;
 
-/// Fails unless the file is a program for that architecture that no dynamic loader has to complete.
+/// Checks that a file is a static program of that architecture, which needs no dynamic loader.
 pub fn check_static(path: &Path, arch: Arch) -> Result<()> {
     let bytes =
         fs::read(path).with_context(|| format!("could not read the program {}", path.display()))?;
     check_static_bytes(&bytes, arch).with_context(|| format!("{} cannot be used", path.display()))
 }
 
-/// Whether these bytes are a program for that architecture; a script is for none.
+/// Returns whether these bytes are a program of that architecture. A script has none.
 pub fn is_for(bytes: &[u8], arch: Arch) -> bool {
     ElfFile64::<Endianness>::parse(bytes)
         .is_ok_and(|file| file.architecture() == architecture(arch))
@@ -29,7 +29,7 @@ fn architecture(arch: Arch) -> Architecture {
     }
 }
 
-/// The same for a program that is already read.
+/// Checks the bytes of a program as [`check_static`] does.
 pub fn check_static_bytes(bytes: &[u8], arch: Arch) -> Result<()> {
     let file: ElfFile64<Endianness> =
         ElfFile64::parse(bytes).context("it is no 64-bit ELF file")?;
@@ -52,7 +52,7 @@ pub fn check_static_bytes(bytes: &[u8], arch: Arch) -> Result<()> {
                 String::from_utf8_lossy(loader)
             );
         }
-        // A static program that may be loaded anywhere has a dynamic section too, without libraries in it.
+        // A static position-independent program has a dynamic section too, without libraries in it.
         let entries = header.dynamic(endian, bytes)?.unwrap_or_default();
         if entries
             .iter()
@@ -64,19 +64,19 @@ pub fn check_static_bytes(bytes: &[u8], arch: Arch) -> Result<()> {
     Ok(())
 }
 
-/// Programs of 120 bytes: an ELF header and one program header.
+/// Minimal ELF programs for tests: 120 bytes, an ELF header and one program header.
 #[cfg(test)]
 pub mod tiny {
     use object::elf;
 
     use crate::bpf::Arch;
 
-    /// A static program that would be loaded and could be told apart from others by its last bytes.
+    /// Returns a static program with a loadable segment. Its last bytes can be changed to tell programs apart.
     pub fn program(arch: Arch) -> Vec<u8> {
         with_header(arch, elf::PT_LOAD)
     }
 
-    /// A program whose only header is of that type and covers the bytes that follow the headers.
+    /// Returns a program whose only header has that type and covers the bytes after the headers.
     pub fn with_header(arch: Arch, kind: u32) -> Vec<u8> {
         let machine = match arch {
             Arch::X86_64 => elf::EM_X86_64,
@@ -103,7 +103,7 @@ pub mod tiny {
         bytes
     }
 
-    /// A program with a second header, of the section that names libraries.
+    /// Returns a program with a second header, of the dynamic section that names libraries.
     pub fn needing_library(arch: Arch) -> Vec<u8> {
         let mut bytes = program(arch);
         let mut dynamic = with_header(arch, elf::PT_DYNAMIC)[64..120].to_vec();

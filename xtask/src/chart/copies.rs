@@ -1,4 +1,4 @@
-//! Files of `dashboards/` that the chart carries: Helm reads nothing outside of a chart's folder.
+//! Copies of `dashboards/` in the chart: Helm reads nothing outside of a chart's folder.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use super::CHART;
 use crate::steps::Outcome;
 use crate::workspace::Workspace;
 
-/// Compares the chart's copies with the originals, or makes them the same.
+/// Compares the chart's copies with the originals, or updates them.
 pub fn check(workspace: &Workspace, fix: bool) -> Result<Outcome> {
     let wanted = originals(&workspace.root.join("dashboards"))?;
     let folder = format!("{CHART}/files");
@@ -21,7 +21,7 @@ pub fn check(workspace: &Workspace, fix: bool) -> Result<Outcome> {
     }))
 }
 
-/// What the chart should have, by its path there.
+/// Returns the files that the chart should have, by their path there.
 fn originals(dashboards: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     let mut wanted = BTreeMap::new();
     for name in ["rules.yaml", "alerts.yaml"] {
@@ -34,7 +34,8 @@ fn originals(dashboards: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     Ok(wanted)
 }
 
-/// Makes the files below a folder exactly these, or fails naming what differs. Returns how many it changed.
+/// Makes the files below a folder exactly these, or fails and names the differences. Returns the number of changed
+/// files.
 pub fn same(
     root: &Path,
     folder: &str,
@@ -77,7 +78,7 @@ pub fn same(
     Ok(stale.len())
 }
 
-/// The files of a folder with that extension, by name. None where there is no folder.
+/// Returns the files of a folder with that extension, sorted by name; none where there is no folder.
 pub fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let mut found = all_files(folder)?;
     found.retain(|path| {

@@ -1,4 +1,4 @@
-//! Helm's own engine, asked through the project's Python.
+//! Client of Helm's own engine, which runs in the project's Python.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use crate::shell;
 
 const SCRIPT: &str = include_str!("helm.py");
 
-/// Helm's engine on one chart.
+/// Helm's engine and the chart that it renders.
 #[derive(Debug)]
 pub struct Engine {
     python: PathBuf,
@@ -30,7 +30,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// The chart as release `stallscope`, with these values as YAML.
+    /// Renders the chart as release `stallscope`, with these values as YAML.
     pub fn new(values: &str, namespace: &str) -> Self {
         Self {
             values: values.to_owned(),
@@ -40,30 +40,30 @@ impl Case {
         }
     }
 
-    /// The same for a cluster of that version, instead of the one that the engine takes for granted.
+    /// Renders for a cluster of that version, instead of the engine's default.
     pub fn on(mut self, kube_version: &str) -> Self {
         kube_version.clone_into(&mut self.kube_version);
         self
     }
 }
 
-/// What came of one.
+/// Result of one rendering.
 #[derive(Debug, Deserialize)]
 pub struct Answer {
-    /// Why it was refused; empty when it was not.
+    /// Reason of a refusal; empty without one.
     pub error: String,
     /// Warnings and errors of Helm's lint.
     lint: Vec<String>,
-    /// What each template became, without the empty ones.
+    /// Output of each template, without the empty ones.
     pub rendered: BTreeMap<String, String>,
-    /// All objects in it.
+    /// All objects in the output.
     pub objects: Vec<Value>,
-    /// What the schemas of Kubernetes say against them.
+    /// Objections of the Kubernetes schemas.
     faults: Vec<String>,
 }
 
 impl Answer {
-    /// All that was said against it.
+    /// Returns all errors, lint messages and schema objections.
     pub fn complaints(&self) -> Vec<String> {
         let error = Some(self.error.clone()).filter(|error| !error.is_empty());
         let said = self.lint.iter().chain(&self.faults).cloned();
@@ -84,7 +84,7 @@ struct Answers {
 }
 
 impl Engine {
-    /// The engine in that Python on that chart.
+    /// Creates the engine in that Python on that chart.
     pub fn new(python: &Path, chart: PathBuf) -> Self {
         Self {
             python: python.to_owned(),
@@ -92,10 +92,11 @@ impl Engine {
         }
     }
 
-    /// Renders all cases, and for each of these versions of Kubernetes once more, to hold that against its schemas.
+    /// Renders all cases, and renders them again for each of these Kubernetes versions to validate the result against
+    /// its schemas.
     ///
     /// # Errors
-    /// When the engine cannot be asked; what it says against the chart is in the answers.
+    /// When the engine cannot run. Its objections to the chart are in the answers.
     pub fn ask(&self, versions: &[&str], cases: &[Case]) -> Result<Vec<Answer>> {
         let job = Job {
             chart: &self.chart,
@@ -118,7 +119,7 @@ impl Engine {
     }
 }
 
-/// Runs a command on this input and returns what it printed.
+/// Runs a command on this input and returns its output.
 pub fn piped(command: &mut Command, input: &[u8]) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child = command
@@ -129,7 +130,7 @@ pub fn piped(command: &mut Command, input: &[u8]) -> Result<String> {
         .with_context(|| format!("could not start `{}`", shell::line(command)))?;
     let pipe = child.stdin.take();
     let output = std::thread::scope(|scope| {
-        // A program that ends early says why by itself; that its pipe broke says nothing.
+        // A program that ends early reports the reason itself. The broken pipe adds nothing.
         scope.spawn(move || pipe.map(|mut pipe| pipe.write_all(input)));
         child.wait_with_output()
     })

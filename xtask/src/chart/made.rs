@@ -1,4 +1,5 @@
-//! What single values become: where a default depends on others, and what a typing error in a template would leave out.
+//! Renderings of single values: defaults that depend on other values, and parts that a typing error in a template would
+//! leave out.
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -13,10 +14,10 @@ const SET: &str = "DaemonSet";
 const PEER: &str = "/spec/ingress/0/from/0";
 const MOUNT: &str = "/spec/template/spec/containers/0/volumeMounts/0";
 
-/// Values, a kind of object, a place in it, and what has to be there as JSON; nothing where it has to be absent, and
-/// without a place the object.
+/// Cases: the values, a kind of object, a JSON pointer into it, and the JSON expected there. Empty JSON means that the
+/// part must be absent; an empty pointer means the whole object.
 const MADE: [(&str, &str, &str, &str); 37] = [
-    // Nobody is named, so nobody is shut out.
+    // No value names a client, so there is no policy: it would shut everyone out.
     ("", POLICY, "", ""),
     (
         "podMonitor: {enabled: true}",
@@ -50,7 +51,7 @@ const MADE: [(&str, &str, &str, &str); 37] = [
         "/spec/ingress/0/from/1",
         "",
     ),
-    // Policies do not apply to the host's network.
+    // Network policies do not apply to the host's network.
     (
         "{podMonitor: {enabled: true}, hostNetwork: true}",
         POLICY,
@@ -87,7 +88,7 @@ const MADE: [(&str, &str, &str, &str); 37] = [
         "/spec/ingress/0/from/0/namespaceSelector",
         "{}",
     ),
-    // The API server may listen on any port, and nobody was asked which.
+    // The API server may listen on any port, and no value names it.
     (
         "{podSource: api, podMonitor: {enabled: true}}",
         POLICY,
@@ -153,7 +154,7 @@ const MADE: [(&str, &str, &str, &str); 37] = [
         "/spec/template/spec/containers/0/volumeMounts/0/recursiveReadOnly",
         "",
     ),
-    // Each controller by itself: such a mount has nothing below it.
+    // Each cgroup v1 controller is its own mount: such a mount has nothing below it.
     (
         "{hostPaths: {cgroup: ['/sys/fs/cgroup/cpu,cpuacct', /sys/fs/cgroup/memory]}, recursiveReadOnly: ''}",
         SET,
@@ -197,7 +198,7 @@ const MADE: [(&str, &str, &str, &str); 37] = [
         "/spec/template/spec/containers/0/args/5",
         r#""--nested-pods""#,
     ),
-    // The two do not go together.
+    // Kubernetes allows `recursiveReadOnly` only without mount propagation.
     (
         "doctorRoot: true",
         SET,
@@ -225,7 +226,7 @@ const MADE: [(&str, &str, &str, &str); 37] = [
     ),
 ];
 
-/// Every one becomes what it has to.
+/// Checks every case.
 pub fn check(engine: &Engine) -> Result<Outcome> {
     let cases = MADE.map(|(values, ..)| Case::new(values, "stallscope"));
     let answers = engine.ask(&[], &cases)?;
@@ -250,7 +251,7 @@ pub fn check(engine: &Engine) -> Result<Outcome> {
     Ok(Outcome::Passed(format!("{} as they should be", MADE.len())))
 }
 
-/// Whether a part of an object is this JSON, or is absent where that is empty.
+/// Returns whether a part of an object is this JSON, or is absent if the JSON is empty.
 fn is(found: Option<&Value>, wanted: &str) -> Result<bool> {
     if wanted.is_empty() {
         return Ok(found.is_none());

@@ -1,4 +1,4 @@
-//! `deploy/kubernetes`: the chart rendered, for those who use no Helm.
+//! Manifests in `deploy/kubernetes`: the rendered chart, for users without Helm.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,22 +15,22 @@ use crate::shell;
 use crate::steps::Outcome;
 use crate::workspace::Workspace;
 
-/// Where they are kept.
+/// Folder of the manifests.
 pub const FOLDER: &str = "deploy/kubernetes";
 
-/// The namespace they are for, and the one they bring along.
+/// Namespace of the manifests, which they also create.
 const NAMESPACE: &str = "stallscope";
 
-/// The oldest Kubernetes that they are for: its API server knows every field.
+/// Oldest Kubernetes version for the manifests: its API server knows every field.
 pub const OLDEST: &str = "1.20";
 
-/// The variants: folder and values.
+/// Variants: their folders and values.
 pub const VARIANTS: [(&str, &str); 2] = [("files", "podSource: files"), ("api", "podSource: api")];
 
 const HEADER: &str =
     "# Rendered from deploy/helm/stallscope by `cargo xtask check --fix`; do not edit.\n";
 
-/// Folders of the node and added capabilities are what the privileged level exists for.
+/// The privileged level exists for pods with folders of the node and added capabilities.
 const NAMESPACE_OBJECT: &str = "\
 apiVersion: v1
 kind: Namespace
@@ -41,7 +41,7 @@ metadata:
     pod-security.kubernetes.io/enforce: privileged
 ";
 
-/// Compares the manifests with what the chart renders now, or writes them.
+/// Compares the manifests with the chart's current output, or writes them.
 pub fn check(workspace: &Workspace, engine: &Engine, fix: bool) -> Result<Outcome> {
     let cases: Vec<Case> = VARIANTS
         .iter()
@@ -65,7 +65,7 @@ pub fn check(workspace: &Workspace, engine: &Engine, fix: bool) -> Result<Outcom
     }))
 }
 
-/// The files of a variant: one for each template, a namespace, and the list of them all.
+/// Returns the files of a variant: one for each template, a namespace, and the kustomization that lists them.
 fn files(answer: &Answer) -> BTreeMap<PathBuf, String> {
     let mut files = BTreeMap::new();
     files.insert(
@@ -91,7 +91,7 @@ fn files(answer: &Answer) -> BTreeMap<PathBuf, String> {
     files
 }
 
-/// Without the labels by which Helm knows its own.
+/// Removes the labels by which Helm recognises its own objects.
 fn plain(text: &str) -> String {
     let helms = |line: &&str| {
         let line = line.trim_start();
@@ -109,7 +109,7 @@ fn plain(text: &str) -> String {
     plain
 }
 
-/// kubectl makes of each folder what the chart makes, and the namespace.
+/// Checks that kubectl renders each folder to the same objects as the chart, and the namespace.
 fn kustomized(folder: &Path, answers: &[Answer]) -> Result<String> {
     if shell::which("kubectl").is_none() {
         return Ok("not built: there is no kubectl".to_owned());
@@ -130,7 +130,7 @@ fn kustomized(folder: &Path, answers: &[Answer]) -> Result<String> {
     Ok("built by kubectl".to_owned())
 }
 
-/// The namespace they bring along, for a server to judge.
+/// Returns the manifest of the namespace, so that a server can validate it.
 pub fn namespace() -> &'static str {
     NAMESPACE_OBJECT
 }

@@ -1,4 +1,4 @@
-//! Values that the chart must refuse, each with the words that tell what is wrong.
+//! Values that the chart must refuse, each with a part of the error message.
 
 use anyhow::{Result, bail};
 
@@ -6,7 +6,7 @@ use super::VERSIONS;
 use super::engine::{Case, Engine};
 use crate::steps::Outcome;
 
-/// Values, and what the refusal has to say.
+/// Refused values, and text that the error must contain.
 const BAD: [(&str, &str); 45] = [
     ("bogus: 1", "additional properties 'bogus' not allowed"),
     (
@@ -142,7 +142,7 @@ const BAD: [(&str, &str); 45] = [
     ),
 ];
 
-/// Values that the chart passes on unseen, and what the schemas of Kubernetes have to say against the outcome.
+/// Values that the chart passes on unchecked, and the objection that the Kubernetes schemas must raise.
 const FAULTY: [(&str, &str); 3] = [
     ("extraEnv: [{name: A, vlaue: b}]", "'vlaue' was unexpected"),
     ("extraVolumes: [{nmae: a}]", "'name' is a required property"),
@@ -152,7 +152,7 @@ const FAULTY: [(&str, &str); 3] = [
     ),
 ];
 
-/// Every one is refused, and for its reason.
+/// Checks that every case is refused for its reason.
 pub fn check(engine: &Engine) -> Result<Outcome> {
     let cases: Vec<Case> = BAD
         .iter()

@@ -1,4 +1,4 @@
-//! The chart's `PrometheusRule`, as Prometheus reads it.
+//! The chart's `PrometheusRule`, checked by Prometheus's own parser.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::shell;
 use crate::steps::Outcome;
 use crate::workspace::Workspace;
 
-/// promtool takes the rules of every rendering that has some.
+/// Runs promtool on the rules of every rendering that has some.
 pub fn check(workspace: &Workspace, promtool: &Path, rendered: &[Rendered]) -> Result<Outcome> {
     let folder = tempfile::tempdir_in(&workspace.target)
         .with_context(|| format!("could not make a folder in {}", workspace.target.display()))?;
@@ -20,7 +20,7 @@ pub fn check(workspace: &Workspace, promtool: &Path, rendered: &[Rendered]) -> R
     for Rendered { name, answer } in rendered {
         for spec in answer.objects.iter().filter_map(rules) {
             let file = folder.path().join(name).with_extension("json");
-            // JSON is YAML too.
+            // JSON is valid YAML.
             fs::write(&file, spec.to_string())
                 .with_context(|| format!("could not write {}", file.display()))?;
             let mut check = Command::new(promtool.join("promtool"));

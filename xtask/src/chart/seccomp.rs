@@ -1,4 +1,4 @@
-//! `deploy/seccomp/stallscope.json`, as container runtimes read it.
+//! The seccomp profile `deploy/seccomp/stallscope.json`, parsed as container runtimes parse it.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use crate::workspace::Workspace;
 
 const PROFILE: &str = "deploy/seccomp/stallscope.json";
 
-/// Without these nothing is measured.
+/// System calls without which the agent measures nothing.
 const NEEDED: [&str; 2] = ["bpf", "perf_event_open"];
 
-/// Calls by which a process reaches beyond itself: no reason to generosity makes room for them.
+/// System calls by which a process reaches beyond itself. The profile must never allow them.
 const NEVER: [&str; 14] = [
     "mount",
     "umount2",
@@ -32,13 +32,13 @@ const NEVER: [&str; 14] = [
     "io_uring_setup",
 ];
 
-/// The profile refuses all but a list of calls, on both architectures.
+/// Checks that the profile refuses all calls but those on its list, on both architectures.
 pub fn check(workspace: &Workspace) -> Result<Outcome> {
     let calls = allowed(&read(&workspace.root.join(PROFILE))?).context(PROFILE)?;
     Ok(Outcome::Passed(format!("{calls} calls allowed")))
 }
 
-/// How many calls a profile allows.
+/// Checks a profile and returns the number of calls it allows.
 fn allowed(text: &str) -> Result<usize> {
     let profile: LinuxSeccomp = serde_json::from_str(text)
         .context("this is no seccomp profile as OCI's runtimes read it")?;

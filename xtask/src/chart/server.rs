@@ -1,4 +1,4 @@
-//! What a real API server says to the renderings, admission included, without keeping them.
+//! Dry run of the renderings on a real API server, admission included, without storing them.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::shell;
 use crate::steps::Outcome;
 use crate::workspace::Workspace;
 
-/// A namespace that every cluster has: a dry run makes none for what comes after it.
+/// Namespace that exists in every cluster: a dry run creates none for the objects after it.
 const NAMESPACE: &str = "default";
 
 /// Sends all renderings to the server as a dry run.
@@ -48,7 +48,7 @@ pub fn check(workspace: &Workspace, engine: &Engine, kubeconfig: &Path) -> Resul
     )))
 }
 
-/// In the namespace that exists, whatever the values say.
+/// Moves an object to the existing namespace.
 fn here(mut object: Value) -> Value {
     if let Some(namespace) = object.pointer_mut("/metadata/namespace") {
         *namespace = NAMESPACE.into();
@@ -65,7 +65,7 @@ fn kubectl(kubeconfig: &Path) -> Command {
     kubectl
 }
 
-/// The server's version: v1.34.1
+/// Returns the server's version, such as v1.34.1.
 fn version(kubeconfig: &Path) -> Result<String> {
     let text = shell::stdout(kubectl(kubeconfig).args(["version", "--output=json"]))?;
     let answer: Value = serde_json::from_str(&text).context("kubectl's answer is no JSON")?;
@@ -76,7 +76,7 @@ fn version(kubeconfig: &Path) -> Result<String> {
         .to_owned())
 }
 
-/// The API versions that the server has.
+/// Returns the API versions that the server has.
 fn known(kubeconfig: &Path) -> Result<Vec<String>> {
     let text = shell::stdout(kubectl(kubeconfig).arg("api-versions"))?;
     let known: Vec<String> = text.lines().map(str::to_owned).collect();

@@ -1,11 +1,11 @@
-//! What has to be true of the chart's objects whatever the values are: the privileges of the agent.
+//! Invariants of the chart's objects for all values: the privileges of the agent.
 
 use serde_json::Value;
 
-/// The only capabilities that values can add.
+/// Capabilities that values can add. No other is allowed.
 const CAPABILITIES: [&str; 4] = ["BPF", "PERFMON", "SYS_RESOURCE", "SYS_ADMIN"];
 
-/// What is untrue of these objects.
+/// Returns the invariants that these objects break.
 pub fn of(objects: &[Value]) -> Vec<String> {
     let Some(set) = kind(objects, "DaemonSet").next() else {
         return vec!["there is no DaemonSet".to_owned()];
@@ -98,7 +98,7 @@ fn unprivileged(pod: &Value) -> bool {
             .all(|added| CAPABILITIES.iter().any(|may| added == may))
 }
 
-/// Every volume that is a folder of the node is mounted, and only read-only.
+/// Returns whether every `hostPath` volume is mounted, and only read-only.
 fn mounts_read_only(pod: &Value) -> bool {
     let mounts = list(&pod["containers"][0]["volumeMounts"]);
     let nodes: Vec<&Value> = list(&pod["volumes"])
@@ -115,7 +115,7 @@ fn mounts_read_only(pod: &Value) -> bool {
         })
 }
 
-/// The node's root directory is mounted where the audit looks for it, and not at all without it.
+/// Returns whether the node's root directory is mounted exactly where the audit reads it, and only for the audit.
 fn root_only_for_the_audit(pod: &Value) -> bool {
     let mut roots = list(&pod["volumes"])
         .iter()

@@ -1,4 +1,4 @@
-//! Debian packages of another architecture, unpacked for the build and not installed.
+//! Debian packages of another architecture, unpacked for the build without installing them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,18 +14,19 @@ use crate::workspace::Workspace;
 /// A package of another architecture.
 #[derive(Clone, Debug)]
 pub struct Unpacked {
-    /// Its name.
+    /// Name of the package.
     pub package: &'static str,
-    /// Its version, to the letter.
+    /// Exact version of the package.
     pub version: String,
-    /// Where it is unpacked to, as if that were `/`.
+    /// Folder that the package is unpacked to, as if it were `/`.
     pub folder: PathBuf,
-    /// Its architecture.
+    /// Architecture of the package.
     pub arch: Arch,
 }
 
 impl Unpacked {
-    /// The twin of a package that is installed here; none when it is not.
+    /// Returns the package of the other architecture with the name and version of one installed here; none when it is
+    /// not installed.
     pub fn twin(workspace: &Workspace, arch: Arch, package: &'static str) -> Option<Self> {
         let version = installed_version(package).filter(|_| apt::exists())?;
         let folder = workspace
@@ -39,14 +40,14 @@ impl Unpacked {
         })
     }
 
-    /// Where Debian keeps libraries of that architecture.
+    /// Returns the folder in which Debian keeps libraries of that architecture.
     pub fn libraries(&self) -> PathBuf {
         self.folder
             .join("usr/lib")
             .join(format!("{}-linux-gnu", self.arch.name()))
     }
 
-    /// Fetches and unpacks it, unless it is there.
+    /// Fetches and unpacks the package, unless it is there.
     pub fn fetch(
         &self,
         setup: &mut Setup,
@@ -74,7 +75,7 @@ impl Unpacked {
     }
 
     fn unpack(&self) -> Result<()> {
-        // Under another name until it is whole.
+        // The folder gets its final name only when it is complete.
         let folder = self.folder.with_file_name("unpacking");
         if folder.exists() {
             fs::remove_dir_all(&folder)
@@ -107,7 +108,7 @@ impl Unpacked {
     }
 }
 
-/// The version of a package as Debian's package manager writes it; none when it is not installed.
+/// Returns the installed version of a package as dpkg writes it; none when it is not installed.
 pub fn installed_version(package: &str) -> Option<String> {
     let mut query = Command::new("dpkg-query");
     query.args(["-W", "-f", "${Version}", package]);
@@ -116,7 +117,7 @@ pub fn installed_version(package: &str) -> Option<String> {
         .filter(|version| !version.is_empty())
 }
 
-/// apt with a state of its own, so that this machine does not gain an architecture.
+/// Returns an apt command with its own state, so that this machine does not gain an architecture.
 fn apt_get(arch: Arch, folder: &Path) -> Command {
     let mut command = Command::new("apt-get");
     let state = folder.join("apt");
@@ -126,7 +127,7 @@ fn apt_get(arch: Arch, folder: &Path) -> Command {
         format!("Dir::State::Lists={}", state.join("lists").display()),
         format!("Dir::Cache={}", state.join("cache").display()),
         "Dir::State::status=/dev/null".to_owned(),
-        // apt's own user may not write here, and apt would warn about doing without it.
+        // apt's own user may not write here, and apt would warn that it runs as root instead.
         "APT::Sandbox::User=root".to_owned(),
     ] {
         command.args(["-o", &option]);

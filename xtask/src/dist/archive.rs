@@ -1,4 +1,4 @@
-//! Tar archives that are the same bytes for the same files, and the image layers made of them.
+//! Reproducible tar archives (equal files give equal bytes), and the image layers made of them.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -10,19 +10,19 @@ use tar::{Archive, Builder, EntryType, Header};
 
 use super::digest::sha256;
 
-/// A file or folder of an archive, which root owns.
+/// A file or folder in an archive. Its owner is root.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Entry {
-    /// Its path without a leading slash; that of a folder ends in one.
+    /// Path without a leading slash; that of a folder ends in one.
     pub path: String,
-    /// Its permission bits.
+    /// Permission bits.
     pub mode: u32,
-    /// What is in the file; nothing in a folder.
+    /// Content of the file; empty for a folder.
     pub bytes: Vec<u8>,
 }
 
 impl Entry {
-    /// A folder that all may read.
+    /// Creates a folder that everyone may read.
     pub fn folder(path: impl Into<String>) -> Self {
         Self {
             path: path.into(),
@@ -31,7 +31,7 @@ impl Entry {
         }
     }
 
-    /// A file that all may read.
+    /// Creates a file that everyone may read.
     pub fn file(path: impl Into<String>, bytes: Vec<u8>) -> Self {
         Self {
             path: path.into(),
@@ -40,7 +40,7 @@ impl Entry {
         }
     }
 
-    /// A file that all may start.
+    /// Creates a file that everyone may execute.
     pub fn program(path: impl Into<String>, bytes: Vec<u8>) -> Self {
         Self {
             mode: 0o755,
@@ -68,7 +68,7 @@ impl Entry {
     }
 }
 
-/// Packs files in the order of their paths, each with that time in seconds since 1970.
+/// Packs files in the order of their paths, with `seconds` since 1970 as the time of each.
 pub fn pack(mut entries: Vec<Entry>, seconds: u64) -> Result<Vec<u8>> {
     entries.sort();
     let mut archive = Builder::new(Vec::new());
@@ -101,17 +101,17 @@ pub fn unpack(bytes: &[u8]) -> Result<BTreeMap<String, Entry>> {
     Ok(entries)
 }
 
-/// A layer as an image carries it.
+/// A layer of an image.
 #[derive(Debug)]
 pub struct Layer {
-    /// The compressed archive.
+    /// Compressed archive.
     pub bytes: Vec<u8>,
-    /// The SHA-256 of the archive before compression, in hex.
+    /// SHA-256 of the archive before compression, in hex.
     pub diff: String,
 }
 
 impl Layer {
-    /// Packs files, each with that time in seconds since 1970.
+    /// Packs files into a layer, with `seconds` since 1970 as the time of each.
     pub fn pack(entries: Vec<Entry>, seconds: u64) -> Result<Self> {
         let archive = pack(entries, seconds)?;
         // The time in gzip's own header stays 0.
@@ -125,7 +125,7 @@ impl Layer {
             })
     }
 
-    /// The archive inside a layer.
+    /// Returns the archive inside a layer.
     pub fn decompress(bytes: &[u8]) -> Result<Vec<u8>> {
         let mut archive = Vec::new();
         GzDecoder::new(bytes)

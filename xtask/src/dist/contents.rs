@@ -1,4 +1,4 @@
-//! Reading an image's archive back: every part there, as long and with the digest that was said, and of use.
+//! Validation of an image's archive: every part is present and used, and has the stated length and digest.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use super::image::{Agent, BLOBS, LAYOUT, LICENCES, PROGRAM};
 use crate::bpf::Arch;
 use crate::build::elf;
 
-/// Reads an archive and returns its agents; an error when anything in it is not as it should be.
+/// Reads an archive and returns its agents. Returns an error when anything in it is wrong.
 pub fn read(archive: &[u8]) -> Result<Vec<Agent>> {
     let files = archive::unpack(archive)?;
     let mut contents = Contents {
@@ -178,7 +178,7 @@ fn architecture(name: &str) -> Result<Arch> {
         .with_context(|| format!("there is an image for {name}, which Stallscope does not run on"))
 }
 
-/// What a container of the image starts; a licence that is missing is an error too.
+/// Returns the program that a container of the image starts. A missing licence is an error too.
 fn program(files: &BTreeMap<String, Entry>, configuration: &ImageConfiguration) -> Result<Vec<u8>> {
     let entrypoint = configuration
         .config()

@@ -1,4 +1,4 @@
-//! The container image of the agent for all architectures, as one archive in OCI's layout.
+//! Container image of the agent for all architectures, as one archive in OCI's image layout.
 
 use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr as _;
@@ -17,29 +17,29 @@ use super::digest::sha256;
 use super::release::Release;
 use crate::bpf::Arch;
 
-/// Where the agent is in the image.
+/// Path of the agent in the image.
 pub const PROGRAM: &str = "stallscope";
-/// Where the licences are in the image.
+/// Folder of the licences in the image.
 pub const LICENCES: &str = "licenses/";
-/// Where the parts of an image are in the archive.
+/// Folder of an image's parts in the archive.
 pub const BLOBS: &str = "blobs/sha256/";
-/// The version of the layout that is written here.
+/// Version of the image layout.
 pub const LAYOUT: &str = "1.0.0";
-/// The name that containerd gives the image when it is imported; no registry has it.
+/// Name that containerd gives the image on import. No registry has it.
 const NAME: &str = "localhost/stallscope";
-/// The annotation containerd reads that name from.
+/// Annotation from which containerd reads that name.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 /// The agent of one architecture.
 #[derive(Debug)]
 pub struct Agent {
-    /// Its architecture.
+    /// Architecture of the agent.
     pub arch: Arch,
-    /// The program.
+    /// Program file.
     pub bytes: Vec<u8>,
 }
 
-/// Packs agents and licences, the latter by name, into an archive that only depends on what it is given.
+/// Packs agents and licences (by name) into an archive. Equal input gives equal bytes.
 pub fn pack(
     release: &Release,
     agents: &[Agent],
@@ -86,7 +86,7 @@ fn licence_files(licences: &BTreeMap<String, Vec<u8>>) -> Vec<Entry> {
         .collect()
 }
 
-/// What the image says of itself, to registries as annotations and to container engines as labels.
+/// Returns the image's metadata, for registries as annotations and for container engines as labels.
 fn annotations(release: &Release) -> Result<HashMap<String, String>> {
     let known = [
         (image::ANNOTATION_TITLE, Some(PROGRAM.to_owned())),
@@ -106,7 +106,7 @@ fn annotations(release: &Release) -> Result<HashMap<String, String>> {
         .collect())
 }
 
-/// The architecture as images name it.
+/// Returns the architecture in OCI's terms.
 pub fn platform(arch: Arch) -> Result<Platform> {
     Ok(PlatformBuilder::default()
         .architecture(arch.debian())
@@ -116,11 +116,11 @@ pub fn platform(arch: Arch) -> Result<Platform> {
 
 fn configuration(release: &Release, arch: Arch, layers: &[&Layer]) -> Result<ImageConfiguration> {
     let process = ConfigBuilder::default()
-        // Only a root user's process keeps the two capabilities it is given on every runtime; see docs/release.md.
+        // On every runtime only a root user's process keeps the two capabilities that it is given; see docs/release.md.
         .user("0:0")
         .entrypoint(vec![format!("/{PROGRAM}")])
         .cmd(["run", "--listen", "0.0.0.0:9750"].map(str::to_owned))
-        // So that `stallscope status` can be started in the running container by its name.
+        // With this `PATH`, users can run `stallscope status` in the container by its name.
         .env(vec!["PATH=/".to_owned()])
         .exposed_ports(vec!["9750/tcp".to_owned()])
         .working_dir("/")
@@ -154,7 +154,7 @@ fn configuration(release: &Release, arch: Arch, layers: &[&Layer]) -> Result<Ima
     Ok(configuration.history(history).build()?)
 }
 
-/// The parts of an image by their SHA-256.
+/// Parts of an image, by their SHA-256.
 #[derive(Default)]
 struct Blobs(BTreeMap<String, Vec<u8>>);
 
@@ -210,7 +210,7 @@ impl Blobs {
     }
 }
 
-/// Keys in order: the maps of the specification's types have none of their own.
+/// Serializes a value with sorted keys: the maps of the specification's types have no order of their own.
 fn json(value: &impl Serialize) -> Result<Vec<u8>> {
     let value = serde_json::to_value(value)?;
     serde_json::to_vec(&value).context("could not write a part of the image as JSON")

@@ -1,4 +1,4 @@
-//! The licence texts of everything in the agents, each once.
+//! Licence texts of everything in the agents, each once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use super::native::Library;
 use super::parts::Part;
 
-/// Names of files with a licence, without what follows a dot or hyphen.
+/// Names of licence files, without the part after a dot or hyphen.
 const NAMES: [&str; 7] = [
     "COPYING",
     "COPYRIGHT",
@@ -23,7 +23,7 @@ const NAMES: [&str; 7] = [
 const RULE: &str =
     "\n--------------------------------------------------------------------------------\n";
 
-/// What has a licence: a name with its version, an SPDX expression, and the texts that came with it.
+/// A licensed component: its name with version, an SPDX expression, and the texts that came with it.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Licensed {
     name: String,
@@ -33,7 +33,7 @@ pub struct Licensed {
 }
 
 impl Licensed {
-    /// A crate, by the files that its authors published beside it.
+    /// Reads a crate's licence from the files that its authors published in it.
     pub fn of_part(part: &Part) -> Result<Self> {
         let package = &part.package;
         let folder = package
@@ -50,7 +50,7 @@ impl Licensed {
         })
     }
 
-    /// A library that no crate is.
+    /// Reads the licence of a library that is not a crate.
     pub fn of_library(library: &Library) -> Result<Self> {
         Ok(Self {
             name: format!(
@@ -96,7 +96,7 @@ fn texts(files: &[PathBuf]) -> Result<BTreeSet<String>> {
         .collect()
 }
 
-/// One page: a list of all, then each text with whose it is.
+/// Formats one page: a list of all components, then each text with the components it belongs to.
 pub fn page(mut all: Vec<Licensed>) -> String {
     all.sort();
     all.dedup();

@@ -1,4 +1,4 @@
-//! What is in an agent besides crates: the libraries that came with the compilers.
+//! Libraries in an agent that are not crates: they come with the compilers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,30 +14,30 @@ use crate::setup::Bpf;
 use crate::setup::compiler::{self, BPF_TARGET};
 use crate::shell;
 
-/// A library that no crate is.
+/// A library that is not a crate.
 #[derive(Clone, Debug)]
 pub struct Library {
-    /// What it is called.
+    /// Name of the library.
     pub name: &'static str,
-    /// Its version; none when nothing here tells.
+    /// Version of the library; none when unknown.
     pub version: Option<String>,
-    /// Its package, as a package URL.
+    /// Package of the library, as a package URL.
     pub package: Option<String>,
-    /// Its licence as an SPDX expression.
+    /// Licence of the library, as an SPDX expression.
     pub licence: &'static str,
-    /// Where it is.
+    /// Side of the kernel boundary that contains the library.
     pub side: Side,
-    /// Files with its licence.
+    /// Files with the licence text.
     pub texts: Vec<PathBuf>,
 }
 
 const RUST: &str = "MIT OR Apache-2.0";
 const GLIBC: &str = "LGPL-2.1-or-later";
 const LIBGCC: &str = "GPL-3.0-or-later WITH GCC-exception-3.1";
-/// Where Debian keeps the texts that its packages only name.
+/// Folder of the licence texts that Debian's packages refer to only by name.
 const COMMON: &str = "/usr/share/common-licenses";
 
-/// The libraries in the agent of an architecture.
+/// Returns the libraries in the agent of an architecture.
 pub fn libraries(cross: &Cross, bpf: &Bpf, arch: Arch) -> Result<Vec<Library>> {
     let own = |name: &str| own_package(cross, name);
     let libc = match cross.libc() {
@@ -84,7 +84,7 @@ fn library(
     }
 }
 
-/// The whole text of a licence, which has to go along where only its name is in the package.
+/// Returns the file with the whole text of a licence, which a release has to include where a package has only its name.
 fn common(licence: &str) -> Option<PathBuf> {
     let name = match licence {
         GLIBC => "LGPL-2.1",
@@ -95,7 +95,7 @@ fn common(licence: &str) -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
-/// The standard library of a compiler for a target, from a package or from rustup.
+/// Returns the standard library of a compiler for a target, from a package or from rustup.
 fn rust(
     name: &'static str,
     rustc: &Path,
@@ -130,7 +130,7 @@ fn rust(
     })
 }
 
-/// The package of a library that the linker takes.
+/// Returns the package of a library that the linker uses.
 fn own_package(cross: &Cross, name: &str) -> Option<Package> {
     let mut linker = Command::new(cross.linker());
     linker.arg(format!("-print-file-name={name}"));
@@ -160,7 +160,7 @@ impl Package {
         )
     }
 
-    /// The package that brought a file; none where no package did.
+    /// Returns the package that owns a file; none if no package does.
     fn owner(path: &Path) -> Option<Self> {
         let path = path.canonicalize().ok()?;
         let mut search = Command::new("dpkg-query");
@@ -186,12 +186,12 @@ impl Package {
     }
 }
 
-/// The first package of a line such as `libc6-dev:amd64: /usr/lib/libc.a`.
+/// Returns the first package of a line such as `libc6-dev:amd64: /usr/lib/libc.a`.
 fn parse_owner(line: &str) -> Option<&str> {
     line.split_once(": ")?.0.split(", ").next()
 }
 
-/// The distribution, as package URLs name it.
+/// Returns the distribution's name in package URLs.
 fn vendor(os_release: &str) -> String {
     os_release
         .lines()
@@ -200,7 +200,7 @@ fn vendor(os_release: &str) -> String {
         .to_owned()
 }
 
-/// A package URL.
+/// Builds a package URL.
 pub fn url(
     kind: &str,
     namespace: Option<&str>,

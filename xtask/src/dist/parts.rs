@@ -1,4 +1,4 @@
-//! Which crates are in an agent: those that Cargo says it compiled for it, on both sides of the kernel boundary.
+//! Crates in an agent: those that Cargo reports as compiled for it, on both sides of the kernel boundary.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,17 +11,17 @@ use serde::Deserialize;
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// Where in an agent a part is.
+/// Side of the kernel boundary.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Side {
-    /// In the program itself.
+    /// The program itself.
     Agent,
-    /// In the objects that it loads into the kernel.
+    /// The objects that the program loads into the kernel.
     Kernel,
 }
 
 impl Side {
-    /// The word for it in the bill of materials.
+    /// Returns the name of the side in the bill of materials.
     pub fn name(self) -> &'static str {
         match self {
             Self::Agent => "agent",
@@ -30,30 +30,30 @@ impl Side {
     }
 }
 
-/// One crate.
+/// One crate of an agent.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// Its manifest.
+    /// Manifest of the crate.
     pub package: Package,
-    /// Where it is.
+    /// Sides that contain the crate.
     pub sides: BTreeSet<Side>,
-    /// The crates it uses, of those that are in the agent.
+    /// Crates of the agent that the crate uses.
     pub needs: BTreeSet<PackageId>,
-    /// The SHA-256 of its archive in the registry, in hex; none for the workspace's own.
+    /// SHA-256 of the crate's archive in the registry, in hex; none for the workspace's own.
     pub checksum: Option<String>,
 }
 
 impl Part {
-    /// Whether it is one of the workspace's own.
+    /// Returns whether the crate is one of the workspace's own.
     pub fn is_own(&self) -> bool {
         self.package.source.is_none()
     }
 }
 
-/// The crates of one agent.
+/// Crates of one agent.
 pub type Parts = BTreeMap<PackageId, Part>;
 
-/// What Cargo knows about the workspace and its dependencies on one platform.
+/// Returns Cargo's metadata of the workspace and its dependencies on one platform.
 pub fn metadata(workspace: &Workspace, platform: &str) -> Result<Metadata> {
     let mut cargo = workspace.cargo();
     cargo
@@ -113,7 +113,8 @@ pub fn add(
     }
 }
 
-/// Macros and build scripts run on this machine, in folders that do not name the platform.
+/// Returns the crates compiled for the platform. Macros and build scripts run on this machine, in folders that do not
+/// name the platform.
 fn compiled(messages: &str, platform: &str) -> Result<BTreeSet<PackageId>> {
     let here = |artifact: &Artifact| {
         let kinds = &artifact.target.kind;
@@ -131,7 +132,8 @@ fn compiled(messages: &str, platform: &str) -> Result<BTreeSet<PackageId>> {
             Message::CompilerArtifact(artifact) if here(&artifact) => {
                 found.insert(artifact.package_id);
             }
-            // What the library could not make sense of; build scripts may print anything else.
+            // A line of JSON here is a message that the library does not understand. Build scripts may print any other
+            // text.
             Message::TextLine(line) if line.starts_with('{') => {
                 bail!("Cargo said something that is not understood: {line}");
             }
@@ -141,7 +143,7 @@ fn compiled(messages: &str, platform: &str) -> Result<BTreeSet<PackageId>> {
     Ok(found)
 }
 
-/// Checksums of `Cargo.lock` by name and version.
+/// Returns the checksums of `Cargo.lock` by name and version.
 fn checksums(lock: &str) -> Result<BTreeMap<(String, String), String>> {
     #[derive(Deserialize)]
     struct Lock {

@@ -1,4 +1,4 @@
-//! Trying a release: what is in `dist/`, not what was meant to be there.
+//! Trial of a release: reads and runs the files in `dist/` as they are.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -18,7 +18,7 @@ use crate::shell;
 use crate::steps::{Outcome, Steps};
 use crate::workspace::{self, Workspace};
 
-/// Every proof that this machine allows.
+/// Runs every trial that this machine allows.
 pub fn run(steps: &mut Steps, workspace: &Workspace, release: &Release, archs: &[Arch]) {
     let folder = &folder(workspace);
     steps.step("checksums", || {
@@ -52,7 +52,7 @@ pub fn run(steps: &mut Steps, workspace: &Workspace, release: &Release, archs: &
     }
 }
 
-/// Fails when a file that others get names a folder that only this machine has.
+/// Fails when a released file contains the path of a folder that only this machine has.
 ///
 /// The image is left out: it holds the same files, compressed.
 fn nameless(folder: &Path, private: &[PathBuf]) -> Result<Outcome> {
@@ -76,12 +76,13 @@ fn nameless(folder: &Path, private: &[PathBuf]) -> Result<Outcome> {
     Ok(Outcome::Passed(String::new()))
 }
 
-/// Whether a folder's name says where something was built: `/src` is within the paths of all compilers.
+/// Returns whether a folder's path identifies this machine. One such as `/src` does not: it occurs in the paths of all
+/// compilers.
 fn is_telling(folder: &Path) -> bool {
     folder.components().count() > 2
 }
 
-/// The agents in the image, which have to be those beside it.
+/// Reads the agents in the image and checks that they equal the files beside it.
 fn image(folder: &Path, archs: &[Arch]) -> Result<Vec<Agent>> {
     let path = folder.join(IMAGE);
     let bytes = fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
@@ -106,7 +107,7 @@ fn image(folder: &Path, archs: &[Arch]) -> Result<Vec<Agent>> {
     Ok(agents)
 }
 
-/// Starts an agent with nothing around it, no environment and no files of its own.
+/// Starts an agent alone, without environment and without other files.
 fn starts(agent: &Agent, release: &Release) -> Result<Outcome> {
     let Some(starter) = starter(agent.arch) else {
         return Ok(Outcome::Skipped(format!(
@@ -157,7 +158,7 @@ fn starter(arch: Arch) -> Option<Starter> {
     .map(Starter::Emulator)
 }
 
-/// What another program makes of the archive.
+/// Inspects the archive with skopeo.
 fn inspected(folder: &Path, release: &Release, arch: Arch) -> Result<Outcome> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]

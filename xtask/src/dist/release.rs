@@ -1,4 +1,4 @@
-//! What a release says of itself: its version, the sources it is made of, and their date.
+//! Metadata of a release: its version, its sources and their date.
 
 use std::env;
 use std::process::Command;
@@ -15,24 +15,24 @@ use crate::workspace::{AGENT_PACKAGE, BPF_PACKAGE, Workspace};
 /// A release before it is packed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Release {
-    /// The agent's version.
+    /// Version of the agent.
     pub version: String,
-    /// What the agent is, in a line.
+    /// Description of the agent, in one line.
     pub description: String,
-    /// Under which licences the agent and the kernel side inside it may be had, as an SPDX expression.
+    /// Licences of the agent and of the kernel side inside it, as an SPDX expression.
     pub licences: String,
-    /// Where the sources are, when the manifest says so.
+    /// Address of the sources, when the manifest has it.
     pub source: Option<String>,
-    /// The commit, with `-dirty` behind it when files differ from it; none outside a repository.
+    /// Commit, with the suffix `-dirty` when files differ from it; none outside a repository.
     pub revision: Option<String>,
-    /// The date of the sources in seconds since 1970, which every file of the release gets.
+    /// Date of the sources in seconds since 1970. Every file of the release gets it.
     pub seconds: Option<u64>,
 }
 
 impl Release {
-    /// Asks Cargo's manifests and git.
+    /// Reads the metadata from Cargo's manifests and git.
     pub fn find(workspace: &Workspace) -> Result<Self> {
-        // The workspace's own packages say the same of themselves on every platform.
+        // The manifests of the workspace's own packages are the same on every platform.
         let metadata = parts::metadata(workspace, Arch::X86_64.triple())?;
         let package = |name: &str| {
             metadata
@@ -47,7 +47,7 @@ impl Release {
         Ok(Self {
             version: agent.version.to_string(),
             description: agent.description.clone().unwrap_or_default(),
-            // The agent carries the kernel side, whose licences include the agent's own.
+            // The agent embeds the kernel side, whose licences include the agent's own.
             licences: package(BPF_PACKAGE)?
                 .license
                 .clone()
@@ -61,7 +61,7 @@ impl Release {
         })
     }
 
-    /// Fails when the sources are no longer those that the release was begun with: its parts would differ.
+    /// Fails when the sources have changed since the release was begun: its parts would differ.
     pub fn check_unchanged(&self, now: &Self) -> Result<()> {
         if self == now {
             return Ok(());
@@ -74,7 +74,7 @@ impl Release {
         );
     }
 
-    /// The date of the sources as RFC 3339 has it, in UTC.
+    /// Formats the date of the sources as RFC 3339, in UTC.
     pub fn date(&self) -> Result<Option<String>> {
         let Some(seconds) = self.seconds else {
             return Ok(None);
@@ -89,7 +89,8 @@ impl Release {
     }
 }
 
-/// `SOURCE_DATE_EPOCH` is what builders of distributions set for builds that can be repeated.
+/// Returns the date of the sources. `SOURCE_DATE_EPOCH`, which distributions set for reproducible builds, comes before
+/// the commit's date.
 fn seconds(epoch: Option<&str>, commit: Option<u64>) -> Result<Option<u64>> {
     match epoch.filter(|epoch| !epoch.is_empty()) {
         None => Ok(commit),
@@ -104,14 +105,14 @@ struct Commit {
     seconds: u64,
 }
 
-/// None where git or its repository is missing: sources from an archive have no commit.
+/// Returns the commit; none without git or a repository, because sources from an archive have no commit.
 fn commit(workspace: &Workspace) -> Option<Commit> {
     let git = |arguments: &[&str]| {
         let mut git = Command::new("git");
         git.arg("-C").arg(&workspace.root).args(arguments);
         shell::stdout(&mut git).ok()
     };
-    // Sources unpacked inside another project's repository are none of its commits.
+    // Sources unpacked inside another project's repository do not belong to its commits.
     let top = git(&["rev-parse", "--show-toplevel"])?;
     if workspace.root.canonicalize().ok()? != std::path::Path::new(top.trim_end()) {
         return None;

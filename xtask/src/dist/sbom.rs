@@ -1,4 +1,4 @@
-//! The bill of materials of one agent, in CycloneDX's JSON.
+//! Bill of materials of one agent, in CycloneDX's JSON.
 
 use std::collections::BTreeSet;
 
@@ -23,12 +23,12 @@ use super::parts::{Part, Parts, Side};
 use super::release::Release;
 use crate::workspace::{AGENT_PACKAGE, BPF_PACKAGE};
 
-/// The newest version of the specification that the library writes.
+/// Newest version of the specification that the library writes.
 const VERSION: SpecVersion = SpecVersion::V1_5;
-/// The property that says where in the agent a part is.
+/// Name of the property for the side of the kernel boundary that contains a component.
 const SIDE: &str = "stallscope:side";
 
-/// Writes the bill of an agent; the same parts give the same bytes.
+/// Writes the bill of materials of an agent. Equal parts give equal bytes.
 pub fn write(
     release: &Release,
     agent: &[u8],
@@ -71,7 +71,7 @@ pub fn write(
     Ok(json)
 }
 
-/// A number that only this agent has, and always.
+/// Derives the serial number from the agent's digest, so that the same agent always has the same one.
 fn serial(agent: &[u8]) -> Result<UrnUuid> {
     let mut bytes = [0; 16];
     for (byte, pair) in bytes.iter_mut().zip(sha256(agent).as_bytes().chunks(2)) {
@@ -125,7 +125,7 @@ fn component(part: &Part) -> Result<Component> {
     component.hashes = part.checksum.as_deref().map(hashes);
     component.properties = Some(sides(&part.sides));
     component.external_references = package.repository.as_deref().map(repository).transpose()?;
-    // The workspace's own crates are in no registry, where others could take their names.
+    // The workspace's own crates are in no registry. As `cargo` packages their names could belong to others' crates.
     let kind = if part.is_own() { "generic" } else { "cargo" };
     let url = native::url(kind, None, &package.name, &version, None)?;
     component.purl = Some(purl(&url)?);
@@ -187,7 +187,7 @@ fn purl(url: &str) -> Result<Purl> {
         .with_context(|| format!("`{url}` is no package URL"))
 }
 
-/// Libraries are used by the workspace's own crate of their side.
+/// Returns the dependency graph. The workspace's own crate of a side depends on that side's libraries.
 fn dependencies(parts: &Parts, libraries: &[Library]) -> Dependencies {
     let mut all: Vec<Dependency> = parts
         .values()

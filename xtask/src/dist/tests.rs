@@ -1,4 +1,4 @@
-//! Releases of tiny programs: packed, damaged in every way that was thought of, and read back.
+//! Tests with releases of tiny programs: packed, damaged in many ways, and read back.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,7 +43,7 @@ fn packed() -> Vec<u8> {
     image::pack(&release(), &agents(), &licences()).unwrap()
 }
 
-/// Files of an archive, to be changed and packed anew.
+/// Returns the files of an archive, to change and pack again.
 fn files(archive: &[u8]) -> BTreeMap<String, Entry> {
     archive::unpack(archive).unwrap()
 }
@@ -53,7 +53,7 @@ fn refused(files: BTreeMap<String, Entry>) -> String {
     format!("{:#}", contents::read(&archive).unwrap_err())
 }
 
-/// The JSON of the part of an image that has that key.
+/// Returns the JSON of the part of an image that has that key.
 fn part_with(files: &BTreeMap<String, Entry>, key: &str) -> (String, serde_json::Value) {
     files
         .iter()

@@ -1,4 +1,4 @@
-//! The shell of a machine: busybox, of Debian's package for its architecture.
+//! Shell of a machine: busybox, from Debian's package for its architecture.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::setup::{Missing, Setup};
 const PACKAGE: &str = "busybox-static";
 const SUITES: &[&str] = &["bookworm", "bookworm-security"];
 
-/// Finds it in the cache or fetches it. None when it is missing and may not be fetched.
+/// Finds busybox in the cache or fetches it. None when it is missing and may not be fetched.
 pub fn fetch(setup: &mut Setup, arch: Arch, cache: &Path) -> Result<Option<PathBuf>> {
     let place = cache.join(format!("busybox-{}", arch.debian()));
     if place.exists() {

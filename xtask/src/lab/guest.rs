@@ -1,4 +1,4 @@
-//! One virtual machine: how QEMU is started, and what it says.
+//! One virtual machine: QEMU's command line, its console output, and how it ended.
 
 use std::fmt;
 use std::fs::File;
@@ -17,17 +17,18 @@ use crate::bpf::Arch;
 use crate::setup::{Missing, Setup, apt};
 use crate::shell;
 
-/// Where the agent of a machine listens.
+/// Port that the agent of a machine listens on.
 const PORT: u16 = 9750;
 
-/// A machine that says nothing for so long hangs. Attaching is what takes longest without a word.
+/// Time without console output after which a machine counts as hung. Attaching programs is the longest phase without
+/// output.
 const SILENCE: Duration = Duration::from_secs(420);
 
-/// NUMA nodes of a machine, and megabytes of memory of each.
+/// Number of NUMA nodes of a machine, and megabytes of memory of each.
 const NODES: u32 = 4;
 const NODE_MEGABYTES: u32 = 1024;
 
-/// Bytes of the disk, which is only there to be read.
+/// Size of the disk in bytes. Machines only read it.
 const DISK: u64 = 2 << 30;
 
 /// Installs the emulator of an architecture if it is missing.
@@ -53,7 +54,7 @@ fn programs(arch: Arch) -> (&'static str, &'static str) {
     }
 }
 
-/// The drivers that machines need.
+/// Returns the drivers that machines need.
 pub fn modules(arch: Arch) -> &'static [&'static str] {
     match arch {
         Arch::Aarch64 => &["virtio_mmio", "virtio_blk", "virtio_net"],
@@ -61,7 +62,7 @@ pub fn modules(arch: Arch) -> &'static [&'static str] {
     }
 }
 
-/// A port of the loopback that nobody has: the agent's own, if it can be.
+/// Returns a free port on loopback: the agent's default, if it is free.
 pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))
         .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
@@ -69,7 +70,7 @@ pub fn free_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-/// A file of nothing, which takes no room.
+/// Creates a sparse file for the disk, which takes no space.
 pub fn disk(folder: &Path) -> Result<PathBuf> {
     let path = folder.join("disk.raw");
     File::create(&path)
@@ -78,33 +79,33 @@ pub fn disk(folder: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A machine.
+/// Settings of a virtual machine.
 #[derive(Clone)]
 pub struct Guest {
-    /// What it boots.
+    /// Kernel that it boots.
     pub kernel: &'static Kernel,
-    /// The file of the kernel.
+    /// File of the kernel.
     pub image: PathBuf,
-    /// What it boots into.
+    /// Archive with its initial file system.
     pub initramfs: PathBuf,
-    /// Its disk.
+    /// File of its disk.
     pub disk: PathBuf,
-    /// Its CPUs.
+    /// Number of its CPUs.
     pub cpus: u32,
-    /// What is added to the kernel's command line.
+    /// Words added to the kernel's command line.
     pub order: String,
-    /// Where the agent is found on this machine's loopback, if it has a network.
+    /// Port of this machine's loopback that leads to the agent, if the guest has a network.
     pub port: Option<u16>,
 }
 
-/// How a machine ended.
+/// Outcome of a machine's run.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Session {
-    /// It switched itself off, with this status.
+    /// The machine switched itself off, with this status.
     Ended(i32),
-    /// It said nothing for too long and was ended.
+    /// The machine printed nothing for too long and was killed.
     Hung,
-    /// It broke down; the last lines it said.
+    /// The machine crashed; the last lines it printed.
     Crashed(String),
 }
 
@@ -131,7 +132,7 @@ impl Guest {
                 .args(["-M", "virt,gic-version=3"])
                 .args(["-accel", "tcg,thread=multi"])
                 .args(["-cpu", "max,pauth-impdef=on"]),
-            // With a thread a CPU the emulator does not get patched code right, and guests break down.
+            // With one thread per CPU the emulator mishandles patched code, and guests crash.
             Arch::X86_64 => command
                 .args(["-M", "q35", "-accel", "tcg,thread=single"])
                 .args(["-cpu", "max,-cx16,-la57"]),
@@ -191,7 +192,7 @@ impl Guest {
         shell::run(&mut self.command()?)
     }
 
-    /// Boots it and hears what it says, line by line, until it ends.
+    /// Boots the machine and passes each line it prints to `hear`, until it ends.
     pub fn run(&self, hear: impl FnMut(&str) -> Result<()>) -> Result<Session> {
         let mut command = self.command()?;
         let mut child = Running(
@@ -205,7 +206,7 @@ impl Guest {
     }
 }
 
-/// Ended with whoever started it.
+/// A running emulator. Dropping it kills the process.
 struct Running(Child);
 
 impl Drop for Running {
@@ -221,7 +222,7 @@ fn listen(child: &mut Running, mut hear: impl FnMut(&str) -> Result<()>) -> Resu
     let (send, lines) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-            // Nobody listens any more once the machine has ended.
+            // The receiver goes away once the machine has ended.
             if send.send(line).is_err() {
                 return;
             }
@@ -248,7 +249,7 @@ fn listen(child: &mut Running, mut hear: impl FnMut(&str) -> Result<()>) -> Resu
     }
 }
 
-/// The status in the last line of a machine; the kernel may say something on the same line.
+/// Returns the status from the last line of a machine. The kernel may print text on the same line.
 fn exit_code(line: &str) -> Option<i32> {
     let (_, rest) = line.split_once("@lab exit ")?;
     let end = rest
@@ -257,7 +258,7 @@ fn exit_code(line: &str) -> Option<i32> {
     rest[..end].parse().ok()
 }
 
-/// CPUs and memory spread over the nodes; neighbours in a ring are near, the others far.
+/// Returns QEMU arguments that spread CPUs and memory over the nodes. Neighbours in a ring are near, the others far.
 fn numa(cpus: u32, nodes: u32) -> Vec<String> {
     let mut words = Vec::new();
     let mut first = 0;

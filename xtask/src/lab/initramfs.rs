@@ -1,4 +1,4 @@
-//! What a machine boots into: one archive in memory with the lab's program as its first process.
+//! Initramfs of a machine: one archive with the lab's program as the first process.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -9,7 +9,7 @@ use cpio::newc::{Builder, ModeFileType, trailer};
 
 use super::kernels::Module;
 
-/// Commands that busybox answers to; a script of others' may want any of these.
+/// Commands that busybox provides: a user's script may need any of these.
 const COMMANDS: &str = "\
 ash awk base64 basename cat chmod chrt clear cp cut date dd df diff dirname dmesg du echo egrep env expr \
 false fgrep find free grep gunzip gzip head hexdump hostname id ifconfig ionice ip kill killall less ln ls \
@@ -37,15 +37,15 @@ const FOLDERS: &[&str] = &[
 
 /// Files of a machine.
 pub struct Contents<'a> {
-    /// The first process.
+    /// Program of the first process.
     pub init: &'a Path,
-    /// The agent.
+    /// Program of the agent.
     pub agent: &'a Path,
-    /// The shell.
+    /// Program of the shell.
     pub busybox: &'a Path,
-    /// Drivers, in the order in which they are to be inserted.
+    /// Drivers, in the order of insertion.
     pub modules: &'a [Module],
-    /// Files of others', the first of which is to be run.
+    /// Files of the user. The machine runs the first one.
     pub exec: &'a [PathBuf],
 }
 

@@ -1,5 +1,5 @@
-//! The kernels of the lab: Debian's own, fetched once, unpacked and kept, and one that is built from Debian's
-//! source; none is ever installed.
+//! Kernels of the lab: Debian's own, fetched once and kept unpacked, and one that is built from Debian's source. None
+//! is ever installed.
 
 mod btf;
 mod built;
@@ -28,19 +28,19 @@ use modules::Tree;
 /// A kernel of the matrix.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Kernel {
-    /// Its series, such as `6.12`; the newest release of it is taken.
+    /// Series, such as `6.12`. The lab uses its newest release.
     pub series: &'static str,
-    /// What sets it apart from the series' usual kernel: `64k` for its pages, `rt` for `PREEMPT_RT`; else empty.
+    /// Difference from the series' usual kernel: `64k` for its pages, `rt` for `PREEMPT_RT`, else empty.
     variant: &'static str,
-    /// The architecture it runs on.
+    /// Architecture of the kernel.
     pub arch: Arch,
-    /// Bytes in a page.
+    /// Page size in bytes.
     pub page_size: u32,
-    /// Debian's suites that have it.
+    /// Debian suites that have the kernel.
     suites: &'static [&'static str],
-    /// Debian's name of how it is configured: the end of its release's name.
+    /// Debian's name of the kernel's configuration, with which its release ends.
     flavour: &'static str,
-    /// What it is built from, where Debian has no package of it.
+    /// Recipe to build the kernel, where Debian has no package of it.
     recipe: Option<&'static Recipe>,
 }
 
@@ -78,7 +78,7 @@ const fn amd64(series: &'static str, suites: &'static [&'static str]) -> Kernel 
     }
 }
 
-/// A kernel that is only booted when it is asked for by its name.
+/// Describes a kernel that the lab boots only when it is named.
 const fn variant(variant: &'static str, flavour: &'static str, of: &Kernel) -> Kernel {
     Kernel {
         variant,
@@ -87,7 +87,7 @@ const fn variant(variant: &'static str, flavour: &'static str, of: &Kernel) -> K
     }
 }
 
-/// What every measurement is proven on, and then kernels that are there when they are asked for.
+/// Kernels of the matrix, on which every measurement is proven, then those that the lab boots only when they are named.
 static KERNELS: [Kernel; 10] = [
     arm64("5.10", 4096, BULLSEYE, "arm64"),
     arm64("6.1", 4096, BOOKWORM, "arm64"),
@@ -104,17 +104,17 @@ static KERNELS: [Kernel; 10] = [
     variant("rt", "rt-amd64", &amd64("6.12", TRIXIE)),
 ];
 
-/// The kernels that a run of everything boots, arm64 first, old before new.
+/// Returns the kernels that a full run boots, arm64 first, old before new.
 pub fn matrix() -> &'static [Kernel] {
     let usual = KERNELS.partition_point(|kernel| kernel.variant.is_empty());
     &KERNELS[..usual]
 }
 
-/// The kernels of this architecture and series; either may be left open. Variants of a series are left out
+/// Returns the kernels of this architecture and series; either may be left open. Variants of a series are left out
 /// unless they are named, as `6.12-rt`.
 ///
 /// # Errors
-/// When there is none, naming those there are.
+/// When there is no such kernel. The error names those there are.
 pub fn select(arch: Option<Arch>, series: &[String]) -> Result<Vec<&'static Kernel>> {
     let fits = |kernel: &&Kernel| {
         arch.is_none_or(|arch| arch == kernel.arch)
@@ -140,7 +140,7 @@ pub fn select(arch: Option<Arch>, series: &[String]) -> Result<Vec<&'static Kern
     Ok(KERNELS.iter().filter(fits).collect())
 }
 
-/// Debian's name of an architecture.
+/// Returns Debian's name of an architecture.
 fn debian(arch: Arch) -> &'static str {
     match arch {
         Arch::X86_64 => "amd64",
@@ -155,12 +155,12 @@ impl fmt::Display for Kernel {
 }
 
 impl Kernel {
-    /// A name for files: `arm64-6.12`.
+    /// Returns a name for files, such as `arm64-6.12`.
     pub fn name(&self) -> String {
         format!("{}-{}", debian(self.arch), self.label())
     }
 
-    /// By what it is asked for: its series, and what sets it apart, as `6.12-64k`.
+    /// Returns the name by which users ask for the kernel: its series and variant, such as `6.12-64k`.
     pub fn label(&self) -> String {
         if self.variant.is_empty() {
             self.series.to_owned()
@@ -170,18 +170,18 @@ impl Kernel {
     }
 }
 
-/// A kernel that is here, unpacked.
+/// A fetched and unpacked kernel.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Fetched {
-    /// What `uname -r` says in it.
+    /// Release, as `uname -r` prints it.
     pub release: String,
-    /// Bootable by QEMU's `-kernel`.
+    /// Image that QEMU's `-kernel` boots.
     pub image: PathBuf,
-    /// The folder `lib/modules/RELEASE` with the modules that guests have a use for.
+    /// Folder `lib/modules/RELEASE` with the modules that guests may need.
     pub modules: PathBuf,
-    /// The options it was built with.
+    /// Build configuration.
     pub config: PathBuf,
-    /// Its type information.
+    /// Type information (BTF).
     pub btf: PathBuf,
 }
 
@@ -196,7 +196,7 @@ impl Fetched {
         }
     }
 
-    /// The kernel in the cache, if it is there and whole.
+    /// Finds the kernel in the cache, if it is there and complete.
     pub fn find(kernel: &Kernel, cache: &Path) -> Option<Self> {
         let folder = cache.join(kernel.name());
         let release = fs::read_to_string(folder.join("release")).ok()?;
@@ -207,8 +207,7 @@ impl Fetched {
         (whole && current).then_some(found)
     }
 
-    /// Modules with what they depend on, in the order in which they must be inserted; those that are
-    /// built in are left out.
+    /// Returns modules with their dependencies, in the order of insertion. Built-in ones are left out.
     ///
     /// # Errors
     /// When this kernel has no such module, or one cannot be read.
@@ -219,7 +218,7 @@ impl Fetched {
     }
 }
 
-/// Where unpacked kernels are kept: `STALLSCOPE_LAB_CACHE`, else `stallscope/lab` in the user's folder of caches.
+/// Returns the folder of unpacked kernels: `STALLSCOPE_LAB_CACHE`, else `stallscope/lab` in the user's cache folder.
 ///
 /// # Errors
 /// When the environment names no such folder.
@@ -231,7 +230,7 @@ fn cache_of(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Result<Pat
     if let Some(folder) = variable("STALLSCOPE_LAB_CACHE") {
         return std::path::absolute(folder).context("STALLSCOPE_LAB_CACHE names no folder");
     }
-    // A relative XDG_CACHE_HOME is to be ignored (XDG Base Directory Specification).
+    // A relative XDG_CACHE_HOME must be ignored (XDG Base Directory Specification).
     let caches = variable("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .filter(|folder| folder.is_absolute())
@@ -243,7 +242,7 @@ fn cache_of(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Result<Pat
 /// Finds a kernel in the cache or fetches it. None when it is missing and may not be fetched.
 ///
 /// # Errors
-/// When it cannot be fetched or is not what it should be.
+/// When the kernel cannot be fetched or is not as it should be.
 pub fn fetch(setup: &mut Setup, kernel: &Kernel, cache: &Path) -> Result<Option<Fetched>> {
     if let Some(found) = Fetched::find(kernel, cache) {
         return Ok(Some(found));
@@ -278,13 +277,13 @@ pub fn fetch(setup: &mut Setup, kernel: &Kernel, cache: &Path) -> Result<Option<
         .with_context(|| format!("Linux {kernel} was unpacked and is not in the cache"))
 }
 
-/// Fetches and unpacks beside its place, so that what is in its place is always whole.
+/// Fetches and unpacks into a folder beside the final one, so that the final folder is always complete.
 fn install(kernel: &Kernel, cache: &Path) -> Result<()> {
     let partial = cache.join(format!(".{}.partial", kernel.name()));
     fs::create_dir_all(&partial)
         .with_context(|| format!("could not make {}", partial.display()))?;
     let _lock = lock(&cache.join(format!(".{}.lock", kernel.name())))?;
-    // Another run may have had the lock, and fetched it.
+    // Another run may have fetched the kernel while it held the lock.
     if Fetched::find(kernel, cache).is_some() {
         return remove(&partial);
     }
@@ -319,7 +318,7 @@ fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-/// Waits for other runs that fetch the same kernel. The lock goes with the file, and with the process.
+/// Waits for other runs that fetch the same kernel. The lock ends with the file, and with the process.
 fn lock(path: &Path) -> Result<File> {
     let file = File::create(path).with_context(|| format!("could not make {}", path.display()))?;
     flock(&file, FlockOperation::LockExclusive)
@@ -327,7 +326,7 @@ fn lock(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Fetches all packages of the newest release that the mirror has: lists name some that it has no more.
+/// Fetches all packages of the newest release that the mirror still has: its lists name some that are gone.
 fn download_newest(kernel: &Kernel, apt: &Foreign) -> Result<(String, Vec<PathBuf>)> {
     let packages = apt.packages(&format!("linux-image-{}", kernel.series))?;
     let images = release::newest_first(kernel, &packages);
@@ -349,7 +348,7 @@ fn download_newest(kernel: &Kernel, apt: &Foreign) -> Result<(String, Vec<PathBu
     )
 }
 
-/// Fetches an image's package and those it is split into; none if the mirror lacks one.
+/// Fetches an image's package and the packages of its parts. None if the mirror lacks one.
 fn download(apt: &Foreign, image: &release::Image<'_>) -> Result<Option<Vec<PathBuf>>> {
     let Package { name, version, .. } = image.package;
     let parts = std::iter::once((name, version)).chain(image.parts());
@@ -363,7 +362,7 @@ fn download(apt: &Foreign, image: &release::Image<'_>) -> Result<Option<Vec<Path
     Ok(Some(files))
 }
 
-/// Puts together what the lab needs from unpacked packages.
+/// Copies the files that the lab needs out of unpacked packages.
 fn assemble(kernel: &Kernel, release: &str, root: &Path, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("could not make {}", folder.display()))?;
     let parts = Fetched::at(folder, release);
@@ -412,7 +411,7 @@ fn keep_modules(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The first of these paths that is in an unpacked package.
+/// Returns the first of these paths that exists in an unpacked package.
 fn find(root: &Path, paths: &[String]) -> Result<PathBuf> {
     paths
         .iter()
@@ -455,7 +454,7 @@ mod tests {
             "amd64-5.10 amd64-7.2"
         );
         assert_eq!(select(None, &[]).unwrap().len(), matrix().len());
-        // Variants are booted when they are asked for, and then alone.
+        // The lab boots variants only when they are named, and then alone.
         assert_eq!(matrix().len(), 7);
         assert_eq!(names(None, &["6.12-64k"]).unwrap(), "arm64-6.12-64k");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Making machines: kernels, programs and the files they boot from.
+//! Assembly of machines: kernels, programs and the files they boot from.
 
 use std::path::PathBuf;
 
@@ -13,20 +13,20 @@ use crate::build::{self, Profile};
 use crate::setup::{Install, Setup};
 use crate::workspace::{AGENT_PACKAGE, Workspace};
 
-/// The package of the program that brings the truths about.
+/// Package of the program that runs the truths.
 pub const LAB_PACKAGE: &str = "stallscope-lab";
 
-/// Makes machines from the sources of a workspace.
+/// Builder of machines from the sources of a workspace.
 pub struct Maker<'a> {
-    /// The sources.
+    /// Sources of the programs.
     pub workspace: &'a Workspace,
-    /// Whether what is missing may be installed.
+    /// Permission to install missing tools.
     pub install: Install,
-    /// Whether programs are built without optimisation.
+    /// True to build programs without optimisation.
     pub debug: bool,
 }
 
-/// What is put into machines of one architecture.
+/// Programs that go into machines of one architecture.
 pub struct Parts {
     agent: PathBuf,
     lab: PathBuf,
@@ -34,7 +34,7 @@ pub struct Parts {
 }
 
 impl Maker<'_> {
-    /// A kernel of the matrix, which is fetched if it is not here.
+    /// Finds a kernel of the matrix, or fetches it.
     pub fn kernel(&self, kernel: &Kernel) -> Result<Fetched> {
         let mut setup = Setup::new(self.install);
         let fetched = kernels::fetch(&mut setup, kernel, &kernels::cache()?)?;
@@ -42,7 +42,7 @@ impl Maker<'_> {
         fetched.context("the kernel is neither here nor missing; this is a fault of `cargo xtask`")
     }
 
-    /// What is put into machines of an architecture.
+    /// Builds or fetches the programs for machines of an architecture.
     pub fn parts(&self, arch: Arch) -> Result<Parts> {
         let mut setup = Setup::new(self.install);
         guest::emulator(&mut setup, arch)?;
@@ -57,7 +57,7 @@ impl Maker<'_> {
         })
     }
 
-    /// The agent as it is released, and the program that brings the truths about.
+    /// Builds the agent as it is released, and the program that runs the truths.
     pub fn programs(&self, arch: Arch) -> Result<[PathBuf; 2]> {
         let profile = Profile::of(self.debug);
         let packages = [AGENT_PACKAGE, LAB_PACKAGE];
@@ -73,7 +73,7 @@ impl Maker<'_> {
         Ok(folder)
     }
 
-    /// A machine that is ready to boot, without orders.
+    /// Prepares a machine that is ready to boot, without orders.
     pub fn guest(&self, kernel: &'static Kernel, parts: &Parts, exec: &[PathBuf]) -> Result<Guest> {
         let fetched = self.kernel(kernel)?;
         let modules = fetched.modules(guest::modules(kernel.arch))?;

@@ -1,4 +1,4 @@
-//! The truths on each kernel that is asked for, and what came of them.
+//! Runs the truths on each selected kernel, and collects the outcomes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,17 +20,17 @@ use super::{Args, Hierarchy, scaling, table};
 use crate::bpf::Arch;
 use crate::shell;
 
-/// What is known by this name is no kernel of the matrix but the one that runs here.
+/// Name that selects the running kernel of this machine instead of one of the matrix.
 const HOST: &str = "host";
 
 /// One machine of the matrix.
 #[derive(Clone, Copy)]
 pub struct Machine {
-    /// What it boots.
+    /// Kernel that it boots.
     pub kernel: &'static Kernel,
-    /// What the agent follows in it.
+    /// Cgroup hierarchy that the agent follows.
     pub hierarchy: Hierarchy,
-    /// Its CPUs.
+    /// Number of its CPUs.
     pub cpus: u32,
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for Machine {
     }
 }
 
-/// Runs the truths, prints the table and says whether all is well.
+/// Runs the truths, prints the table and returns the exit code.
 pub fn run(maker: &Maker, args: &Args, output: &File) -> Result<ExitCode> {
     let printer = Printer {
         json: args.json.then_some(output),
@@ -62,7 +62,7 @@ pub fn run(maker: &Maker, args: &Args, output: &File) -> Result<ExitCode> {
             continue;
         }
         let parts = maker.parts(arch)?;
-        // Machines of a kernel are next to each other and boot from the same files.
+        // Machines of a kernel are neighbours and boot from the same files.
         for machines in of.chunk_by(|a, b| a.kernel == b.kernel) {
             let guest = maker.guest(machines[0].kernel, &parts, &[])?;
             ready.extend(machines.iter().map(|machine| (**machine, guest.clone())));
@@ -78,11 +78,11 @@ pub fn run(maker: &Maker, args: &Args, output: &File) -> Result<ExitCode> {
     conclude(args, &outcomes, &table::of(&newest(all)))
 }
 
-/// Without what newer results replace.
+/// Removes outcomes that newer ones replace.
 fn newest(all: Vec<Outcome>) -> Vec<Outcome> {
     let mut newest: Vec<Outcome> = Vec::new();
     for outcome in all {
-        // In its place, so that the table's order stays.
+        // A replacement takes the old place, so that the table keeps its order.
         match newest.iter().position(|old| outcome.replaces(old)) {
             Some(place) => newest[place] = outcome,
             None => newest.push(outcome),
@@ -107,7 +107,7 @@ fn earlier(files: &[PathBuf]) -> Result<Vec<Outcome>> {
 }
 
 impl Args {
-    /// The host's kernel is one of the matrix, and may be asked for alone.
+    /// Returns whether to run on this machine's kernel. It counts as one of the matrix, and users can ask for it alone.
     fn on_host(&self) -> bool {
         let wanted = self.arch.is_none_or(|arch| Arch::host().ok() == Some(arch));
         if self.kernel.is_empty() {
@@ -122,7 +122,7 @@ impl Args {
         if series.is_empty() && !self.kernel.is_empty() {
             return Ok(Vec::new());
         }
-        // Who names a kernel means one machine, not two.
+        // A user who names a kernel means one machine, not one per architecture.
         let arch = self.arch.or((!series.is_empty()).then_some(Arch::Aarch64));
         let mut machines = Vec::new();
         for kernel in kernels::select(arch, &series)? {
@@ -147,9 +147,9 @@ impl Args {
     }
 }
 
-/// Where results and what is for the reader go.
+/// Output of results, and of text for the reader.
 pub struct Printer<'a> {
-    /// Set when a program reads the results.
+    /// File for JSON results, set when a program reads them.
     pub json: Option<&'a File>,
 }
 
@@ -164,7 +164,7 @@ impl Printer<'_> {
             .context("could not write to the output")
     }
 
-    /// A line of those who run the truths: a result, or for the reader.
+    /// Handles a line from the program that runs the truths: a result, or text for the reader.
     fn hear(&self, line: &str, prefix: &str) -> Result<Option<Outcome>> {
         let found = Outcome::parse(line);
         match &found {
@@ -175,7 +175,7 @@ impl Printer<'_> {
     }
 }
 
-/// The truths on the kernel that runs here.
+/// Runs the truths on this machine's own kernel.
 fn host(maker: &Maker, args: &Args, printer: &Printer) -> Result<Vec<Outcome>> {
     let [agent, lab] = maker.programs(Arch::host()?)?;
     println!("==> the truths on this machine's own kernel");
@@ -190,7 +190,7 @@ fn host(maker: &Maker, args: &Args, printer: &Printer) -> Result<Vec<Outcome>> {
             println!("{line}");
             return Ok(());
         };
-        // What builders of kernels add to the version says nothing about this one.
+        // Suffixes that builders add to the kernel's version say nothing about this one.
         let version = outcome.kernel.split('-').next().unwrap_or_default();
         outcome.kernel = format!("{version} (host)");
         printer.outcome(&outcome)?;
@@ -206,8 +206,8 @@ fn host(maker: &Maker, args: &Args, printer: &Printer) -> Result<Vec<Outcome>> {
 /// A machine with its place among the results.
 type Ready = (usize, Machine, Guest);
 
-/// Architectures take turns, because what runs side by side is then one that keeps all CPUs busy and one that
-/// keeps one of them.
+/// Orders the machines so that architectures take turns: machines of one keep all CPUs busy and those of the other only
+/// one, so the two go well side by side.
 fn queue(machines: Vec<(Machine, Guest)>) -> VecDeque<Ready> {
     let mut turns = [0, 0];
     let mut queue: Vec<_> = machines
@@ -223,13 +223,13 @@ fn queue(machines: Vec<(Machine, Guest)>) -> VecDeque<Ready> {
     queue.into_iter().map(|(_, ready)| ready).collect()
 }
 
-/// Boots the machines, some at a time; the results are in the order of their places.
+/// Boots the machines, some at a time. The results are in the order of their places.
 fn side_by_side(ready: VecDeque<Ready>, args: &Args, printer: &Printer) -> Result<Vec<Outcome>> {
     let (all, jobs) = (ready.len(), args.jobs());
     let mut results: Vec<Option<Result<Vec<Outcome>>>> = Vec::new();
     results.resize_with(all, || None);
     let work = Mutex::new((ready, results));
-    // Nobody panics while holding it, and what a thread left is whole in any case.
+    // No thread panics while it holds the lock, and the data is complete in any case.
     let lock = || {
         work.lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -275,7 +275,7 @@ impl Machine {
     }
 }
 
-/// Boots a machine, has it run the truths, and says so if it was lost.
+/// Boots a machine that runs the truths, and reports the running one as lost if the machine ends early.
 pub fn boot(
     machine: Machine,
     mut guest: Guest,

@@ -1,4 +1,4 @@
-//! Probes broken on purpose: each has to be caught by a truth, or the truth proves nothing.
+//! Mutation tests of the probes: a truth must fail on each mutant, or it proves nothing.
 
 mod list;
 
@@ -22,15 +22,15 @@ use list::MUTANTS;
 /// One change of the sources that makes a measurement wrong.
 #[derive(Debug)]
 pub struct Mutant {
-    /// What is wrong with it.
+    /// Description of the error.
     pub wrong: &'static str,
-    /// The file, from the workspace's folder.
+    /// Path of the changed file, from the workspace's folder.
     pub file: &'static str,
-    /// What is in it once.
+    /// Text that occurs once in the file.
     pub old: &'static str,
-    /// What is put there.
+    /// Text that replaces it.
     pub new: &'static str,
-    /// The truth that has to fail.
+    /// Truth that must fail.
     pub truth: &'static str,
 }
 
@@ -48,15 +48,15 @@ impl Mutant {
     }
 }
 
-/// A copy of the sources that may be broken, with a target folder of its own.
+/// A copy of the sources to mutate, with its own target folder.
 pub struct Copy {
     from: PathBuf,
-    /// The copy.
+    /// Workspace of the copy.
     pub workspace: Workspace,
 }
 
 impl Copy {
-    /// Copies every file that git knows, or that is new and not ignored.
+    /// Copies every file that git tracks, or that is new and not ignored.
     pub fn make(original: &Workspace) -> Result<Self> {
         let root = original.target.join("mutants");
         let mut git = Command::new("git");
@@ -88,7 +88,7 @@ impl Copy {
         })
     }
 
-    /// Breaks it in one way; what was broken before is whole again.
+    /// Applies one mutant and reverts all others.
     pub fn breaks(&self, mutant: &Mutant) -> Result<()> {
         for other in MUTANTS {
             copy(
@@ -104,7 +104,7 @@ impl Copy {
     }
 }
 
-/// Breaks the probes in every way that is listed, or that a truth asked for has to find, and has it found.
+/// Runs every mutant, or those of the truths that the user names.
 pub fn run(maker: &Maker, args: &Args) -> Result<ExitCode> {
     let kernel = args.kernel(Arch::Aarch64)?;
     let copy = Copy::make(maker.workspace)?;
@@ -146,7 +146,7 @@ pub fn run(maker: &Maker, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the truth found wrong, if it did.
+/// Boots a mutant. Returns what the truth found wrong, or none if it passed.
 fn caught(broken: &Maker, machine: Machine, mutant: &Mutant) -> Result<Option<String>> {
     let parts = broken.parts(machine.kernel.arch)?;
     let guest = broken.guest(machine.kernel, &parts, &[])?;
@@ -158,7 +158,7 @@ fn caught(broken: &Maker, machine: Machine, mutant: &Mutant) -> Result<Option<St
         .map(|outcome| brief(&outcome.detail)))
 }
 
-/// The first of many reasons.
+/// Returns the first of many reasons.
 fn brief(detail: &str) -> String {
     match detail.split_once("; ") {
         None => detail.to_owned(),
@@ -166,10 +166,10 @@ fn brief(detail: &str) -> String {
     }
 }
 
-/// Copies only what differs, so that what is the same is not built anew.
+/// Copies a file only if it differs, so that Cargo rebuilds nothing that is the same.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let Ok(bytes) = fs::read(from) else {
-        // git knows it, but it was removed.
+        // git tracks the file, but the user removed it.
         return Ok(());
     };
     if fs::read(to).is_ok_and(|old| old == bytes) {

@@ -1,4 +1,4 @@
-//! What came of a truth, as the program that runs them prints it.
+//! Outcome of a truth, as the lab's program prints it.
 
 use std::fmt;
 
@@ -6,55 +6,55 @@ use serde::{Deserialize, Serialize};
 
 use super::kernels::Kernel;
 
-/// What came of a truth.
+/// Verdict on a truth.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Every comparison agreed.
     Passed,
-    /// One did not, or the truth could not be brought about.
+    /// A comparison did not agree, or the stall could not be brought about.
     Failed,
-    /// Nothing could be compared there.
+    /// This machine allows no comparison.
     Skipped,
 }
 
-/// What a machine is at before its first truth.
+/// Stand-in for the name of a truth while a machine boots.
 pub const BOOT: &str = "(boot)";
 
-/// One object a truth.
+/// Outcome of one truth, one JSON object per line.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Outcome {
-    /// The kernel's release.
+    /// Release of the kernel.
     pub kernel: String,
-    /// `arm64` or `amd64`.
+    /// Architecture: `arm64` or `amd64`.
     pub arch: String,
-    /// The cgroup hierarchy: `v1` or `v2`.
+    /// Cgroup hierarchy: `v1` or `v2`.
     pub cgroup: String,
-    /// CPUs of the machine.
+    /// Number of the machine's CPUs.
     pub cpus: u32,
-    /// The truth.
+    /// Name of the truth.
     pub test: String,
-    /// What came of it.
+    /// Verdict on the truth.
     pub verdict: Verdict,
-    /// What was expected, comparison by comparison.
+    /// Expected values, comparison by comparison.
     pub expected: Vec<String>,
-    /// What was counted.
+    /// Counted values.
     pub counted: Vec<String>,
-    /// What was compared.
+    /// Descriptions of the comparisons.
     pub checks: Vec<String>,
-    /// Why it failed, or what was left out.
+    /// Reason of a failure, or what was left out.
     pub detail: String,
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
 }
 
 impl Outcome {
-    /// Reads a line, if it is one.
+    /// Parses a line; none if it is not an outcome.
     pub fn parse(line: &str) -> Option<Self> {
         serde_json::from_str(line.strip_prefix("{\"kernel\"").map(|_| line)?).ok()
     }
 
-    /// The kernel's series with what sets it apart, as the lab is asked for it: 6.12, 6.12-64k, 6.12-rt.
+    /// Returns the kernel's series with its variant, in the form that the lab's options take: 6.12, 6.12-64k, 6.12-rt.
     pub fn series(&self) -> String {
         let words: Vec<&str> = self.kernel.split(['.', '-', '+']).collect();
         let series = words[..words.len().min(2)].join(".");
@@ -64,18 +64,18 @@ impl Outcome {
         }
     }
 
-    /// Whether it is a newer result of the same: the same truth, or a boot that was lost, of the same machine.
+    /// Returns whether this replaces an older outcome of the same machine: one of the same truth, or a lost boot.
     pub fn replaces(&self, old: &Self) -> bool {
         let machine = |o: &Self| (o.arch.clone(), o.series(), o.cgroup.clone(), o.cpus);
         machine(self) == machine(old) && (self.test == old.test || old.test == BOOT)
     }
 
-    /// Whether it failed.
+    /// Returns whether the truth failed.
     pub fn failed(&self) -> bool {
         self.verdict == Verdict::Failed
     }
 
-    /// For the truth that ran when its machine was lost.
+    /// Creates the outcome of the truth that ran when its machine was lost.
     pub fn lost(kernel: &Kernel, machine: (&str, u32), test: &str, why: &str) -> Self {
         let (cgroup, cpus) = machine;
         Self {
@@ -104,7 +104,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// The truth that begins with this line.
+/// Returns the name of the truth that begins with this line.
 pub fn begun(line: &str) -> Option<&str> {
     let (name, _) = line.strip_prefix("== ")?.split_once(": ")?;
     Some(name)

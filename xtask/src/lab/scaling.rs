@@ -1,14 +1,14 @@
-//! The maps' memory on a machine larger than any that can be emulated: on the line through smaller ones.
+//! Extrapolation of the maps' memory to a machine larger than any that can be emulated, by a line through smaller ones.
 
 use super::outcome::{Outcome, Verdict};
 
-/// CPUs of the machine for which a bound is stated.
+/// Number of CPUs for which the agent states a bound.
 const CPUS: f64 = 128.0;
 const MEASURED: &str = "bytes of all maps";
 const STATED: &str = "bytes stated for 128 CPUs";
 
-/// For each kernel that ran with different numbers of CPUs: whether the line through what the maps took stays
-/// below what is stated.
+/// Checks each kernel that ran with different numbers of CPUs: the line through the measured memory of the maps must
+/// stay below the stated bound.
 pub fn of(outcomes: &[Outcome]) -> Vec<Outcome> {
     let mut kernels: Vec<&Outcome> = Vec::new();
     for outcome in outcomes {
@@ -22,7 +22,7 @@ pub fn of(outcomes: &[Outcome]) -> Vec<Outcome> {
         .collect()
 }
 
-/// Whether both are of machines that differ in the number of CPUs only.
+/// Returns whether both outcomes are of machines that differ in the number of CPUs only.
 fn same(a: &Outcome, b: &Outcome) -> bool {
     (&a.kernel, &a.arch, &a.cgroup) == (&b.kernel, &b.arch, &b.cgroup)
 }
@@ -47,7 +47,7 @@ fn on_line<'a>(of: &Outcome, outcomes: impl Iterator<Item = &'a Outcome>) -> Opt
     }
     let slope = (y2 - y1) / (x2 - x1);
     let at = |x: f64| slope.mul_add(x - x1, y1);
-    // Pages are whole, so a point may lie off the line by a page for each of some dozens of maps.
+    // Memory comes in whole pages, so a point may lie off the line by one page for each of some dozens of maps.
     let off = points
         .iter()
         .map(|(x, y)| (at(*x) - y).abs())

@@ -1,4 +1,4 @@
-//! The table at the end: a row a truth, a column a kernel and number of CPUs.
+//! Table of outcomes: one row per truth, one column per kernel and number of CPUs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ pub fn write(path: Option<&Path>, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("could not write {}", path.display()))
 }
 
-/// The table in Markdown, with the reasons of what is not green below it.
+/// Formats the table in Markdown, with the reasons of everything that did not pass below it.
 pub fn of(outcomes: &[Outcome]) -> String {
     let mut columns: Vec<String> = Vec::new();
     let mut rows: Vec<&str> = Vec::new();
@@ -60,7 +60,7 @@ pub fn of(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// Why something is not green, each reason once, with the truths it is the reason for.
+/// Returns each reason of an outcome that did not pass once, with its truths.
 fn notes(outcomes: &[Outcome]) -> Vec<String> {
     let mut reasons: Vec<(&str, BTreeSet<&str>)> = Vec::new();
     for outcome in outcomes.iter().filter(|o| !o.detail.is_empty()) {
@@ -78,7 +78,7 @@ fn notes(outcomes: &[Outcome]) -> Vec<String> {
     reasons.into_iter().map(note).collect()
 }
 
-/// What came of a truth on a machine, with each cgroup hierarchy that it ran with.
+/// Formats the outcomes of a truth on a machine, by cgroup hierarchy if they differ.
 fn cell<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
     let mut words: BTreeMap<&str, &str> = BTreeMap::new();
     for outcome in outcomes {

@@ -1,4 +1,4 @@
-//! A machine for someone else: a prompt in it, or a program of theirs.
+//! Machines for the user: a prompt, or the run of the user's own program.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -28,7 +28,7 @@ pub fn shell(maker: &Maker, args: &Args) -> Result<()> {
     guest.interactive()
 }
 
-/// Runs the first of some files as root in the machine, writes what it says to `output`, and returns its status.
+/// Runs the first of the files as root in the machine, writes its output to `output`, and returns its status.
 pub fn exec(maker: &Maker, args: &Args, first: &Path, mut output: File) -> Result<u8> {
     let program = fs::read(first).with_context(|| format!("could not read {}", first.display()))?;
     let arch = if elf::is_for(&program, Arch::X86_64) {
@@ -58,16 +58,16 @@ pub fn exec(maker: &Maker, args: &Args, first: &Path, mut output: File) -> Resul
     }
 }
 
-/// Tells what the program says from what is said around it.
+/// Filter that separates the program's output from the other console lines.
 #[derive(Default)]
 struct Said {
     on: bool,
-    /// The end of a line, held back: the last one was added so that the mark stands alone.
+    /// Pending end of line: the last one is not the program's, it only starts the line of the end mark.
     newline: bool,
 }
 
 impl Said {
-    /// What of the program's output becomes known with this line of the console; `None` outside of it.
+    /// Returns the program's output that this console line completes; `None` outside of the output.
     fn hear(&mut self, line: &str) -> Option<String> {
         match line {
             "@lab output" => {

@@ -1,4 +1,4 @@
-//! Debian packages: which there are, and installing them.
+//! Debian packages: queries and installation.
 
 use std::fs;
 use std::process::Command;
@@ -11,17 +11,17 @@ use crate::shell::{self, Privilege};
 /// The package names of one packaging of Rust. Debian has several, of different ages.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Family {
-    /// The compiler.
+    /// Package of the compiler.
     pub rustc: &'static str,
-    /// The `core` library built for BPF.
+    /// Package of the `core` library built for BPF.
     pub core: &'static str,
-    /// Clippy for that compiler.
+    /// Package of Clippy for that compiler.
     pub clippy: &'static str,
-    /// The formatter.
+    /// Package of the formatter.
     pub rustfmt: &'static str,
 }
 
-/// Newest first: stable releases get a current compiler as `rustc-web`.
+/// Families, newest first: stable releases get a current compiler as `rustc-web`.
 pub const FAMILIES: [Family; 2] = [
     Family {
         rustc: "rustc-web",
@@ -37,18 +37,18 @@ pub const FAMILIES: [Family; 2] = [
     },
 ];
 
-/// What apt knows about one package.
+/// apt's information about one package.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Policy {
-    /// The package's name.
+    /// Name of the package.
     pub name: String,
-    /// Whether it is installed.
+    /// True if the package is installed.
     pub installed: bool,
-    /// The version apt would install.
+    /// Version that apt would install.
     pub candidate: Option<String>,
 }
 
-/// Reads the answer of `apt-cache policy NAME…`; packages that apt never heard of are not in it.
+/// Parses the answer of `apt-cache policy NAME…`. Packages that apt does not know are not in it.
 pub fn parse_policy(text: &str) -> Vec<Policy> {
     let value = |line: &str, key: &str| {
         line.trim()
@@ -75,7 +75,7 @@ pub fn parse_policy(text: &str) -> Vec<Policy> {
     policies
 }
 
-/// The family that apt can install whole.
+/// Returns the first family that apt can install completely.
 pub fn installable_family(policies: &[Policy]) -> Option<Family> {
     let there = |name: &str| {
         policies
@@ -87,7 +87,7 @@ pub fn installable_family(policies: &[Policy]) -> Option<Family> {
         .find(|family| there(family.rustc) && there(family.core))
 }
 
-/// The LLVM of a compiler that is not installed yet: its BPF library recommends the linker of the same LLVM.
+/// Returns the LLVM of a compiler that is not installed yet: its BPF library recommends the linker of the same LLVM.
 pub fn parse_recommended_llvm(depends: &str) -> Option<u32> {
     depends
         .lines()
@@ -95,7 +95,7 @@ pub fn parse_recommended_llvm(depends: &str) -> Option<u32> {
         .find_map(|major| major.parse().ok())
 }
 
-/// Whether this machine installs Debian packages at all.
+/// Returns whether this machine has apt.
 pub fn exists() -> bool {
     shell::which("apt-get").is_some() && shell::which("apt-cache").is_some()
 }
@@ -107,14 +107,14 @@ pub fn policy(names: &[&str]) -> Result<Vec<Policy>> {
     Ok(parse_policy(&shell::stdout(&mut command)?))
 }
 
-/// Whether a package is installed or can be.
+/// Returns whether a package is installed or can be.
 pub fn offers(package: &str) -> bool {
     exists()
         && policy(&[package])
             .is_ok_and(|policies| policies.iter().any(|policy| policy.candidate.is_some()))
 }
 
-/// The LLVM that the family's compiler will bring, as far as apt can tell.
+/// Returns the LLVM that the family's compiler will bring, as far as apt can tell.
 pub fn recommended_llvm(family: Family) -> Option<u32> {
     let mut command = Command::new("apt-cache");
     command.args(["depends", family.core]).env("LC_ALL", "C");
@@ -143,7 +143,7 @@ fn stale(age: Option<Duration>) -> bool {
     age.is_none_or(|age| age > Duration::from_secs(24 * 60 * 60))
 }
 
-/// Time since the lists were fetched; none when there are none. The files themselves carry the mirror's dates.
+/// Returns the time since the lists were fetched; none without lists. The files themselves have the mirror's dates.
 fn lists_age() -> Option<Duration> {
     let folder = std::path::Path::new("/var/lib/apt/lists");
     fs::read_dir(folder)
@@ -158,7 +158,7 @@ fn lists_age() -> Option<Duration> {
     )
 }
 
-/// The command that installs packages, as one would type it.
+/// Returns the command that installs packages, as a user would type it.
 pub fn install_line(packages: &[String]) -> String {
     format!(
         "apt-get install --no-install-recommends {}",
@@ -168,7 +168,8 @@ pub fn install_line(packages: &[String]) -> String {
 
 /// Installs packages and removes none.
 ///
-/// apt's resolver sometimes refuses in one call what it accepts in several, so the second attempt is one by one.
+/// apt's resolver sometimes refuses in one call what it accepts in several, so the second attempt installs them one by
+/// one.
 pub fn install(packages: &[String]) -> Result<()> {
     refresh_lists()?;
     if install_at_once(packages).is_ok() {
@@ -192,7 +193,7 @@ fn install_at_once(packages: &[String]) -> Result<()> {
         .args(["-o", "Dpkg::Use-Pty=0", "--no-remove"])
         .args(["install", "--no-install-recommends"])
         .args(packages);
-    // dpkg tells of every file it unpacks; what went wrong is in the error.
+    // dpkg prints every file it unpacks. The error contains what went wrong.
     shell::stdout(&mut command).map(|_| ())
 }
 

@@ -1,4 +1,4 @@
-//! What tests of the live page need: Chromium, Node.js, and the packages that drive and audit it.
+//! Tools for the tests of the live page: Chromium, Node.js, and the packages that drive and audit it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,30 +10,30 @@ use super::{Missing, Setup, apt, last_words};
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// Where the tests are, with the list of packages and its lock.
+/// Folder of the tests, with the list of packages and its lock file.
 pub const TESTS: &str = "agent/tests/page";
 const LOCK: &str = "package-lock.json";
-/// Names under which distributions have the browser.
+/// Names of the browser's program in distributions.
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
-/// The oldest Node.js that the driver runs on.
+/// Oldest major version of Node.js that the driver supports.
 const NODE: u32 = 18;
 
 /// A browser and what drives it.
 #[derive(Clone, Debug)]
 pub struct Browser {
-    /// The browser's program.
+    /// Program of the browser.
     pub program: PathBuf,
-    /// The program of Node.js.
+    /// Program of Node.js.
     pub node: PathBuf,
-    /// The folder that holds `node_modules`.
+    /// Folder that holds `node_modules`.
     pub modules: PathBuf,
 }
 
 impl Setup {
-    /// Finds or installs all of it; else why there is none.
+    /// Finds or installs all of it, or returns why there is none.
     ///
     /// # Errors
-    /// When set-up may not install and something is missing, [`Setup::finish`] tells; nothing else is an error.
+    /// When something is missing and set-up may not install it, [`Setup::finish`] reports it; nothing else is an error.
     pub fn browser(&mut self, workspace: &Workspace) -> Result<Result<Browser, String>> {
         let packages = lacking();
         if !packages.is_empty() {
@@ -52,7 +52,7 @@ impl Setup {
         let tests = workspace.root.join(TESTS);
         let lock = fs::read_to_string(tests.join(LOCK))
             .with_context(|| format!("could not read {TESTS}/{LOCK}"))?;
-        // npm writes its own copy last.
+        // `npm ci` deletes this file, and set-up writes it last: it marks a complete installation.
         let done = modules.join("node_modules/.stallscope-lock.json");
         if fs::read_to_string(&done).ok().as_deref() != Some(&lock) {
             let missing = Missing {
@@ -73,7 +73,7 @@ impl Setup {
         Ok(found(modules))
     }
 
-    /// Installs something that not every machine can have; else says why it is not there.
+    /// Installs something that not every machine can have, or returns why it is missing.
     fn attempt(
         &mut self,
         missing: Missing,
@@ -93,7 +93,7 @@ impl Setup {
     }
 }
 
-/// The packages of what is not here.
+/// Returns the packages of missing programs.
 fn lacking() -> Vec<String> {
     let mut packages = Vec::new();
     if browser().is_none() {
@@ -154,7 +154,7 @@ fn found(modules: PathBuf) -> Result<Browser, String> {
     })
 }
 
-/// Whether that Node.js runs the driver.
+/// Returns whether that version of Node.js can run the driver.
 fn recent(version: &str) -> bool {
     let major = version.trim().trim_start_matches('v').split('.').next();
     major

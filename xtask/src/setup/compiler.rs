@@ -1,4 +1,4 @@
-//! Compilers that can build for BPF: finding them, and telling whether a linker fits.
+//! Compilers that can build for BPF, and the linkers that fit them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,33 +8,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::shell;
 
-/// The target of the kernel side; both supported architectures are little-endian.
+/// Target of the kernel side. Both supported architectures are little-endian.
 pub const BPF_TARGET: &str = "bpfel-unknown-none";
 
-/// Where a BPF-capable compiler comes from.
+/// Source of a BPF-capable compiler.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Route {
     /// A distribution's compiler with `core` already built for BPF.
     Packages,
-    /// A nightly of rustup, which builds `core` from its source.
+    /// A nightly of rustup, which builds `core` from source.
     Rustup,
 }
 
 /// A compiler that can build for BPF.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Compiler {
-    /// How it is started.
+    /// Source of the compiler.
     pub route: Route,
-    /// Its rustc: the program itself, also behind rustup, so that a changed one is noticed.
+    /// Program of rustc itself, also behind rustup, so that a replaced one is noticed.
     pub rustc: PathBuf,
-    /// The folder of `core` for BPF, built or as source.
+    /// Folder of `core` for BPF, built or as source.
     pub core: PathBuf,
-    /// Major version of its LLVM, which the linker must be able to read.
+    /// Major version of the compiler's LLVM, which the linker must be able to read.
     pub llvm: u32,
 }
 
-/// What `rustc -vV` says that matters here.
+/// Versions from `rustc -vV`.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Version {
     /// Major and minor release.
@@ -43,7 +43,7 @@ pub struct Version {
     pub llvm: u32,
 }
 
-/// Reads the answer of `rustc -vV`.
+/// Parses the answer of `rustc -vV`.
 pub fn parse_version(text: &str) -> Option<Version> {
     let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
     let mut release = value("release: ")?.split('.');
@@ -56,7 +56,7 @@ pub fn parse_version(text: &str) -> Option<Version> {
     })
 }
 
-/// The LLVM major version that a linker loads when it starts, from the names of libraries in its file.
+/// Returns the major version of LLVM that a linker loads, from the names of libraries in its file.
 ///
 /// None when it loads none, which means that LLVM is built in.
 pub fn linked_llvm(program: &[u8]) -> Option<u32> {
@@ -78,12 +78,13 @@ pub fn linked_llvm(program: &[u8]) -> Option<u32> {
         })
 }
 
-/// Whether a linker with that LLVM reads what a compiler with this LLVM writes: newer reads older, never the reverse.
+/// Returns whether a linker with that LLVM can read the output of a compiler with this LLVM: newer reads older, never
+/// the reverse.
 pub fn fits(linker: Option<u32>, compiler: u32) -> bool {
     linker.is_none_or(|linker| linker >= compiler)
 }
 
-/// The distribution's compiler, when its BPF library is there too.
+/// Finds the distribution's compiler, if its BPF library is there too.
 pub fn packaged() -> Option<Compiler> {
     let mut candidates = shell::all_in_path("rustc");
     candidates.push(PathBuf::from("/usr/bin/rustc"));
@@ -106,7 +107,7 @@ pub fn packaged() -> Option<Compiler> {
         })
 }
 
-/// A program started under rustup's nightly, without letting rustup fetch one.
+/// Returns a command that runs a program of rustup's nightly, without letting rustup fetch one.
 pub fn nightly(program: &str) -> Command {
     let mut command = Command::new("rustup");
     command
@@ -118,7 +119,7 @@ pub fn nightly(program: &str) -> Command {
     command
 }
 
-/// Rustup's nightly, when the source of `core` is there too.
+/// Finds rustup's nightly, if the source of `core` is there too.
 pub fn rustup_nightly() -> Option<Compiler> {
     shell::which("rustup")?;
     let sysroot = sysroot(&mut nightly("rustc")).ok()?;
@@ -135,13 +136,13 @@ pub fn rustup_nightly() -> Option<Compiler> {
     })
 }
 
-/// The folder of a compiler's libraries.
+/// Returns the folder of a compiler's libraries.
 pub fn sysroot(rustc: &mut Command) -> Result<PathBuf> {
     let sysroot = shell::stdout(rustc.args(["--print", "sysroot"]))?;
     Ok(PathBuf::from(sysroot.trim_end()))
 }
 
-/// The version of a compiler.
+/// Returns the version of a compiler.
 pub fn version(rustc: &mut Command) -> Result<Version> {
     let text = shell::stdout(rustc.arg("-vV"))?;
     parse_version(&text).with_context(|| {
@@ -149,7 +150,7 @@ pub fn version(rustc: &mut Command) -> Result<Version> {
     })
 }
 
-/// The folder of an LLVM of that major version with the library to link against.
+/// Returns the folder of an LLVM of that major version, if it has the library to link against.
 pub fn llvm_prefix(major: u32) -> Option<PathBuf> {
     let usual = Path::new("/usr/lib").join(format!("llvm-{major}"));
     if usual.join("lib/libLLVM.so").exists() && usual.join("bin/llvm-config").exists() {
@@ -162,7 +163,7 @@ pub fn llvm_prefix(major: u32) -> Option<PathBuf> {
             if version.split('.').next()?.parse() != Ok(major) {
                 return None;
             }
-            // The program comes without the library in distributions that split them.
+            // Distributions that split LLVM have the program without the library.
             let libraries = shell::stdout(Command::new(&program).arg("--libdir")).ok()?;
             let libraries = Path::new(libraries.trim_end());
             let names = ["libLLVM.so".to_owned(), format!("libLLVM-{major}.so")];

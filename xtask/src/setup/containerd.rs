@@ -1,6 +1,7 @@
-//! What the tests with a real container runtime need: containerd, runc, and a static busybox to make images of.
+//! Tools for the tests with a real container runtime: containerd, runc, and a static busybox to make images of.
 //!
-//! Nothing is installed: a package would start services of this machine. What is missing is unpacked for the tests alone.
+//! Nothing is installed, because a package would start services on this machine. Set-up unpacks missing packages for
+//! the tests alone.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -16,15 +17,15 @@ use crate::build::elf;
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// The runtime's programs, which belong together.
+/// Programs of the runtime, which belong together.
 const RUNTIME: [&str; 4] = ["containerd", "containerd-shim-runc-v2", "ctr", "runc"];
 const BUSYBOX: &str = "busybox";
 const SUITES: &[&str] = &["bookworm", "bookworm-security"];
-/// Where packages have programs.
+/// Folders of programs in packages.
 const BINS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
 
 impl Setup {
-    /// Finds or fetches the programs; returns the folder in which all are. None when some may not be fetched.
+    /// Finds or fetches the programs. Returns the folder that holds all of them; none when some may not be fetched.
     pub fn container_runtime(&mut self, workspace: &Workspace) -> Result<Option<PathBuf>> {
         let arch = Arch::host()?;
         let place = workspace.tools().join("containers");
@@ -58,7 +59,7 @@ impl Setup {
     }
 }
 
-/// Whether the runtime is there and starts.
+/// Returns whether the runtime is there and starts.
 fn answers(programs: &Path) -> bool {
     RUNTIME.iter().all(|name| programs.join(name).exists())
         && ["containerd", "runc"]
@@ -66,7 +67,7 @@ fn answers(programs: &Path) -> bool {
             .all(|name| shell::stdout(Command::new(programs.join(name)).arg("--version")).is_ok())
 }
 
-/// A program of this machine; users other than root have no `sbin` in their `PATH`.
+/// Finds a program on this machine. Users other than root have no `sbin` in their `PATH`.
 fn installed(name: &str) -> Option<PathBuf> {
     shell::which(name).or_else(|| {
         ["/usr/sbin", "/usr/local/sbin", "/sbin"]
@@ -77,7 +78,7 @@ fn installed(name: &str) -> Option<PathBuf> {
 }
 
 fn link(program: &Path, place: &Path) -> Result<()> {
-    // What is there may be a link to a program that has gone.
+    // The old file may be a dangling link.
     let _ = fs::remove_file(place);
     symlink(program, place).with_context(|| format!("could not make {}", place.display()))
 }

@@ -1,6 +1,7 @@
-//! Packages of other Debian releases and architectures: apt with a state of its own, so that this machine gains neither.
+//! Packages of other Debian releases and architectures. apt runs with its own state, so that this machine gains
+//! neither.
 //!
-//! apt checks signatures and hashes as ever, against Debian's keyring.
+//! apt checks signatures and hashes as usual, with Debian's keyring.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,15 +14,15 @@ use anyhow::{Context as _, Result, bail};
 use super::apt;
 use crate::shell;
 
-/// The keys of Debian's releases, ended ones included, from the package `debian-archive-keyring`.
+/// Keys of Debian's releases, ended ones included, from the package `debian-archive-keyring`.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Where Debian's packages come from when this machine's own sources name no mirror.
+/// Archive of Debian packages for machines whose own sources name no mirror.
 const ARCHIVE: &str = "http://deb.debian.org/debian";
-/// Likewise for its security updates.
+/// Archive of Debian's security updates for such machines.
 const SECURITY: &str = "http://deb.debian.org/debian-security";
 
-/// An apt that knows only certain suites of one architecture, and keeps all of its state in a folder.
+/// apt with only certain suites of one architecture, and all of its state in one folder.
 #[derive(Debug)]
 pub struct Foreign {
     folder: PathBuf,
@@ -29,31 +30,31 @@ pub struct Foreign {
     suites: &'static [&'static str],
 }
 
-/// A package as apt's lists describe it.
+/// A package, from apt's lists.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Package {
-    /// Its name.
+    /// Name of the package.
     pub name: String,
-    /// Its version.
+    /// Version of the package.
     pub version: String,
-    /// Packages it depends on, each with the exact version if it asks for one; alternatives one after the other.
+    /// Dependencies: package names, each with the exact version if one is required. Alternatives follow one another.
     pub depends: Vec<(String, Option<String>)>,
 }
 
-/// What became of a download.
+/// Result of a download.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Download {
-    /// It is this file.
+    /// The downloaded file.
     File(PathBuf),
-    /// The lists name it, but the mirror does not have it (any more).
+    /// The lists name the package, but the mirror does not have it (any more).
     Gone,
 }
 
 impl Foreign {
-    /// Makes or reopens the state in `folder`. `arch` is Debian's name of the architecture.
+    /// Creates or reopens the state in `folder`. `arch` is Debian's name of the architecture.
     ///
     /// # Errors
-    /// Where there is no apt, no keyring, or the folder cannot be written.
+    /// Without apt or a keyring, or when the folder cannot be written.
     pub fn open(
         folder: &Path,
         arch: &'static str,
@@ -92,7 +93,7 @@ impl Foreign {
         fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))
     }
 
-    /// A program of apt on this state.
+    /// Returns a command of apt that uses this state.
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
@@ -106,7 +107,7 @@ impl Foreign {
     /// Fetches the package lists.
     ///
     /// # Errors
-    /// When one of them cannot be had; old ones are not used in its place.
+    /// When a list cannot be fetched. Old ones are not used in its place.
     pub fn update(&self) -> Result<()> {
         shell::stdout(self.apt("apt-get").args(["-qq", "update"]))
             .map(|_| ())
@@ -119,10 +120,10 @@ impl Foreign {
             })
     }
 
-    /// All packages whose names begin so.
+    /// Returns all packages whose names begin with `prefix`.
     ///
     /// # Errors
-    /// When apt cannot be asked.
+    /// When apt fails.
     pub fn packages(&self, prefix: &str) -> Result<Vec<Package>> {
         let names = shell::stdout(self.apt("apt-cache").args(["pkgnames", prefix]))?;
         if names.is_empty() {
@@ -132,10 +133,10 @@ impl Foreign {
         Ok(parse_packages(&shown))
     }
 
-    /// Fetches one version of a package; a download that was cut short goes on where it stopped.
+    /// Fetches one version of a package. An interrupted download continues where it stopped.
     ///
     /// # Errors
-    /// When it cannot be had for another reason than that the mirror lacks it.
+    /// When it fails, unless the reason is that the mirror lacks the package.
     pub fn download(&self, name: &str, version: &str) -> Result<Download> {
         let mut command = self.apt("apt-get");
         command.args(["-q", "download", &format!("{name}={version}")]);
@@ -165,15 +166,15 @@ impl Foreign {
     }
 }
 
-/// Unpacks a package's files, installing nothing.
+/// Unpacks a package's files without installing it.
 ///
 /// # Errors
-/// When it is no whole package, or the folder cannot be written.
+/// When the package is not complete, or the folder cannot be written.
 pub fn unpack(package: &Path, folder: &Path) -> Result<()> {
     shell::run(Command::new("dpkg-deb").arg("-x").arg(package).arg(folder))
 }
 
-/// Runs a command whose output is the user's to read; returns whether it succeeded, and its error output.
+/// Runs a command that prints for the user. Returns whether it succeeded, and its standard error.
 fn run_noting_errors(command: &mut Command) -> Result<(bool, String)> {
     let start = || format!("could not start `{}`", shell::line(command));
     let context = start();
@@ -193,21 +194,21 @@ fn run_noting_errors(command: &mut Command) -> Result<(bool, String)> {
     ))
 }
 
-/// Whether apt's errors say that the mirror has no such file: HTTP's 404 and 410, or a folder without it.
+/// Returns whether apt's errors say that the mirror lacks the file: HTTP's 404 and 410, or a folder without it.
 fn is_gone(errors: &str) -> bool {
     ["404  Not Found", "410  Gone", "File not found"]
         .iter()
         .any(|reason| errors.contains(reason))
 }
 
-/// The mirrors of Debian's archive and of its security updates that this machine itself uses.
+/// Returns the mirrors of Debian's archive and of its security updates that this machine itself uses.
 fn mirrors() -> (String, String) {
     let mut command = Command::new("apt-get");
     command
         .args(["indextargets", "Created-By: Packages", "--format"])
         .arg("$(ORIGIN)|$(LABEL)|$(REPO_URI)")
         .env("LC_ALL", "C");
-    // No lists, no answer: then Debian's own name is as good as any.
+    // Without package lists there is no answer, and Debian's own address is as good as any.
     choose_mirrors(&shell::stdout(&mut command).unwrap_or_default())
 }
 
@@ -240,7 +241,8 @@ fn sources(suites: &[&str], archive: &str, security: &str) -> String {
     text
 }
 
-/// The machine's own configuration stays (it may hold a proxy) except for what would touch the machine.
+/// Returns apt's configuration. The machine's own stays (it may hold a proxy) except for settings that would touch the
+/// machine.
 fn configuration(folder: &str, arch: &str) -> String {
     format!(
         r#"#clear APT::Architectures;

@@ -1,4 +1,4 @@
-//! bpf-linker: finding one that fits the compiler, or building it.
+//! bpf-linker: finds one that fits the compiler, or builds it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,19 +11,19 @@ use super::{Missing, Setup, apt};
 use crate::shell;
 use crate::workspace::{self, Workspace};
 
-/// The version that is built when none is found, and whose releases are taken when one is.
+/// Version to build when none is found. Found linkers must be of the same minor release.
 const VERSION: &str = "0.13.0";
-/// The LLVM versions that this release can be built against.
+/// LLVM versions that this release can be built against.
 const LLVMS: [u32; 3] = [21, 22, 23];
 
 impl Setup {
-    /// A linker for a compiler of that LLVM; an unknown LLVM only happens when nothing may be installed.
+    /// Finds or builds a linker for a compiler of that LLVM. The LLVM is unknown only when nothing may be installed.
     pub(super) fn linker(
         &mut self,
         workspace: &Workspace,
         llvm: Option<u32>,
     ) -> Result<Option<PathBuf>> {
-        // Any linker reads an LLVM of 0: which one fits shows when the compiler is there.
+        // Any linker reads an LLVM of 0: only with the compiler does it show which one fits.
         if let Some(linker) = find(workspace, llvm.unwrap_or(0)) {
             return Ok(Some(linker));
         }
@@ -62,7 +62,7 @@ impl Setup {
             .with_context(|| format!("{} was built but does not start", built.display()))
     }
 
-    /// The development files of that LLVM. None when they may not be installed.
+    /// Finds or installs the development files of that LLVM. None when they may not be installed.
     fn llvm(&mut self, major: u32) -> Result<Option<PathBuf>> {
         if let Some(prefix) = compiler::llvm_prefix(major) {
             return Ok(Some(prefix));
@@ -92,7 +92,7 @@ impl Setup {
     }
 }
 
-/// Whether a linker for a compiler of that LLVM is here or can be had.
+/// Returns whether a linker for a compiler of that LLVM is here or available.
 pub(super) fn obtainable(workspace: &Workspace, llvm: u32) -> bool {
     find(workspace, llvm).is_some()
         || (LLVMS.contains(&llvm)
@@ -121,7 +121,7 @@ fn starts(linker: &Path) -> Result<String> {
     shell::stdout(Command::new(linker).arg("--version"))
 }
 
-/// Whether `bpf-linker --version` names the release this project is tested with, whatever its patch level.
+/// Returns whether `bpf-linker --version` names the minor release this project is tested with, at any patch level.
 fn same_release(version: &str) -> bool {
     let minor = |text: &str| {
         let mut parts = text.split('.');
@@ -135,7 +135,7 @@ fn same_release(version: &str) -> bool {
 
 fn install_command(workspace: &Workspace, llvm: u32, prefix: &Path) -> Command {
     let mut command = workspace::cargo();
-    // Built against the shared library: static LLVM needs archives that distributions do not ship.
+    // It is built against the shared library: static LLVM needs archives that distributions do not ship.
     command
         .args(["install", "bpf-linker", "--version", VERSION, "--locked"])
         .args(["--no-default-features", "--features"])

@@ -1,4 +1,5 @@
-//! promtool and Prometheus itself: Debian's package, unpacked and not installed, because installing it starts a server.
+//! promtool and Prometheus itself, from Debian's package. It is unpacked and not installed, because installing it
+//! starts a server.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +12,10 @@ use crate::shell;
 use crate::workspace::Workspace;
 
 impl Setup {
-    /// The folder of a promtool and a Prometheus, to put in front of `PATH`; else why there is none.
+    /// Returns a folder with promtool and Prometheus, to put in front of `PATH`, or why there is none.
     ///
     /// # Errors
-    /// When set-up may not install and it is missing, [`Setup::finish`] tells; nothing else is an error.
+    /// When they are missing and set-up may not install them, [`Setup::finish`] reports it; nothing else is an error.
     pub fn promtool(&mut self, workspace: &Workspace) -> Result<Result<PathBuf, String>> {
         let folder = workspace.tools().join("prometheus");
         let own = folder.join("usr/bin");
@@ -56,13 +57,13 @@ fn unpack(folder: &Path) -> Result<()> {
         "apt offers no package `prometheus` here; install Prometheus' promtool into a folder of PATH"
     );
     apt::refresh_lists()?;
-    // Under another name until it is whole.
+    // The folder gets its final name only when it is complete.
     let part = folder.with_file_name("prometheus-unpacking");
     if part.exists() {
         fs::remove_dir_all(&part).with_context(|| format!("could not clear {}", part.display()))?;
     }
     fs::create_dir_all(&part).with_context(|| format!("could not make {}", part.display()))?;
-    // apt's own user may not write here, and apt would warn about doing without it.
+    // apt's own user may not write here, and apt would warn that it runs as root instead.
     let mut download = Command::new("apt-get");
     download
         .args([

@@ -1,4 +1,4 @@
-//! A Python of the project's own, with Helm's engine and Kubernetes' schemas in it.
+//! The project's own Python, with Helm's engine and the Kubernetes schemas.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,17 +10,17 @@ use super::{Missing, Setup, apt, last_words};
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// What is installed into it, to the version.
+/// Packages to install, with exact versions.
 const REQUIREMENTS: &str = include_str!("helm-requirements.txt");
 
-/// The file that says what was installed; written last.
+/// Name of the file with the installed requirements, which is written last.
 const STAMP: &str = "requirements.txt";
 
 impl Setup {
-    /// A Python that has Helm's engine and Kubernetes' schemas; else why there is none.
+    /// Returns a Python with Helm's engine and the Kubernetes schemas, or why there is none.
     ///
     /// # Errors
-    /// When set-up may not install and something is missing, [`Setup::finish`] tells; nothing else is an error.
+    /// When something is missing and set-up may not install it, [`Setup::finish`] reports it; nothing else is an error.
     pub fn helm_python(&mut self, workspace: &Workspace) -> Result<Result<PathBuf, String>> {
         let folder = workspace.tools().join("helm-python");
         let python = folder.join("bin/python");
@@ -38,7 +38,7 @@ impl Setup {
             ),
         };
         let mut failed = None;
-        // A closed network or another processor may not have them, which is no fault of the chart.
+        // A closed network or another processor may not have the packages, which is no fault of the chart.
         let installed = self.need(missing, || {
             failed = install(&folder).err().map(|error| last_words(&error));
             Ok(())

@@ -1,4 +1,5 @@
-//! What set-up found, kept so that the next run looks at three files instead of starting a dozen programs.
+//! Cache of the tools that set-up found, so that the next run looks at three files instead of starting a dozen
+//! programs.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,14 +14,14 @@ use crate::workspace::Workspace;
 
 #[derive(Debug, Deserialize, Serialize)]
 struct Stamp {
-    /// A route that was asked for once is not taken when it is not asked for.
+    /// Route that the user forced. A run that forces none does not use it.
     forced: Option<Route>,
     bpf: Bpf,
     rustc: Mark,
     linker: Mark,
 }
 
-/// What changes when a program is replaced or upgraded.
+/// Properties of a program's file that change when it is replaced or upgraded.
 #[derive(Debug, Deserialize, Eq, PartialEq, Serialize)]
 struct Mark {
     bytes: u64,
@@ -41,7 +42,7 @@ fn path(workspace: &Workspace) -> PathBuf {
     workspace.tools().join("setup.json")
 }
 
-/// What was found before, if it is all still there and unchanged and was asked for alike.
+/// Loads the tools, if all of them are still there and unchanged and the forced route is the same.
 pub fn load(workspace: &Workspace, forced: Option<Route>) -> Option<Bpf> {
     let stamp: Stamp = serde_json::from_slice(&fs::read(path(workspace)).ok()?).ok()?;
     let unchanged = Mark::of(&stamp.bpf.compiler.rustc)? == stamp.rustc
@@ -50,7 +51,7 @@ pub fn load(workspace: &Workspace, forced: Option<Route>) -> Option<Bpf> {
     (unchanged && stamp.forced == forced).then_some(stamp.bpf)
 }
 
-/// Keeps what was found.
+/// Stores the tools.
 pub fn save(workspace: &Workspace, bpf: &Bpf, forced: Option<Route>) -> Result<()> {
     let mark = |path: &Path| {
         Mark::of(path).with_context(|| format!("{} vanished during set-up", path.display()))

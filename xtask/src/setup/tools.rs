@@ -1,4 +1,5 @@
-//! What `cargo xtask check` and `fuzz` need besides the builds: the formatter, Clippy twice, cargo-deny, cargo-fuzz.
+//! Tools of `cargo xtask check` and `fuzz` besides those of the builds: the formatter, Clippy twice, cargo-deny,
+//! cargo-fuzz.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -10,13 +11,13 @@ use super::{Missing, Setup, apt};
 use crate::shell;
 use crate::workspace::{self, Workspace};
 
-/// The release that is built when no cargo-deny is found.
+/// Release of cargo-deny to build when none is found.
 const DENY_VERSION: &str = "0.20.2";
-/// The release that is built when no cargo-fuzz is found.
+/// Release of cargo-fuzz to build when none is found.
 const FUZZ_VERSION: &str = "0.13.2";
 
 impl Setup {
-    /// rustfmt and Clippy for the host's compiler.
+    /// Finds or installs rustfmt and Clippy for the host's compiler.
     pub fn host_lints(&mut self) -> Result<()> {
         let needed = [
             ("fmt", "rustfmt", "it checks the formatting"),
@@ -47,7 +48,7 @@ impl Setup {
         Ok(())
     }
 
-    /// Clippy of the BPF compiler; another compiler's Clippy cannot read its `core`.
+    /// Finds or installs Clippy of the BPF compiler. Another compiler's Clippy cannot read its `core`.
     pub fn bpf_clippy(&mut self, compiler: &Compiler) -> Result<()> {
         let why = "it lints the kernel side with the compiler that builds it";
         match compiler.route {
@@ -68,13 +69,13 @@ impl Setup {
         }
     }
 
-    /// cargo-deny. None when it may not be installed.
+    /// Finds or installs cargo-deny. None when it may not be installed.
     pub fn deny(&mut self, workspace: &Workspace) -> Result<Option<PathBuf>> {
         let why = "it checks licences, advisories and sources of the dependencies";
         self.cargo_tool(workspace, "cargo-deny", DENY_VERSION, why)
     }
 
-    /// cargo-fuzz, with the C++ compiler that builds libFuzzer. None when it may not be installed.
+    /// Finds or installs cargo-fuzz, with the C++ compiler that builds libFuzzer. None when it may not be installed.
     pub fn fuzzer(&mut self, workspace: &Workspace) -> Result<Option<PathBuf>> {
         if shell::which("c++").is_none() {
             self.package("g++", "it compiles libFuzzer")?;
@@ -83,7 +84,7 @@ impl Setup {
         self.cargo_tool(workspace, "cargo-fuzz", FUZZ_VERSION, why)
     }
 
-    /// A program of Cargo's kind, installed or built in the target folder. None when it may not be.
+    /// Finds a Cargo subcommand, or builds it in the target folder. None when it may not be built.
     fn cargo_tool(
         &mut self,
         workspace: &Workspace,
@@ -102,7 +103,7 @@ impl Setup {
             return Ok(found);
         }
         let mut install = workspace::cargo();
-        // The dev profile: it runs for a second and would take four times as long to build in release.
+        // The dev profile, because the tool runs for a second and would take four times as long to build in release.
         install
             .args(["install", name, "--version", version])
             .args(["--locked", "--debug", "--force", "--root"])
@@ -129,7 +130,7 @@ impl Setup {
     }
 }
 
-/// `cargo-clippy` beside a packaged compiler; it takes the `clippy-driver` beside itself.
+/// Returns `cargo-clippy` beside a packaged compiler. It uses the `clippy-driver` beside itself.
 pub fn packaged_clippy(compiler: &Compiler) -> PathBuf {
     compiler.rustc.with_file_name("cargo-clippy")
 }

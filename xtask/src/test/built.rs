@@ -1,4 +1,4 @@
-//! What Cargo built, from its JSON messages.
+//! Programs that Cargo built, from its JSON messages.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::shell;
 use crate::workspace::{BPF_PACKAGE, Workspace};
 
-/// The programs of a build of tests.
+/// Programs of a build of tests.
 pub struct Built(Vec<Program>);
 
 struct Program {
@@ -24,8 +24,8 @@ struct Target {
 }
 
 impl Built {
-    /// Builds the tests of this name. Of the whole workspace, as when they are run: for one package alone Cargo would
-    /// choose other features, and build all anew.
+    /// Builds the tests of this name in the whole workspace, as for running them. For one package alone Cargo would
+    /// choose other features, and rebuild everything.
     pub fn tests(workspace: &Workspace, name: &str) -> Result<Self> {
         let mut build = workspace.cargo();
         build
@@ -58,13 +58,13 @@ impl Built {
         Self(programs.collect())
     }
 
-    /// The programs of integration tests.
+    /// Returns the programs of integration tests.
     pub fn integration_tests(&self) -> Vec<PathBuf> {
         let tests = self.of_kind("test");
         tests.map(|program| program.path.clone()).collect()
     }
 
-    /// The program of a package.
+    /// Returns the program of a package.
     pub fn binary(&self, package: &str) -> Option<PathBuf> {
         let found = self
             .of_kind("bin")

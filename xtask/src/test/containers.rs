@@ -1,4 +1,4 @@
-//! What tests that run containers are given: a runtime's programs and the agent's image.
+//! Inputs of the tests that run containers: a runtime's programs and the agent's image.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -12,16 +12,16 @@ use crate::setup::{Install, Setup};
 use crate::shell::{self, Privilege};
 use crate::workspace::Workspace;
 
-/// How the names of these test programs begin.
+/// Prefix of the names of these test programs.
 const PROGRAMS: &str = "kernel_kubernetes";
-/// The test program that starts a Prometheus, which is found through `PATH`.
+/// Test program that starts a Prometheus, which it finds through `PATH`.
 const PROMETHEUS: &str = "kernel_prometheus";
 
-/// What there is.
+/// Availability of the inputs.
 pub enum Containers {
-    /// No test that is to run needs any of it.
+    /// None of the selected tests needs them.
     Unneeded,
-    /// The folder of the runtime's programs, and the image's archive.
+    /// Folder of the runtime's programs, and the image's archive.
     Ready(PathBuf, PathBuf),
     /// The runtime can be neither found nor fetched; the text says why.
     Missing(String),
@@ -31,7 +31,7 @@ impl Containers {
     /// Fetches the runtime and builds the image, unless they are here already or none of the tests runs containers.
     ///
     /// # Errors
-    /// When the agent does not build, or `install` forbids to fetch what is missing.
+    /// When the agent does not build, or `install` forbids fetching what is missing.
     pub fn prepare(
         workspace: &Workspace,
         install: Install,
@@ -54,7 +54,8 @@ impl Containers {
         })
     }
 
-    /// A test program; with what it needs in its environment, which sudo would not pass on: `path` among it.
+    /// Returns the command of a test program. sudo passes no environment on, so `env` sets the variables that the test
+    /// needs, `path` among them.
     pub fn command(&self, privilege: Privilege, program: &Path, path: &OsStr) -> Result<Command> {
         let mut given = match self {
             _ if !begins(program, PROGRAMS) => Vec::new(),
@@ -80,7 +81,7 @@ fn begins(program: &Path, with: &str) -> bool {
     name.to_string_lossy().starts_with(with)
 }
 
-/// Whether the filter lets through a test that runs containers.
+/// Returns whether the filter selects a test that runs containers.
 fn wanted(programs: &[PathBuf], filter: Option<&str>) -> Result<bool> {
     for program in programs.iter().filter(|program| begins(program, PROGRAMS)) {
         let mut list = Command::new(program);

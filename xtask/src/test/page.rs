@@ -1,4 +1,4 @@
-//! The live page in a real browser, against the real agent.
+//! Tests of the live page in a real browser, with the real agent.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,10 +12,10 @@ use crate::shell::{self, Privilege};
 use crate::steps::Outcome;
 use crate::workspace::{AGENT_PACKAGE, Workspace};
 
-/// The filter that chooses these tests alone.
+/// Filter that selects these tests alone.
 pub const FILTER: &str = "page";
 
-/// Builds the agent and runs the tests; skips them where there is no browser, or the agent cannot run.
+/// Builds the agent and runs the tests. Skips them without a browser, or where the agent cannot run.
 pub fn run(workspace: &Workspace, browser: &Result<Browser, String>) -> Result<Outcome> {
     let browser = match browser {
         Ok(browser) => browser,
@@ -62,7 +62,7 @@ fn given(name: &str, path: &Path) -> OsString {
     text
 }
 
-/// The test files by name; Node.js before 21 knows no patterns.
+/// Returns the test files, sorted by name: Node.js before 21 does not expand patterns.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries =
         fs::read_dir(folder).with_context(|| format!("could not read {}", folder.display()))?;
@@ -75,7 +75,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Adds what a line such as `ℹ pass 12` reports.
+/// Adds the result of a line such as `ℹ pass 12`.
 fn tally(count: &mut Count, line: &str) {
     let Some((word, number)) = line
         .strip_prefix("ℹ ")
@@ -94,7 +94,7 @@ fn tally(count: &mut Count, line: &str) {
     }
 }
 
-/// The agent as the other tests have built it.
+/// Returns the agent that the other tests have built.
 fn agent(workspace: &Workspace) -> Result<PathBuf> {
     Built::tests(workspace, "page")?
         .binary(AGENT_PACKAGE)

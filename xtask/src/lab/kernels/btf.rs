@@ -1,4 +1,4 @@
-//! The type information that the agent's tests check: cut down from that of every kernel of the lab.
+//! Fixtures for the agent's tests: type information of every kernel of the lab, cut down.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,10 +11,10 @@ use crate::setup::{Install, Setup};
 use crate::shell;
 use crate::workspace::{AGENT_PACKAGE, Workspace};
 
-/// Where the tests look for it, from the workspace's folder.
+/// Folder of the fixtures, from the workspace's folder.
 const FIXTURES: &str = "agent/tests/fixtures/btf";
 
-/// Makes all fixtures anew, and the list of the releases they are of.
+/// Writes all fixtures, and the list of their kernel releases.
 ///
 /// # Errors
 /// When a kernel cannot be fetched, or the agent's own tool cannot be built or run.

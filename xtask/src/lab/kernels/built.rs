@@ -1,4 +1,4 @@
-//! A kernel of our own making: Debian's source, and a configuration that is kept here.
+//! Build of a kernel from Debian's source and a configuration in this repository.
 
 use std::fs;
 use std::num::NonZero;
@@ -15,25 +15,25 @@ use crate::setup::foreign::{self, Download, Foreign};
 use crate::setup::{Missing, Setup, apt};
 use crate::shell;
 
-/// What a kernel is built from.
+/// Inputs of a kernel's build.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Recipe {
-    /// Debian's package of the source.
+    /// Debian package of the source.
     pub package: &'static str,
     /// Lines that are added to the smallest configuration of the architecture (`make tinyconfig`).
     pub config: &'static str,
 }
 
-/// Pages of 64 KiB, of which Debian packages no kernel.
+/// Recipe of a kernel with 64 KiB pages, of which Debian has no package.
 pub const ARM64_64K: Recipe = Recipe {
     package: "linux-source-6.12",
     config: include_str!("arm64-64k.config"),
 };
 
-/// In the cache: the version that was built, and the digest of all that went into it.
+/// File in the cache with the version that was built, and the digest of all inputs.
 const MADE_OF: &str = "made-of";
 
-/// What the build of a kernel runs, by package.
+/// Programs of a kernel's build, with their packages.
 const TOOLS: [(&str, &str); 8] = [
     ("make", "make"),
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
@@ -45,20 +45,20 @@ const TOOLS: [(&str, &str); 8] = [
     ("pahole", "dwarves"),
 ];
 
-/// Libraries that programs of the build are linked with, by a header.
+/// Headers of libraries that the build's own programs need, with their packages.
 const LIBRARIES: [(&str, &str); 2] = [
     ("/usr/include/libelf.h", "libelf-dev"),
     ("/usr/include/openssl/ssl.h", "libssl-dev"),
 ];
 
 impl Recipe {
-    /// Tells one build from another: the version of the source, the configuration, and how it is put together.
+    /// Returns the digest of a build's inputs: the source version, the configuration, and the method of assembly.
     fn digest(&self, version: &str) -> String {
         let all = format!("1\n{}={version}\n{}", self.package, self.config);
         sha256(all.as_bytes())
     }
 
-    /// Whether the kernel in this folder was built from this recipe as it is now.
+    /// Returns whether the kernel in this folder was built from the current recipe.
     pub fn made(&self, folder: &Path) -> bool {
         let text = fs::read_to_string(folder.join(MADE_OF)).unwrap_or_default();
         text.split_once(' ')
@@ -66,10 +66,10 @@ impl Recipe {
     }
 }
 
-/// Installs what a build needs; false when something is missing and may not be installed.
+/// Installs the build tools. Returns false when something is missing and may not be installed.
 ///
 /// # Errors
-/// When it cannot be installed.
+/// When a tool cannot be installed.
 pub fn tools(setup: &mut Setup) -> Result<bool> {
     let programs = TOOLS
         .iter()
@@ -93,10 +93,10 @@ pub fn tools(setup: &mut Setup) -> Result<bool> {
     setup.need(missing, || apt::install(&packages))
 }
 
-/// Builds the newest version of the source into `folder`. A build that was cut short goes on where it stopped.
+/// Builds the newest version of the source into `folder`. An interrupted build continues where it stopped.
 ///
 /// # Errors
-/// When the source cannot be had, an option of the configuration is unknown to it, or it does not build.
+/// When the source is not available or does not know an option of the configuration, or the build fails.
 pub fn build(
     kernel: &Kernel,
     recipe: &Recipe,
@@ -176,7 +176,7 @@ fn unpack(
     put(&mark, |path| fs::write(path, version))
 }
 
-/// Writes the configuration, unless it is there already: a newer file would build everything anew.
+/// Writes the configuration, unless it is there already: a newer file would rebuild everything.
 fn configure(recipe: &Recipe, source: &Path) -> Result<()> {
     let (config, mark) = (source.join(".config"), source.join(".configured"));
     if !fs::read_to_string(&mark).is_ok_and(|of| of == recipe.config) {
@@ -199,7 +199,7 @@ fn configure(recipe: &Recipe, source: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The options of `wanted` that are not in `written` as they were asked for.
+/// Returns the options of `wanted` that `written` lacks.
 fn lost<'a>(wanted: &'a str, written: &str) -> Vec<&'a str> {
     let written: Vec<&str> = written.lines().collect();
     wanted
@@ -208,7 +208,7 @@ fn lost<'a>(wanted: &'a str, written: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// Puts what the lab needs in its place, as [`super::assemble`] does from packages.
+/// Copies the files that the lab needs to their places, as [`super::assemble`] does from packages.
 fn keep(recipe: &Recipe, version: &str, release: &str, source: &Path, folder: &Path) -> Result<()> {
     let parts = Fetched::at(folder, release);
     let built = source.join("arch/arm64/boot/Image");
@@ -224,7 +224,7 @@ fn keep(recipe: &Recipe, version: &str, release: &str, source: &Path, folder: &P
     put(&parts.modules.join("modules.builtin"), |to| {
         fs::copy(source.join("modules.builtin"), to).map(|_| ())
     })?;
-    // There are none.
+    // The kernel has no modules, so the folder stays empty.
     let modules = parts.modules.join("kernel");
     fs::create_dir_all(&modules)
         .with_context(|| format!("could not make {}", modules.display()))?;

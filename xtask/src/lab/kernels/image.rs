@@ -1,16 +1,16 @@
-//! What a kernel image holds: the kernel itself, unpacked, and in it the type information.
+//! Kernel images: the unpacked kernel, and the type information inside.
 
 use anyhow::{Context as _, Result, bail};
 
 use super::packed;
 
-/// Begins BTF: magic number, version 1, no flags (`include/uapi/linux/btf.h`).
+/// Start of BTF: magic number, version 1, no flags (`include/uapi/linux/btf.h`).
 const BTF_MAGIC: [u8; 4] = [0x9f, 0xeb, 1, 0];
 
-/// The type information inside a bootable image of either architecture.
+/// Returns the type information inside a bootable image of either architecture.
 ///
 /// # Errors
-/// When the image is of an unknown form or was built without `CONFIG_DEBUG_INFO_BTF`.
+/// When the image has an unknown format or was built without `CONFIG_DEBUG_INFO_BTF`.
 pub fn btf(image: &[u8]) -> Result<Vec<u8>> {
     let kernel = match x86_payload(image) {
         Some(payload) => packed::unpack(payload?)?,
@@ -21,7 +21,7 @@ pub fn btf(image: &[u8]) -> Result<Vec<u8>> {
         .context("the kernel holds no type information; was it built with CONFIG_DEBUG_INFO_BTF=y?")
 }
 
-/// The compressed kernel of an x86 image; none if it is no x86 image (`Documentation/arch/x86/boot.rst`).
+/// Returns the compressed kernel of an x86 image; none if it is no x86 image (`Documentation/arch/x86/boot.rst`).
 fn x86_payload(image: &[u8]) -> Option<Result<&[u8]>> {
     if image.get(0x202..0x206)? != b"HdrS" {
         return None;
@@ -43,17 +43,17 @@ fn word(bytes: &[u8], at: usize) -> Option<usize> {
     Some(u32::from_le_bytes(word.try_into().ok()?) as usize)
 }
 
-/// The largest thing in there that is BTF from its header to the last type.
+/// Returns the largest valid BTF in the kernel.
 fn locate(kernel: &[u8]) -> Option<&[u8]> {
     memchr::memmem::find_iter(kernel, &BTF_MAGIC)
         .filter_map(|at| whole_btf(&kernel[at..]))
         .max_by_key(|btf| btf.len())
 }
 
-/// The BTF that begins here, if its header, types and strings agree with one another.
+/// Returns the BTF that begins here, if its header, types and strings agree with one another.
 fn whole_btf(bytes: &[u8]) -> Option<&[u8]> {
     let header = word(bytes, 4)?;
-    // Longer headers than today's may come.
+    // Future kernels may have longer headers.
     if !(24..=64).contains(&header) {
         return None;
     }
@@ -75,7 +75,7 @@ fn whole_btf(bytes: &[u8]) -> Option<&[u8]> {
     bytes.get(..types.1.max(strings.1).max(third))
 }
 
-/// The number of types, if they fill the section exactly.
+/// Returns the number of types, if they fill the section exactly.
 fn count_types(types: &[u8]) -> Option<usize> {
     let (mut at, mut count) = (0, 0);
     while at < types.len() {
@@ -87,7 +87,7 @@ fn count_types(types: &[u8]) -> Option<usize> {
     (at == types.len()).then_some(count)
 }
 
-/// Bytes after a type's common part, by its kind (`Documentation/bpf/btf.rst`).
+/// Returns the number of bytes after a type's common part, by its kind (`Documentation/bpf/btf.rst`).
 fn bytes_after(kind: usize, members: usize) -> Option<usize> {
     Some(match kind {
         1 | 14 | 17 => 4,
@@ -99,10 +99,10 @@ fn bytes_after(kind: usize, members: usize) -> Option<usize> {
     })
 }
 
-/// Fails when an image is of the wrong architecture, which QEMU would boot without a word.
+/// Checks an image's architecture, because QEMU boots a wrong one without any message.
 ///
 /// # Errors
-/// When it is.
+/// When the architecture is wrong.
 pub fn check(image: &[u8], x86: bool) -> Result<()> {
     let arm64 = image.get(0x38..0x3c) == Some(b"ARM\x64");
     if arm64 == x86 || x86_payload(image).is_some() != x86 {
@@ -118,7 +118,7 @@ mod tests {
     use super::{BTF_MAGIC, btf, check, locate};
     use std::io::Write as _;
 
-    /// BTF of `integers` types called `int`.
+    /// Returns BTF with `integers` types called `int`.
     fn sample(integers: usize) -> Vec<u8> {
         let mut blob = BTF_MAGIC.to_vec();
         let length = integers as u32 * 16;

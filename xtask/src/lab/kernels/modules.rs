@@ -1,4 +1,4 @@
-//! A kernel's modules: which to keep, and in which order they must go into a kernel.
+//! Modules of a kernel: which ones to keep, and their order of insertion.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,13 +12,13 @@ use super::packed;
 /// A module ready for `insmod`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Module {
-    /// Its name as `lsmod` shows it.
+    /// Name, as `lsmod` shows it.
     pub name: String,
-    /// The object, unpacked.
+    /// Unpacked object.
     pub bytes: Vec<u8>,
 }
 
-/// Folders and modules that guests have a use for; what these depend on is kept too. A whole tree is ten times as large.
+/// Folders and modules that guests may need. The lab keeps their dependencies too. A whole tree is ten times as large.
 const KEPT: &[&str] = &[
     "arch/",
     "block/",
@@ -39,7 +39,7 @@ const KEPT: &[&str] = &[
     "net/core/",
 ];
 
-/// A folder `lib/modules/RELEASE`: its modules by name, and what is built in.
+/// A folder `lib/modules/RELEASE`: its modules by name, and the built-in ones.
 #[derive(Debug)]
 pub struct Tree {
     files: BTreeMap<String, PathBuf>,
@@ -50,7 +50,7 @@ impl Tree {
     /// Lists the folder.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the folder cannot be read.
     pub fn open(folder: &Path) -> Result<Self> {
         let list = folder.join("modules.builtin");
         let builtin = fs::read_to_string(&list)
@@ -63,7 +63,7 @@ impl Tree {
         })
     }
 
-    /// The files worth keeping: [`KEPT`] and what those depend on.
+    /// Returns the files to keep: [`KEPT`] and its dependencies.
     ///
     /// # Errors
     /// When a module cannot be read.
@@ -87,8 +87,7 @@ impl Tree {
         Ok(kept.iter().map(|name| &*self.files[name]).collect())
     }
 
-    /// The named modules and what they depend on, in the order in which they must be inserted;
-    /// built-in ones are left out.
+    /// Returns the named modules and their dependencies, in the order of insertion. Built-in ones are left out.
     ///
     /// # Errors
     /// When this kernel has no such module, or one cannot be read.
@@ -119,7 +118,7 @@ impl Tree {
         Ok(())
     }
 
-    /// A module's object, unpacked, and the names of the modules it depends on.
+    /// Returns a module's unpacked object, and the names of its dependencies.
     fn load(&self, name: &str) -> Result<(Vec<u8>, Vec<String>)> {
         let path = self.files.get(name).with_context(|| {
             format!(
@@ -154,18 +153,18 @@ fn collect(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// `kernel/drivers/block/virtio_blk.ko.xz` is the module `virtio_blk`.
+/// Returns the module's name: `virtio_blk` for `kernel/drivers/block/virtio_blk.ko.xz`.
 fn module_name(path: &str) -> Option<String> {
     let file = path.rsplit('/').next()?;
     file.split_once(".ko").map(|(name, _)| normal(name))
 }
 
-/// Files may have dashes where the kernel has underscores.
+/// Replaces dashes by underscores: files may have dashes where the kernel has underscores.
 fn normal(name: &str) -> String {
     name.replace('-', "_")
 }
 
-/// What a module says it depends on, in its section `.modinfo`.
+/// Returns a module's dependencies from its section `.modinfo`.
 fn depends(module: &[u8]) -> Result<Vec<String>> {
     let file = object::File::parse(module).context("it is no ELF object")?;
     let info = file
@@ -201,7 +200,7 @@ mod tests {
         object.write().unwrap()
     }
 
-    /// A tree in which `virtio_blk` needs `virtio_ring` needs `virtio`, and `virtio_mmio` is built in.
+    /// Makes a tree in which `virtio_blk` depends on `virtio_ring`, that on `virtio`, and `virtio_mmio` is built in.
     fn tree(name: &str) -> (PathBuf, Tree) {
         let folder = std::env::temp_dir().join(format!("stallscope-{name}-{}", std::process::id()));
         let put = |path: &str, depends: &str| {

@@ -1,14 +1,14 @@
-//! Unpacking what kernels are packed with, known by how it begins.
+//! Decompression of kernels. The first bytes tell the format.
 
 use std::io::Read;
 
 use anyhow::{Context as _, Result, bail};
 
-/// Unpacks gzip, xz, zstd or LZ4. Whatever follows the packed data is ignored, such as the length that
-/// the kernel's build appends.
+/// Unpacks gzip, xz, zstd or LZ4. It ignores data after the packed data, such as the length that the kernel's build
+/// appends.
 ///
 /// # Errors
-/// When the data is none of these, or broken.
+/// When the data has none of these formats, or is broken.
 pub fn unpack(packed: &[u8]) -> Result<Vec<u8>> {
     match packed {
         [0x1f, 0x8b, ..] => read("gzip", flate2::read::GzDecoder::new(packed)),
@@ -19,7 +19,7 @@ pub fn unpack(packed: &[u8]) -> Result<Vec<u8>> {
             let stream = ruzstd::decoding::StreamingDecoder::new(packed);
             read("zstd", stream.context("its zstd header is broken")?)
         }
-        // The legacy format has no end mark: the appended length would be taken for a block.
+        // The legacy format has no end mark: the decoder would take the appended length for a block.
         [0x02, 0x21, 0x4c, 0x18, ..] => {
             let blocks = &packed[..packed.len() - 4];
             read("LZ4", lz4_flex::frame::FrameDecoder::new(blocks))
@@ -44,12 +44,12 @@ mod tests {
     use super::unpack;
     use std::io::Write as _;
 
-    /// Long enough to be packed, short enough for one block.
+    /// Returns text long enough to compress and short enough for one block.
     fn text() -> Vec<u8> {
         b"stall ".repeat(1000)
     }
 
-    /// What the kernel's build appends.
+    /// Appends the length, as the kernel's build does.
     fn with_length(mut packed: Vec<u8>) -> Vec<u8> {
         packed.extend((text().len() as u32).to_le_bytes());
         packed

@@ -1,4 +1,4 @@
-//! Which of the packages of a suite is the newest kernel of a series.
+//! Choice of the newest kernel of a series among the packages of a suite.
 
 use super::Kernel;
 use crate::setup::foreign::Package;
@@ -6,13 +6,13 @@ use crate::setup::foreign::Package;
 /// A package of a kernel image.
 #[derive(Debug)]
 pub struct Image<'a> {
-    /// The package.
+    /// Package of the image.
     pub package: &'a Package,
-    /// What `uname -r` says in it.
+    /// Release, as `uname -r` prints it.
     pub release: &'a str,
-    /// What follows the series in its release, without the flavour.
+    /// Part of the release after the series, without the flavour.
     patch: &'a str,
-    /// Whether its image is the one without Debian's signature.
+    /// True if the image lacks Debian's signature.
     unsigned: bool,
 }
 
@@ -33,8 +33,8 @@ impl<'a> Image<'a> {
         })
     }
 
-    /// Names and versions of the packages that hold the rest of it: since 7.0 the image, the modules
-    /// and the configuration are in one each, named after the release.
+    /// Returns names and versions of the packages with the other parts of the kernel. Since 7.0 the image, the modules
+    /// and the configuration are in one package each, named after the release.
     pub fn parts(&self) -> impl Iterator<Item = (&'a String, &'a String)> {
         let package = self.package;
         let release = self.release;
@@ -46,8 +46,8 @@ impl<'a> Image<'a> {
     }
 }
 
-/// Whether the patch level is of a series' own suite and of no other flavour: `0-46`, `117+deb13.1`, but
-/// not `0-0.deb11.44` (of a newer suite), `0-46-cloud` or `13+deb14-rt`.
+/// Returns whether the patch level is of the series' own suite and of no other flavour: `0-46`, `117+deb13.1`, but not
+/// `0-0.deb11.44` (of a newer suite), `0-46-cloud` or `13+deb14-rt`.
 fn is_plain(patch: &str) -> bool {
     let (upstream, debian) = patch.split_once('+').unwrap_or((patch, "deb0"));
     let numbers = |text: &str, marks: &str| {
@@ -60,7 +60,7 @@ fn is_plain(patch: &str) -> bool {
             .is_some_and(|debian| numbers(debian, ".+"))
 }
 
-/// The images of a kernel's series and flavour: signed ones first, in each case the newest first.
+/// Returns the images of a kernel's series and flavour: signed ones first, the newest first among each.
 pub fn newest_first<'a>(kernel: &Kernel, packages: &'a [Package]) -> Vec<Image<'a>> {
     let of_kernel = |package| Image::of(kernel, package);
     let mut images: Vec<Image> = packages.iter().filter_map(of_kernel).collect();
@@ -68,7 +68,7 @@ pub fn newest_first<'a>(kernel: &Kernel, packages: &'a [Package]) -> Vec<Image<'
     images
 }
 
-/// The numbers in a patch level, which rise with it.
+/// Returns the numbers in a patch level. They sort patch levels by age.
 pub fn numbers(patch: &str) -> Vec<u64> {
     patch
         .split(|c: char| !c.is_ascii_digit())

@@ -2,7 +2,7 @@
 
 use super::Mutant;
 
-/// Every one of them; a truth that no mutant names is one nobody has seen fail.
+/// Every mutant. A truth that none of them names has never been seen to fail.
 pub const MUTANTS: &[Mutant] = &[
     Mutant {
         wrong: "the wait that a moved task leaves behind is dropped",
