@@ -117,7 +117,7 @@ mod tests {
         for nodes in [1_u16, 2, 4, 8, 32] {
             assert_eq!(series_bound(nodes), stated(usize::from(nodes)), "{nodes}");
         }
-        // Pairs of nodes are not exported for so many nodes.
+        // With so many nodes, pairs of nodes are not exported.
         assert_eq!(series_bound(33), 103 + 33 + 1);
     }
 }

@@ -56,7 +56,7 @@ pub(super) enum Verdict {
 
 impl Claims {
     /// Decides on the claim of cgroup `id` to be a pod's. `cgroup` is the label of the pod's cgroup, at or above `id`.
-    /// The kubelet's own cgroups go before `nested` ones.
+    /// The kubelet's own cgroups take precedence over `nested` ones.
     pub(super) fn claim(
         &mut self,
         key: &Arc<str>,

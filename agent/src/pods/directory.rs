@@ -29,7 +29,7 @@ pub struct Pod {
     pub name: String,
     /// The workload that owns the pod; none if the pod has none, or if the source does not state it.
     pub workload: Option<Workload>,
-    /// Those of the pod's labels that were asked for; none if the source has no labels.
+    /// The requested labels of the pod; none if the source has no labels.
     pub labels: BTreeMap<String, String>,
     /// True if its containers can be resized while they run; none if the source does not state it.
     pub resizable: Option<bool>,
