@@ -1,6 +1,6 @@
-//! Why a container lost time: the causes of a window, ranked, with their evidence and what to change.
+//! Explanation of a container's lost time: the causes in a window, ranked, with their evidence and remedies.
 //!
-//! Pure: the same [`Case`] gives the same [`Report`]. What the case is made of is gathered by the agent.
+//! Pure: the same [`Case`] gives the same [`Report`]. The agent gathers the parts of the case.
 
 mod baseline;
 mod causes;
@@ -22,124 +22,124 @@ use crate::{
 pub use facts::{Facts, NodeFacts};
 pub use pod::{Maker, PodFacts};
 
-/// What part of the time that a container ran and lost is much to lose.
+/// Share of the time that a container ran and lost, from which on the loss is much.
 const MUCH: f64 = 0.2;
 
-/// All that is known of a container and a window.
+/// Facts about a container and a window.
 #[derive(Clone, Debug, Default)]
 pub struct Case {
-    /// The container, pod or cgroup.
+    /// Container, pod or cgroup to explain.
     pub subject: Subject,
-    /// Where the window begins and ends, in Unix seconds.
+    /// Start of the window, in Unix seconds.
     pub start: f64,
-    /// See `start`.
+    /// End of the window, in Unix seconds.
     pub end: f64,
-    /// How much of it is recorded, in seconds.
+    /// Length of the recorded part of the window, in seconds.
     pub recorded_seconds: f64,
-    /// What it did in the window.
+    /// Counts and times of the subject in the window.
     pub window: Sums,
-    /// What it did in windows of the same length before, the latest first.
+    /// Counts and times of the subject in earlier windows of the same length, latest first.
     pub before: Vec<Sums>,
-    /// Who else used CPUs in the window, those that used most first.
+    /// Other users of CPUs in the window, largest first.
     pub others: Vec<Other>,
-    /// The memory daemons that ran in the window.
+    /// Memory daemons that ran in the window.
     pub daemons: Vec<DaemonTime>,
-    /// What its cgroups say at this moment.
+    /// Current facts from the subject's cgroups.
     pub facts: Facts,
-    /// The pod that it is or is in.
+    /// Pod that the subject is, or to which it belongs.
     pub pod: Option<PodFacts>,
-    /// What the node says.
+    /// Facts about the node.
     pub node: NodeFacts,
-    /// What cannot be measured here.
+    /// Measurements that are not possible on this host.
     pub not_measured: Vec<NotMeasured>,
 }
 
-/// Somebody else who used CPUs.
+/// Another user of CPUs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Other {
     /// Name of the pod, service or cgroup.
     pub name: String,
     /// Time on CPUs, in seconds.
     pub cpu_seconds: f64,
-    /// Whether it is of the host rather than a neighbour.
+    /// True if it belongs to the host; a neighbour otherwise.
     pub of_host: bool,
 }
 
-/// Who is explained.
+/// Subject of an explanation.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Subject {
-    /// The labels that choose it.
+    /// Labels that select it.
     pub labels: Labels,
-    /// How many containers these choose.
+    /// Number of containers that the labels select.
     pub containers: usize,
-    /// Its cgroups that exist at this moment, from the mount, without those below another of them.
+    /// Paths from the mount of its existing cgroups, without those below another of them.
     pub cgroups: Vec<String>,
 }
 
-/// Why a container lost time.
+/// Explanation of a container's lost time.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Report {
-    /// Who.
+    /// Subject of the explanation.
     pub subject: Subject,
-    /// Where the window begins, in Unix seconds.
+    /// Start of the window, in Unix seconds.
     pub start: f64,
-    /// Where it ends.
+    /// End of the window, in Unix seconds.
     pub end: f64,
-    /// Its length in seconds.
+    /// Length of the window, in seconds.
     pub window_seconds: f64,
-    /// How much of it is recorded, in seconds.
+    /// Length of the recorded part of the window, in seconds.
     pub recorded_seconds: f64,
-    /// How many windows of the same length the baseline is the median of.
+    /// Number of earlier windows of the same length, of which the baseline is the median.
     pub baseline_windows: usize,
-    /// Time on CPUs.
+    /// Time on CPUs, in seconds.
     pub cpu_seconds: f64,
-    /// Time lost as the kernel measured it: the sum of the causes that are no estimates.
+    /// Lost time that the kernel measured, in seconds: the sum of the causes that are not estimates.
     pub lost_seconds: f64,
-    /// Whether any cause is unusual.
+    /// True if any cause is unusual.
     pub unusual: bool,
-    /// Whether it lost much, usual or not: at least a fifth of the time that it ran and lost.
+    /// True if the loss is much, usual or not: at least a fifth of the time that the subject ran and lost.
     pub much: bool,
-    /// The answer in one or two sentences.
+    /// Answer in one or two sentences.
     pub summary: String,
-    /// The causes: the unusual ones first, each part by size.
+    /// Causes, the unusual ones first, each part by size.
     pub causes: Vec<CauseReport>,
-    /// What this host does not let the agent measure.
+    /// Measurements that are not possible on this host.
     pub not_measured: Vec<NotMeasured>,
 }
 
-/// One cause of lost time.
+/// Cause of lost time.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct CauseReport {
-    /// Its name, as in the metrics.
+    /// Name, as in the metrics.
     pub cause: String,
-    /// What it is, in a few words.
+    /// Description in a few words.
     pub title: String,
-    /// Time lost to it.
+    /// Time lost to it, in seconds.
     pub seconds: f64,
-    /// Its part of the time of all causes listed, from 0 to 1.
+    /// Share of the time of all listed causes, from 0 to 1.
     pub share: f64,
-    /// The median of its time in the windows before; none where nothing is recorded of them.
+    /// Median of its time in the earlier windows, in seconds; none if nothing is recorded of them.
     pub baseline: Option<f64>,
-    /// Whether that is more than this container usually loses to it, and enough to matter.
+    /// True if it exceeds this container's baseline by enough to matter.
     pub unusual: bool,
-    /// Whether it is reckoned from counts rather than measured; it is then no part of the lost time.
+    /// True if it is estimated from counts rather than measured. The lost time excludes estimates.
     pub estimate: bool,
-    /// What speaks for it.
+    /// Evidence for it.
     pub evidence: Vec<Evidence>,
-    /// What to change.
+    /// Remedies for it.
     pub remedy: Vec<Remedy>,
 }
 
-/// Something that was counted or read.
+/// Count, reading or remark that is evidence of a cause.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Evidence {
-    /// What it is, for programs.
+    /// Name, for programs.
     pub name: String,
-    /// Its value, if it is a number.
+    /// Value, if it is a number.
     pub value: Option<f64>,
-    /// The value's unit.
+    /// Unit of the value.
     pub unit: String,
-    /// The same for people.
+    /// Sentence that states the evidence, for people.
     pub text: String,
 }
 
@@ -163,12 +163,12 @@ impl Evidence {
     }
 }
 
-/// Something to change.
+/// Change that reduces a cause.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Remedy {
-    /// What, and why it helps.
+    /// The change, and the reason for which it helps.
     pub text: String,
-    /// How on this host; none where no command does it.
+    /// Command that makes it on this host; none if no command does.
     pub command: Option<ShellCommand>,
 }
 
@@ -189,19 +189,19 @@ impl Remedy {
 }
 
 impl Case {
-    /// Length of the window, in seconds.
+    /// Returns the length of the window, in seconds.
     #[must_use]
     pub fn window_seconds(&self) -> f64 {
         self.end - self.start
     }
 
-    /// Time on CPUs in the window, in seconds.
+    /// Returns the time on CPUs in the window, in seconds.
     #[must_use]
     pub fn cpu_seconds(&self) -> f64 {
         cpu_seconds(&self.window)
     }
 
-    /// A count or a time in seconds in the window.
+    /// Returns the subject's count, or time in seconds, in the window.
     fn of(&self, quantity: Quantity) -> f64 {
         amount(&self.window, quantity)
     }
@@ -247,12 +247,12 @@ impl Case {
     }
 }
 
-/// A sum that is 0 and not -0 when there is nothing to add.
+/// Sums numbers; 0 and not -0 if there are none.
 pub(crate) fn total(parts: impl IntoIterator<Item = f64>) -> f64 {
     parts.into_iter().fold(0.0, |sum, part| sum + part)
 }
 
-/// A quantity as seconds, or as a count.
+/// Returns a quantity as seconds, or as a count.
 fn amount(sums: &Sums, quantity: Quantity) -> f64 {
     let value = sums.get(&quantity).copied().unwrap_or(0) as f64;
     if quantity.is_time() {
@@ -262,7 +262,7 @@ fn amount(sums: &Sums, quantity: Quantity) -> f64 {
     }
 }
 
-/// Time on CPUs of all nodes, in seconds.
+/// Returns the time on CPUs of all nodes, in seconds.
 pub(crate) fn cpu_seconds(sums: &Sums) -> f64 {
     let cpu = |(quantity, us): (&Quantity, &u64)| {
         matches!(quantity, Quantity::Cpu(_)).then_some(*us as f64 / 1e6)
@@ -270,7 +270,7 @@ pub(crate) fn cpu_seconds(sums: &Sums) -> f64 {
     total(sums.iter().filter_map(cpu))
 }
 
-/// Time lost by cause, in seconds; those without are left out.
+/// Returns the lost time by cause, in seconds, without causes of no time.
 pub(crate) fn lost_by_cause(sums: &Sums) -> std::collections::BTreeMap<String, f64> {
     let lost =
         |(quantity, us): (&Quantity, &u64)| Some((quantity.cause()?.to_owned(), *us as f64 / 1e6));

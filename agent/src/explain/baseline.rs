@@ -1,15 +1,16 @@
-//! What is usual for a container, and what is enough to matter.
+//! Baseline of a container, and the thresholds from which a cause is unusual.
 
-/// From what part of the time on CPUs and lost on a cause matters, and from what part of the window's length.
+/// Threshold of a measured cause: the larger of a share of the time on CPUs and lost, and a share of the window's
+/// length.
 const PART: f64 = 0.02;
 const LEAST: f64 = 0.005;
-/// The same of an estimate, which is less certain.
+/// Thresholds of an estimate, which is less certain.
 const ESTIMATED_PART: f64 = 0.05;
 const ESTIMATED_LEAST: f64 = 0.02;
-/// How many times as much as usual is unusual.
+/// Factor over the baseline from which a cause is unusual.
 const TIMES: f64 = 1.5;
 
-/// How much a cause has to take for somebody to be told.
+/// Minimum excess over the baseline, in seconds, before a cause is reported as unusual.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Floor {
     measured: f64,
@@ -17,7 +18,7 @@ pub(super) struct Floor {
 }
 
 impl Floor {
-    /// For a window of so many seconds, in which the container ran or wanted to run for so many.
+    /// Computes the thresholds for a window of `window` seconds, in which the container ran or lost `wanted` seconds.
     pub(super) fn new(window: f64, wanted: f64) -> Self {
         Self {
             measured: (PART * wanted).max(LEAST * window),
@@ -25,7 +26,8 @@ impl Floor {
         }
     }
 
-    /// Whether a cause takes more than usual, and enough to matter. With no baseline, being enough will do.
+    /// Returns whether a cause exceeds its baseline by enough to matter. Without a baseline, the threshold alone
+    /// decides.
     pub(super) fn unusual(self, seconds: f64, baseline: Option<f64>, estimate: bool) -> bool {
         let floor = if estimate {
             self.estimated
@@ -37,7 +39,7 @@ impl Floor {
     }
 }
 
-/// The middle of some values, between the two in the middle if there are two; none of none.
+/// Returns the median of some values; none if there are none.
 pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -70,10 +72,10 @@ mod tests {
         assert!(!floor.unusual(30.0, Some(29.0), false));
         assert!(!floor.unusual(30.0, Some(21.0), false), "1.4 times as much");
         assert!(floor.unusual(32.0, Some(21.0), false));
-        // An estimate has to be more than twice as much.
+        // The threshold of an estimate is more than twice as high.
         assert!(!floor.unusual(4.9, None, true));
         assert!(floor.unusual(5.0, None, true));
-        // A container that hardly runs is judged by the window.
+        // For a container that hardly runs, the window's length sets the threshold.
         assert!(!Floor::new(60.0, 0.1).unusual(0.09, None, false));
     }
 }

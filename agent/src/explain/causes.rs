@@ -1,4 +1,4 @@
-//! The causes: what each is, what speaks for it, and what helps.
+//! Causes of lost time, with the evidence and the remedies of each.
 
 mod cpu;
 mod memory;
@@ -16,14 +16,14 @@ use crate::{
     history::{Quantity, Sums},
 };
 
-/// A cause of lost time.
+/// Definition of a cause of lost time.
 struct Kind {
-    /// As the metrics name it.
+    /// Name, as in the metrics.
     name: &'static str,
     title: &'static str,
-    /// Whether it is reckoned.
+    /// True if the time is estimated rather than measured.
     estimate: bool,
-    /// Seconds lost to it.
+    /// Computes the time lost to it, in seconds.
     seconds: fn(&Case, &Sums) -> f64,
     evidence: fn(&Case) -> Vec<Evidence>,
     remedy: fn(&Case) -> Vec<Remedy>,
@@ -48,7 +48,7 @@ impl Kind {
     }
 }
 
-/// The seconds of a wait or stall.
+/// Computes the seconds of a wait or stall.
 macro_rules! measured {
     ($quantity:expr) => {
         |_, sums| amount(sums, $quantity)
@@ -165,12 +165,12 @@ static KINDS: [Kind; 15] = [
     },
 ];
 
-/// The command that sets a kernel setting.
+/// Makes the command that sets a kernel setting.
 fn sysctl(name: &str, value: u64) -> ShellCommand {
     ShellCommand::new("sysctl").args(["-w", &format!("{name}={value}")])
 }
 
-/// The causes that took any time.
+/// Returns the causes that took any time.
 pub(super) fn found(case: &Case) -> Vec<CauseReport> {
     let wanted = case.cpu_seconds() + total(lost_by_cause(&case.window).into_values());
     let floor = Floor::new(case.recorded_seconds, wanted);

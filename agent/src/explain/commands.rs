@@ -1,4 +1,4 @@
-//! What to change of a container's limits and shares on this host, and the commands that do it.
+//! Remedies that change a container's limits and shares on this host, with their commands.
 
 use super::{
     Case, Remedy,
@@ -9,8 +9,9 @@ use crate::{ShellCommand, doctor::groups::raise, history::Quantity, pods::QosCla
 use stallscope_ebpf::Cause;
 
 impl Case {
-    /// The systemd service that it is: of the system's manager, which makes services below slices only. Who may make
-    /// cgroups below one (a user's manager, a container, a delegated unit) may call them as he likes.
+    /// Returns the systemd service that the subject is, if it belongs to the system's manager, which makes services
+    /// only below slices. A cgroup below a service (of a user's manager, a container, a delegated unit) is excluded,
+    /// since its user names it freely.
     fn service(&self) -> Option<&str> {
         let path = self.subject.labels.get("cgroup")?.strip_prefix('/')?;
         let (slices, name) = path.rsplit_once('/')?;
@@ -21,23 +22,23 @@ impl Case {
         (is_service && of_slices).then_some(name)
     }
 
-    /// The command that sets a property of its service.
+    /// Makes the command that sets a property of the subject's service.
     fn set_property(&self, property: &str) -> Option<ShellCommand> {
         let service = self.service()?;
         Some(ShellCommand::new("systemctl").args(["set-property", service, property]))
     }
 
-    /// The CPU quota of the container, in CPUs' worth of time.
+    /// Returns the CPU quota of the container, in CPUs.
     fn cpu_limit(&self) -> Option<f64> {
         self.facts.quotas.first().map(super::Limit::cpus)
     }
 
-    /// A larger CPU quota, for `cpus` CPUs' worth of time.
+    /// Returns the remedy of a larger CPU quota, of `cpus` CPUs.
     pub(super) fn raise_cpu_limit(&self, cpus: f64) -> Vec<Remedy> {
         if let Some(pod) = &self.pod {
             let exclusive = pod.qos == Some(QosClass::Guaranteed)
                 && self.cpu_limit().is_some_and(|limit| limit.fract() == 0.0);
-            // Only a whole number can be exclusive CPUs.
+            // Only a whole number of CPUs can be exclusive.
             let cpus = if exclusive { cpus.ceil() } else { cpus };
             let text = format!("Raise the CPU limit to {}", text::cpus(cpus));
             return pod.change(&text, &Change::limit("cpu", cpu_amount(cpus)));
@@ -51,7 +52,7 @@ impl Case {
         vec![Remedy { text, command }]
     }
 
-    /// A larger share of CPUs that others want too.
+    /// Returns the remedy of a larger share of CPUs that others want too.
     pub(super) fn raise_cpu_share(&self) -> Vec<Remedy> {
         if let Some(pod) = &self.pod {
             return self.raise_request(pod);
@@ -69,7 +70,8 @@ impl Case {
         vec![Remedy { text, command }]
     }
 
-    /// What it used and would have used, had others not held the CPUs; never more than its limit.
+    /// Returns the remedy of a CPU request for the CPUs that the subject used, plus those that it lost to neighbours
+    /// and the host, but not more than its limit.
     fn raise_request(&self, pod: &super::PodFacts) -> Vec<Remedy> {
         if pod.qos == Some(QosClass::Guaranteed) {
             return vec![Remedy::advice(
@@ -88,7 +90,7 @@ impl Case {
         pod.change(&text, &Change::request("cpu", cpu_amount(cpus)))
     }
 
-    /// More memory for its cgroup.
+    /// Returns the remedy of a higher memory limit.
     pub(super) fn raise_memory_limit(&self) -> Vec<Remedy> {
         let Some((_, limit, file)) = self.facts.memory_limit.as_ref() else {
             return Vec::new();
@@ -104,7 +106,7 @@ impl Case {
         vec![Remedy::run(text, command)]
     }
 
-    /// Its threads and memory on one NUMA node: that on which it ran most.
+    /// Returns the remedies that keep threads and memory on one NUMA node, the one on which the subject ran most.
     pub(super) fn keep_on_a_node(&self) -> Vec<Remedy> {
         let mut remedies = Vec::new();
         if self.pod.is_some() {

@@ -1,4 +1,4 @@
-//! What a container's cgroups and its node say at this moment.
+//! Current facts about a container's cgroups and its node.
 
 use std::collections::BTreeMap;
 
@@ -10,45 +10,45 @@ use crate::{
     topology::Topology,
 };
 
-/// What the cgroups of a subject say; what cannot be read is none.
+/// Facts from the cgroups of a subject. A fact that cannot be read is none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
-    /// Threads.
+    /// Number of threads.
     pub threads: Option<u64>,
-    /// Its cgroups that have a CPU quota, those below another included.
+    /// Quotas of its cgroups, including those below another.
     pub quotas: Vec<Limit>,
-    /// The quotas that hold for the first of these: from the outermost cgroup down to itself.
+    /// Quotas in force for the first cgroup with a quota: from the outermost cgroup down to itself.
     pub limits: Vec<Limit>,
-    /// CPUs its cpuset allows.
+    /// CPUs that its cpuset allows, as a list.
     pub cpus: Option<String>,
-    /// How many those are.
+    /// Number of those CPUs.
     pub cpu_count: Option<usize>,
-    /// Nodes whose memory its cpuset allows.
+    /// Nodes whose memory its cpuset allows, as a list.
     pub mems: Option<String>,
     /// Anonymous memory by NUMA node, in bytes.
     pub memory_by_node: Option<BTreeMap<String, u64>>,
     /// Memory in use and its limit, in bytes, with the file of the limit.
     pub memory_limit: Option<(u64, u64, String)>,
-    /// Whether its first cgroup is the root of its hierarchy, which has all there is and takes no setting.
+    /// True if its first cgroup is the root of its hierarchy, which has all resources and accepts no setting.
     pub root: bool,
-    /// The file with its first cgroup's share of CPUs: `cpu.weight`, or `cpu.shares` on v1.
+    /// File of its first cgroup's share of CPUs: `cpu.weight`, or `cpu.shares` on v1.
     pub share_file: Option<String>,
-    /// The directory of its first cgroup with `cpuset.cpus` and `cpuset.mems`.
+    /// Directory of its first cgroup that holds `cpuset.cpus` and `cpuset.mems`.
     pub cpuset_dir: Option<String>,
 }
 
-/// What the node says.
+/// Facts about the node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFacts {
-    /// Whether all controllers are on the one hierarchy of v2.
+    /// True if all controllers are on the one hierarchy of v2.
     pub unified: bool,
-    /// Online CPUs.
+    /// Number of online CPUs.
     pub cpus: usize,
-    /// CPUs of each NUMA node, as a list; nodes without CPUs are left out.
+    /// CPUs of each NUMA node, as a list, without nodes that have no CPUs.
     pub nodes: BTreeMap<u32, String>,
-    /// Mean distance between two different nodes, where 10 is local; none with one node, or where it is not reported.
+    /// Mean SLIT distance between two different nodes, where 10 is local; none with one node, or if it is not reported.
     pub far: Option<f64>,
-    /// `transparent_hugepage/enabled` and `defrag`.
+    /// `transparent_hugepage/enabled` and `transparent_hugepage/defrag`.
     pub thp: Option<(String, String)>,
     /// `vm.watermark_scale_factor`.
     pub watermark_scale_factor: Option<u64>,
@@ -59,12 +59,12 @@ pub struct NodeFacts {
 }
 
 impl Facts {
-    /// Reads what the cgroups at `paths` say, of which none is below another, and of `quotas_of` the quotas.
+    /// Reads the facts from the cgroups at `paths`, of which none is below another, and the quotas of `quotas_of`.
     #[must_use]
     pub fn read(root: &Root, groups: &Groups, paths: &[String], quotas_of: &[String]) -> Self {
         let first = paths.first();
         let is_root = first.is_some_and(|path| path.trim_matches('/').is_empty());
-        // The root's files, where it has them, refuse what is written to them.
+        // The root may have these files, but refuses writes to them.
         let settable = |controller: &str, name: &str| {
             let file = groups.file(controller, first.filter(|_| !is_root)?, name)?;
             root.exists(&file).then_some(file)
@@ -92,7 +92,7 @@ impl Facts {
         }
     }
 
-    /// Reads only what a table of many shows: threads, quotas and memory.
+    /// Reads only the facts that a table of many subjects shows: threads, quotas and memory.
     #[must_use]
     pub fn of_many(root: &Root, groups: &Groups, paths: &[String], quotas_of: &[String]) -> Self {
         let quotas = quotas_of.iter().filter_map(|path| groups.limit(root, path));
@@ -109,7 +109,7 @@ fn sum(paths: &[String], of: impl Fn(&String) -> Option<u64>) -> Option<u64> {
     paths.iter().filter_map(of).reduce(|a, b| a + b)
 }
 
-/// Anonymous memory by node of cgroups of which none is below another.
+/// Returns the anonymous memory by node, in bytes, of cgroups of which none is below another.
 pub(crate) fn memory_by_node(
     root: &Root,
     groups: &Groups,
@@ -129,7 +129,7 @@ pub(crate) fn memory_by_node(
 }
 
 fn memory_limit(root: &Root, groups: &Groups, path: &str) -> Option<(u64, u64, String)> {
-    /// What v1 says where there is no limit: the largest number of pages, in bytes.
+    /// Lower bound of the value by which v1 says that there is no limit: the largest number of pages, in bytes.
     const UNLIMITED: u64 = 1 << 62;
     let names = if groups.unified() {
         ["memory.current", "memory.max"]
@@ -146,7 +146,7 @@ fn memory_limit(root: &Root, groups: &Groups, path: &str) -> Option<(u64, u64, S
 }
 
 impl NodeFacts {
-    /// Reads what the node says.
+    /// Reads the facts about the node.
     #[must_use]
     pub fn read(root: &Root, unified: bool, topology: &Topology) -> Self {
         const THP: &str = "/sys/kernel/mm/transparent_hugepage";

@@ -1,8 +1,8 @@
-//! The resources of a pod's container: where they are set depends on what made the pod.
+//! Remedies that change the resources of a pod's container: the place to set them depends on the pod's maker.
 //!
-//! What a controller made it makes again, from its own template: a change of a `ReplicaSet` is undone by its Deployment,
-//! a pod that runs takes no change but an in-place resize, a Job's template none at all, and a static pod is a file on
-//! its node.
+//! A controller makes its objects again from its own template. A Deployment undoes a change of its `ReplicaSet`, a
+//! running pod accepts only an in-place resize, a Job's template accepts no change, and a static pod is a file on its
+//! node.
 
 use serde_json::json;
 
@@ -12,32 +12,32 @@ use crate::{
     pods::{QosClass, Workload},
 };
 
-/// The pod of a subject, as far as is known.
+/// Pod of a subject, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodFacts {
-    /// Its namespace.
+    /// Namespace.
     pub namespace: String,
-    /// Its name; that of one of them where the subject is several of one workload.
+    /// Name; that of one pod if the subject is several pods of one workload.
     pub name: String,
-    /// How many there are.
+    /// Number of pods.
     pub pods: usize,
-    /// The containers that are the subject, by name.
+    /// Names of the containers that are the subject.
     pub containers: Vec<String>,
-    /// What made it.
+    /// Maker of the pod.
     pub maker: Maker,
-    /// Its class.
+    /// QoS class.
     pub qos: Option<QosClass>,
-    /// Whether its containers can be resized while they run; none where nobody said.
+    /// True if its containers can be resized while they run; none if that is not known.
     pub resizable: Option<bool>,
 }
 
-/// What made a pod.
+/// Maker of a pod.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Maker {
-    /// The source of names does not say.
+    /// The source of names does not state it.
     #[default]
     Unknown,
-    /// Nothing: somebody made it by itself.
+    /// No controller: somebody created the pod by itself.
     Nobody,
     /// The kubelet, from a file on the node: a static pod.
     Kubelet,
@@ -45,11 +45,11 @@ pub enum Maker {
     Workload(Workload),
 }
 
-/// A change of a container's resources.
+/// Change of a container's resources.
 #[derive(Clone, Debug)]
 pub(super) struct Change {
     resource: &'static str,
-    /// As the API takes it, such as `1500m`.
+    /// Amount in the API's format, such as `1500m`.
     amount: String,
     limit: bool,
 }
@@ -71,7 +71,7 @@ impl Change {
         }
     }
 
-    /// `limits` and `requests`, as far as they change: those of a Guaranteed pod have to stay equal.
+    /// Returns the fields that change, of `limits` and `requests`. In a Guaranteed pod they have to stay equal.
     fn fields(&self, qos: Option<QosClass>) -> &'static [&'static str] {
         match (self.limit, qos) {
             (false, _) => &["requests"],
@@ -81,7 +81,7 @@ impl Change {
     }
 }
 
-/// CPUs as the API takes them.
+/// Formats CPUs for the API.
 pub(super) fn cpu_amount(cpus: f64) -> String {
     let milli = (cpus * 1000.0).round();
     if milli % 1000.0 == 0.0 {
@@ -92,7 +92,7 @@ pub(super) fn cpu_amount(cpus: f64) -> String {
 }
 
 impl PodFacts {
-    /// What makes a change of its container last, and what makes it at once.
+    /// Returns the remedy that changes the container for good, and the one that changes it at once.
     pub(super) fn change(&self, text: &str, change: &Change) -> Vec<Remedy> {
         let [container] = &self.containers[..] else {
             return vec![self.ask_for_a_container(text)];
@@ -118,7 +118,7 @@ impl PodFacts {
         Remedy::advice(format!("{text}: {which}"))
     }
 
-    /// The change where it stays: in what the pod is made from.
+    /// Returns the remedy that lasts: a change of the object from which the pod is made.
     fn lasting(&self, text: &str, change: &Change, container: &str) -> Remedy {
         let workload = match &self.maker {
             Maker::Workload(workload) if is_name(&workload.name) => workload,
@@ -149,7 +149,8 @@ impl PodFacts {
                 let what = "its manifest on the node, in the kubelet's staticPodPath (by default /etc/kubernetes/manifests)";
                 return self.edit(text, what, change, container);
             }
-            // It may be a Deployment's, or that of a controller of another kind, which would set it back.
+            // The ReplicaSet may belong to a Deployment, or to a controller of another kind, which would undo the
+            // change.
             "replicaset" => {
                 let command = self.owners("replicaset", name);
                 let rest = format!(
@@ -173,7 +174,7 @@ impl PodFacts {
         Remedy::run(format!("{text}{effect}"), command)
     }
 
-    /// The command that says what made the pod, where it is not known.
+    /// Returns the remedy with the command that prints the pod's maker, for a pod whose maker is not known.
     fn find_maker(&self, text: &str, change: &Change, container: &str) -> Remedy {
         let fields = self.fields(change, container);
         Remedy::run(
@@ -184,7 +185,7 @@ impl PodFacts {
         )
     }
 
-    /// The command that names the owners of an object.
+    /// Makes the command that prints the owners of an object.
     fn owners(&self, kind: &str, name: &str) -> ShellCommand {
         self.kubectl()
             .args(["get", kind, name, "-o"])
@@ -196,7 +197,7 @@ impl PodFacts {
         Remedy::advice(format!("{text}: edit {what} ({fields})"))
     }
 
-    /// What to write, in the words of a manifest.
+    /// Describes the change in the fields of a manifest.
     fn fields(&self, change: &Change, container: &str) -> String {
         let fields = change.fields(self.qos).iter();
         let fields: Vec<_> = fields
@@ -205,8 +206,8 @@ impl PodFacts {
         format!("container {container}: {}", fields.join(", "))
     }
 
-    /// The change in the pod that runs, which lasts as long as it does: KEP-1287, on by default from 1.33 on. It may not
-    /// change the class, so nothing is asked for in a pod that asked for nothing.
+    /// Returns the remedy that resizes the running pod, which lasts as long as the pod (KEP-1287, on by default since
+    /// 1.33). A resize may not change the QoS class, so a BestEffort pod gets none.
     fn resize(&self, change: &Change, container: &str) -> Option<Remedy> {
         let is_static = match &self.maker {
             Maker::Kubelet => true,
@@ -246,7 +247,8 @@ impl PodFacts {
     }
 }
 
-/// Whether the API lets an object be called so (RFC 1123): nothing in such a name is an option or a pattern for kubectl.
+/// Returns whether the API accepts a name for an object (RFC 1123). Such a name holds nothing that kubectl takes for an
+/// option or a pattern.
 fn is_name(name: &str) -> bool {
     let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     name.len() <= 253

@@ -1,4 +1,5 @@
-//! Every remedy there is, with names that are to do harm, through a shell in which none may.
+//! Tests that run every remedy's command, with hostile names, through a shell in which nothing may
+//! happen.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -10,7 +11,7 @@ use crate::{
     shell_command::{made_at, tests::harmless::Harmless},
 };
 
-/// Names as only somebody who means harm would give them, and one that is none.
+/// Names that only an attacker would give, and one harmless name.
 const NAMES: [&str; 9] = [
     "cart",
     "q; touch PWNED $(id)",
@@ -43,7 +44,7 @@ fn limit(dir: &str, quota_us: u64) -> Limit {
     }
 }
 
-/// A case in which time is lost to every cause, and everything is known of a cgroup.
+/// Makes a case in which every cause took time and all facts of a cgroup are known.
 fn everything(path: &str, unified: bool) -> Case {
     let waits = Cause::ALL.map(Quantity::wait).into_iter();
     let times = waits.chain(Reclaim::ALL.map(Quantity::stall));
@@ -97,7 +98,7 @@ fn everything(path: &str, unified: bool) -> Case {
     }
 }
 
-/// All that a case can be, with a name in every place.
+/// Makes all kinds of cases, with a name in every place.
 fn cases(name: &str) -> Vec<Case> {
     let mut cases = Vec::new();
     for unified in [true, false] {
@@ -169,7 +170,7 @@ fn no_remedy_runs_what_a_name_says() {
     );
 }
 
-/// Where in the sources a command is made that none of the cases had.
+/// Returns the source lines that make a command which no case has tried.
 fn not_seen() -> Vec<String> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = vec![sources.join("doctor/groups.rs")];

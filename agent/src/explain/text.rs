@@ -1,11 +1,11 @@
-//! A report as people read it.
+//! Text form of a report.
 
 use std::fmt::Write as _;
 
 use super::{CauseReport, Remedy, Report};
 use crate::{api, printable::line};
 
-/// Three significant digits, and no more decimals than those need.
+/// Formats three significant digits, with no more decimals than those need.
 pub(super) fn number(value: f64) -> String {
     let decimals = match value.abs() {
         v if v >= 99.95 => 0,
@@ -19,14 +19,14 @@ pub(super) fn number(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// A number of CPUs with its word.
+/// Formats a number of CPUs with its word.
 pub(super) fn cpus(value: f64) -> String {
     let number = number(value);
     let word = if number == "1" { "CPU" } else { "CPUs" };
     format!("{number} {word}")
 }
 
-/// A size in binary units.
+/// Formats a size in binary units.
 pub(super) fn bytes(size: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     let unit = units.into_iter().find(|(shift, _)| size >> shift > 0);
@@ -36,7 +36,7 @@ pub(super) fn bytes(size: u64) -> String {
     }
 }
 
-/// Seconds with their unit: milliseconds where there are few.
+/// Formats seconds with their unit: below one second as milliseconds.
 fn seconds(value: f64) -> String {
     if value < 0.9995 {
         format!("{} ms", number(value * 1000.0))
@@ -45,7 +45,7 @@ fn seconds(value: f64) -> String {
     }
 }
 
-/// The answer in one or two sentences.
+/// Returns the answer in one or two sentences.
 pub(super) fn summary(report: &Report) -> String {
     let name = api::name(&report.subject.labels);
     let lost = format!(
@@ -85,7 +85,7 @@ pub(super) fn summary(report: &Report) -> String {
     }
 }
 
-/// A title within a sentence.
+/// Returns a title with its first letter in lower case, for use within a sentence.
 fn sentence(title: &str) -> String {
     let mut chars = title.chars();
     let first = chars.next().map(|c| c.to_ascii_lowercase());
@@ -93,7 +93,7 @@ fn sentence(title: &str) -> String {
 }
 
 impl Report {
-    /// The report as text for a terminal.
+    /// Returns the report as text for a terminal.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut out = String::new();
@@ -135,7 +135,8 @@ impl Report {
 }
 
 impl CauseReport {
-    /// Causes that are neither unusual nor a tenth of all are short, and no remedy is said twice.
+    /// Writes a cause: in short if it is neither unusual nor a tenth of all, and without remedies
+    /// that an earlier cause has.
     fn write<'a>(&'a self, out: &mut String, much: bool, said: &mut Vec<&'a Remedy>) {
         const WORTH_DETAILS: f64 = 0.1;
         let estimate = if self.estimate { "about " } else { "" };
@@ -158,7 +159,7 @@ impl CauseReport {
         for evidence in &self.evidence {
             let _ = writeln!(out, "    - {}", line(&evidence.text));
         }
-        // What is as usual and little is no reason to change something.
+        // A usual, small loss is no reason to change something.
         for remedy in self.remedy.iter().filter(|_| self.unusual || much) {
             if said.contains(&remedy) {
                 continue;
@@ -166,7 +167,7 @@ impl CauseReport {
             said.push(remedy);
             let _ = writeln!(out, "    > {}", line(&remedy.text));
             if let Some(command) = &remedy.command {
-                // What an agent of another version sent is no more than text.
+                // A command from an agent of another version counts as mere text.
                 let _ = writeln!(out, "        {}", line(command.as_str()));
             }
         }

@@ -1,4 +1,4 @@
-//! Quotas, neighbours, own threads, and CPUs that sleep.
+//! Causes of the CPU: quotas, neighbours, the container's own threads, and CPUs that sleep.
 
 use super::{Case, Evidence, Remedy};
 use crate::{
@@ -91,7 +91,9 @@ pub(super) fn throttled_remedy(case: &Case) -> Vec<Remedy> {
     remedies
 }
 
-/// A limit that what was used and what was lost to throttling would have fitted into, in halves.
+/// Returns a limit that would have covered the time used and the time lost to throttling, rounded
+/// up to half a CPU. It is at least 1.5 times the current limit, but more than the host's CPUs only
+/// if the current limit already is.
 fn larger(case: &Case, limit: f64) -> f64 {
     let throttled = case.of(Quantity::wait(stallscope_ebpf::Cause::Throttled));
     let wanted = (case.cpu_seconds() + throttled) / case.window_seconds().max(1.0);
@@ -128,7 +130,7 @@ pub(super) fn own_remedy(case: &Case) -> Vec<Remedy> {
     remedies
 }
 
-/// Those of the host or else the others, those that used most first.
+/// Returns the users of CPUs that belong to the host, or those that do not, largest first.
 fn others(case: &Case, of_host: bool) -> impl Iterator<Item = &Other> {
     let others = case.others.iter();
     others.filter(move |other| other.of_host == of_host)

@@ -1,4 +1,4 @@
-//! Memory daemons, reclaim and compaction.
+//! Causes of memory: daemons, reclaim and compaction.
 
 use super::{Case, Evidence, Remedy, sysctl};
 use crate::{

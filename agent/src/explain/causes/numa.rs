@@ -1,4 +1,5 @@
-//! Threads away from their memory. The kernel measures no time for this, so it is reckoned, and said to be.
+//! Causes of NUMA: threads that run away from their memory. The kernel measures no time for them, so the agent
+//! estimates it, and says so.
 
 use super::{Case, Evidence, Remedy, sysctl};
 use crate::{
@@ -6,28 +7,28 @@ use crate::{
     history::{Quantity, Sums},
 };
 
-/// For how long a thread that was moved to another node runs on memory that it left behind, in seconds: the shortest
-/// time in which NUMA balancing looks at its memory again (`numa_balancing_scan_period_min_ms`, 1000 unless set).
+/// Time for which a thread that migrated to another node runs on memory that it left behind, in seconds: the shortest
+/// interval after which NUMA balancing scans its memory again (`numa_balancing_scan_period_min_ms`, 1000 unless set).
 const BEHIND: f64 = 1.0;
 
-/// Distance of a node to itself.
+/// SLIT distance of a node to itself.
 const LOCAL: f64 = 10.0;
 
-/// Faults in a window from which on their nodes say something.
+/// Minimum number of faults in a window from which their nodes are evidence.
 const ENOUGH: f64 = 100.0;
 
-/// What part of its time a thread loses that uses memory at this distance only, by the firmware's word for the
-/// distance: that which would not have passed at distance 10.
+/// Returns the share of its time that a thread loses if it uses only memory at this SLIT distance: the time that it
+/// would not have spent at distance 10.
 fn part_lost(distance: f64) -> f64 {
     ((distance - LOCAL) / distance).clamp(0.0, 1.0)
 }
 
-/// Time on CPUs soon after a move to another node.
+/// Returns the time on CPUs soon after a migration to another node, in seconds.
 fn behind(sums: &Sums) -> f64 {
     (amount(sums, Quantity::NodeMigrations) * BEHIND).min(cpu_seconds(sums))
 }
 
-/// Mean distance of the moves between nodes; that of the nodes where it was not counted.
+/// Returns the mean distance of the migrations between nodes; the mean distance of the nodes if it was not counted.
 fn distance(case: &Case, sums: &Sums) -> f64 {
     let moves = amount(sums, Quantity::NodeMigrations);
     let crossed = amount(sums, Quantity::MigrationDistance);
@@ -42,7 +43,7 @@ pub(super) fn migration_seconds(case: &Case, sums: &Sums) -> f64 {
     behind(sums) * part_lost(distance(case, sums))
 }
 
-/// What part of the pages it faulted on was on another node; none of too few.
+/// Returns the share of the faulted pages that were on another node; none if there were too few faults.
 fn remote_part(sums: &Sums) -> Option<f64> {
     let (local, remote) = [
         (Quantity::LocalFaults, Quantity::RemoteFaults),
@@ -54,7 +55,8 @@ fn remote_part(sums: &Sums) -> Option<f64> {
     (local + remote >= ENOUGH).then(|| remote / (local + remote))
 }
 
-/// Time on CPUs that no move explains, by the part of pages on other nodes.
+/// Estimates the time lost to remote memory, in seconds, by the share of pages on other nodes. It excludes time on CPUs
+/// that a migration explains.
 pub(super) fn remote_seconds(case: &Case, sums: &Sums) -> f64 {
     let (Some(far), Some(part)) = (case.node.far, remote_part(sums)) else {
         return 0.0;
@@ -183,7 +185,7 @@ pub(super) fn remedy(case: &Case) -> Vec<Remedy> {
 }
 
 impl Case {
-    /// The node on which it ran most, with its CPUs.
+    /// Returns the node on which the subject ran most, with its CPUs.
     pub(in crate::explain) fn busiest_node(&self) -> Option<(u32, &str)> {
         let of_node = |node: &u32| self.of(Quantity::Cpu(u16::try_from(*node).ok()));
         let (node, cpus) = self
