@@ -19,7 +19,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, is_printable)
 }
 
-/// Escapes text of several lines like [`line`] but keeps its newlines: for messages of the agent, not for names.
+/// Escapes text of several lines like [`line()`] but keeps its newlines: for messages of the agent, not for names.
 #[must_use]
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c == '\n' || is_printable(c))

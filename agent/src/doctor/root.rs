@@ -206,7 +206,7 @@ impl Root {
         word.ok_or_else(|| self.reject(path, &format!("it has no line `{key}` with a number")))
     }
 
-    /// Reads the first number on the first line that begins with `key`. A missing line is [`Kind::Absent`], which does
+    /// Reads the first number on the first line that begins with `key`. A missing line is `Kind::Absent`, which does
     /// not count as a failure of the file.
     ///
     /// # Errors
