@@ -6,7 +6,8 @@
 //! carries the cgroup's kernfs id. A program that finds another's cell there adds it to its CPU's
 //! *retired* cell and starts afresh, so nothing counted is lost or given to the wrong cgroup: see
 //! [`cells`].
-//! Slot 0, which the kernel never hands out, takes what lies beyond the capacity.
+//! Slots at the end are reserved for cgroups of pods whose `css.id` is beyond the others: see
+//! [`Host::direct_slots`]. Slot 0, which the kernel never hands out, takes what lies beyond the capacity.
 #![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
 
 use core::mem::offset_of;
@@ -45,7 +46,7 @@ pub use rare::{
 pub struct Host {
     /// Possible CPUs: highest CPU id + 1.
     pub cpus: u32,
-    /// Slots per CPU, slot 0 included; a `css.id` at or above is counted in slot 0.
+    /// Slots per CPU, slot 0 included.
     pub slots: u32,
     /// Entries of [`TaskEntry`] table minus 1; a power of two minus 1.
     pub task_mask: u32,
@@ -68,8 +69,17 @@ pub struct Host {
     pub file_slots: u32,
     /// Which of the tables that follow each other these programs count in: see [`turn`].
     pub generation: u32,
-    /// Keeps the size a multiple of eight bytes.
-    pub reserved: u32,
+    /// Slots that are given by `css.id`. The rest, up to [`Host::slots`], is reserved: the agent gives them to cgroups
+    /// whose `css.id` is higher; one that got none is counted in slot 0.
+    pub direct_slots: u32,
+}
+
+impl Host {
+    /// Slots that the agent gives.
+    #[must_use]
+    pub const fn reserved_slots(&self) -> u32 {
+        self.slots - self.direct_slots
+    }
 }
 
 /// What one CPU counts for one slot. Its first two words are the cgroup's kernfs id and the serial

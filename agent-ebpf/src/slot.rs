@@ -26,6 +26,8 @@ pub struct Cells<T: 'static> {
     pub order: &'static HashMap<u32, u32>,
     /// Who counts, by CPU: see [`crate::turn`].
     pub turns: &'static Array<u64>,
+    /// The reserved slots that the agent gave, by kernfs id of the cgroup.
+    pub reserved: &'static HashMap<u64, u32>,
 }
 
 impl<T> Cells<T> {
@@ -84,6 +86,11 @@ macro_rules! cells {
         static TURNS: aya_ebpf::maps::Array<u64> =
             aya_ebpf::maps::Array::with_max_entries(1, aya_ebpf::bindings::BPF_F_MMAPABLE);
 
+        /// The reserved slots that the agent gave, by kernfs id of the cgroup.
+        #[aya_ebpf::macros::map]
+        static RESERVED: aya_ebpf::maps::HashMap<u64, u32> =
+            aya_ebpf::maps::HashMap::with_max_entries(1, 0);
+
         /// These maps.
         #[inline(always)]
         fn cells() -> $crate::slot::Cells<$cell> {
@@ -92,6 +99,7 @@ macro_rules! cells {
                 retired: &RETIRED,
                 order: &ORDER,
                 turns: &TURNS,
+                reserved: &RESERVED,
             }
         }
     };
@@ -101,7 +109,7 @@ macro_rules! cells {
 /// its cgroup's id would cost three more loads from two more cache lines.
 #[derive(Clone, Copy)]
 pub struct Seat<A> {
-    /// `css.id`, or 0 beyond the capacity.
+    /// `css.id`, a reserved slot, or 0 beyond the capacity.
     pub index: u32,
     /// Tells this css from all others that ever had the slot; 0 beyond the capacity.
     pub serial: u64,
@@ -109,18 +117,21 @@ pub struct Seat<A> {
 }
 
 impl<A: Access> Seat<A> {
-    /// The seat of a task.
+    /// The seat of a task in these tables.
     #[inline(always)]
     #[must_use]
-    pub fn of_task(task: Task<A>) -> Self {
+    pub fn of_task<T>(task: Task<A>, cells: Cells<T>) -> Self {
         let css = task.cgroups().css();
-        let index = css.id();
-        if index >= kernel::slots() {
-            return Self {
-                index: 0,
-                serial: 0,
-                css,
-            };
+        let mut index = css.id();
+        if index >= kernel::direct_slots() {
+            index = reserved_slot(css, cells.reserved);
+            if index == 0 {
+                return Self {
+                    index,
+                    serial: 0,
+                    css,
+                };
+            }
         }
         Self {
             index,
@@ -171,6 +182,17 @@ impl<A: Access> Seat<A> {
             self.css.cgroup().kn().id()
         }
     }
+}
+
+/// The slot that the agent gave to a cgroup, or 0.
+#[cold]
+#[inline(never)]
+fn reserved_slot<A: Access>(css: Css<A>, reserved: &HashMap<u64, u32>) -> u32 {
+    let cgroup = css.cgroup().kn().id();
+    let slot = reserved.get_ptr(cgroup);
+    // SAFETY: a pointer into the map's value. One that changes hands between here and its use is still one of the
+    // table's slots, whose cells pass to whoever counts there by serial number.
+    slot.map_or(0, |slot| unsafe { slot.read_volatile() })
 }
 
 /// Number of this CPU.

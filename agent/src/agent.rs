@@ -34,9 +34,11 @@ pub mod actor;
 mod ask;
 mod bound;
 mod families;
+mod grow;
 mod host;
 mod looks;
 mod record;
+mod reserved;
 mod scrape;
 mod seal;
 mod series;
@@ -46,6 +48,7 @@ pub use bound::map_bound;
 pub use families::METRICS;
 pub use host::tables;
 use host::{MAX_SLOTS, SEALED_SLOTS, check_cpus, host, kernel};
+use reserved::Reserved;
 pub use series::{OwnerFamily, owner_families, series_bound};
 
 /// How an agent is set up.
@@ -146,6 +149,7 @@ pub struct Agent {
     /// When [`Agent::tick`] last read everything; none before the first time.
     expired: Option<Instant>,
     grown: u64,
+    reserved: Reserved,
     /// Whether the capabilities are gone.
     sealed: bool,
     refused_to_grow: bool,
@@ -238,6 +242,7 @@ impl Agent {
             started: now,
             expired: None,
             grown: 0,
+            reserved: Reserved::new(&host),
             sealed: false,
             refused_to_grow: false,
             buffer: BytesMut::new(),
@@ -336,6 +341,7 @@ impl Agent {
         }
         self.overhead.tick(now);
         let read = self.record(now);
+        self.give_reserved_slots();
         // Often enough that 32-bit counters cannot wrap unseen; scrapes do it more often.
         let due = |then| now.saturating_duration_since(then) >= Duration::from_secs(30);
         if self.expired.is_none_or(due) || self.owners.crowded() {
@@ -402,76 +408,6 @@ impl Agent {
                 ledger.forget(&cgroups, &instance.rows);
             }
         }
-    }
-
-    /// Loads larger tables when cgroups were counted beyond the capacity.
-    ///
-    /// # Errors
-    /// When the kernel refuses; the probes that it refuses go on with the tables they have.
-    pub fn grow(&mut self) -> anyhow::Result<()> {
-        let beyond = |instance: &Instance| instance.rows.has(cgroup::CgroupId(0));
-        // A slot's number is about that of the cgroups there are: as many at once as all of them need.
-        let cgroups = u32::try_from(self.owners.cgroups().count()).unwrap_or(MAX_SLOTS);
-        let wanted = (self.host.slots * 2).max(cgroups.saturating_add(cgroups / 4));
-        let larger = host(&self.topology, wanted, false);
-        if larger.slots <= self.host.slots || !self.instances.iter().any(beyond) {
-            return Ok(());
-        }
-        if self.sealed {
-            self.refuse_to_grow();
-            return Ok(());
-        }
-        tracing::info!(
-            from = self.host.slots,
-            to = larger.slots,
-            "more cgroups than slots: growing"
-        );
-        let host = Host {
-            generation: self.host.generation + 1,
-            ..larger
-        };
-        at(|| "loading larger tables into the kernel");
-        let kernel = self.kernel(host)?;
-        self.host = host;
-        self.grown += 1;
-        let mut refused = Vec::new();
-        for instance in &mut self.instances {
-            let sizes = instance.probe.map_sizes;
-            let Some(running) = &mut instance.running else {
-                continue;
-            };
-            if sizes(&instance.host) == sizes(&host) {
-                continue;
-            }
-            let mut last = Rows::default();
-            last.clear(running.collector.columns().width);
-            match instance.probe.grow(&kernel, running, &mut last) {
-                Ok((status, old)) => {
-                    self.overhead.keep(instance.probe.name, &old);
-                    log(&status);
-                    instance.status = status;
-                    instance.host = host;
-                }
-                Err(state) => {
-                    refused.push(format!("{}: {}", instance.probe.name, state.detail()));
-                    continue;
-                }
-            }
-            // Once more with the tables that have been followed, and then without.
-            instance.read(&mut self.owners, Some(&last));
-            last.sum_into(&mut instance.followed);
-            if let Some(ledger) = &mut instance.ledger {
-                ledger.retire(&last);
-            }
-        }
-        drop(kernel);
-        trim_heap();
-        anyhow::ensure!(
-            refused.is_empty(),
-            "these probes go on with the tables they have: {}",
-            refused.join("; ")
-        );
-        Ok(())
     }
 
     /// What became of each probe.

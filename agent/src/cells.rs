@@ -2,12 +2,28 @@
 
 use aya::{Ebpf, Pod};
 use stallscope_ebpf::{
-    Cell, Host,
+    Cell, Host, cell_place,
     cells::{SERIAL_WORD, Source, copy},
     cpu_of_cell, is_beyond_slots,
+    turn::turn_words,
 };
 
 use crate::{cgroup::CgroupId, collector::Rows, mapped::Mapped};
+
+/// Map of the reserved slots that the agent gave, by kernfs id of the cgroup.
+pub const RESERVED: &str = "RESERVED";
+
+/// Sizes of the maps that `stallscope_ebpf::cells!` defines, for a probe with so many sets of slots.
+#[must_use]
+pub fn map_sizes(host: &Host, sets: u32) -> Vec<(&'static str, u32)> {
+    vec![
+        ("CELLS", sets * cell_place(host.slots, 0, host.cpus)),
+        ("RETIRED", sets * host.cpus),
+        ("ORDER", host.cpus),
+        ("TURNS", turn_words(host.cpus)),
+        (RESERVED, host.reserved_slots().max(1)),
+    ]
+}
 
 /// The tables `CELLS` and `RETIRED` of a probe. How a cell passes from one cgroup to another, and why a
 /// copy of it is all of one: [`stallscope_ebpf::cells`].

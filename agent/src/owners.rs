@@ -3,6 +3,7 @@
 mod claims;
 mod labels;
 mod pending;
+mod place;
 mod seats;
 mod trees;
 
@@ -18,7 +19,6 @@ use crate::{
     cgroup::{self, Cgroup, CgroupId, CgroupPath, Watch},
     deadline::Reads,
     exposition::OwnerLabels,
-    ledger::Account,
     pods::{PodTrees, names::Names},
 };
 use claims::Claims;
@@ -26,6 +26,7 @@ pub use labels::LabelSet;
 use labels::Subject;
 use pending::Waiting;
 pub use pending::{PATIENCE, PodCgroups};
+use place::Place;
 use seats::Seats;
 pub use seats::{Activity, MOST_ENDED};
 use stallscope_ebpf::{GROUP_HOST, GROUP_UNKNOWN};
@@ -76,29 +77,6 @@ struct Member {
     removed: Option<Instant>,
     pod: Option<Waiting>,
     claim: Claimed,
-}
-
-/// Where the counts of a cgroup go.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Place {
-    /// Nowhere yet: a name is waited for.
-    Unnamed,
-    /// To this owner.
-    At(OwnerIndex),
-    /// To [`Owners::OTHER`] until there is a seat for their owner.
-    Standing,
-    /// To [`Owners::OTHER`] for good.
-    Folded,
-}
-
-impl Place {
-    const fn owner(self) -> Option<OwnerIndex> {
-        match self {
-            Self::Unnamed => None,
-            Self::At(owner) => Some(owner),
-            Self::Standing | Self::Folded => Some(Owners::OTHER),
-        }
-    }
 }
 
 /// Whether a cgroup is a pod's.
@@ -280,100 +258,6 @@ impl Owners {
         asking
     }
 
-    /// Gives a cgroup's counts to the owner with these labels, or to [`Owners::UNRESOLVED`].
-    fn place(
-        &mut self,
-        id: CgroupId,
-        labels: Option<OwnerLabels>,
-        now: Instant,
-        activity: Activity<'_>,
-    ) {
-        let Some(member) = self.members.get_mut(&id) else {
-            return;
-        };
-        let before = member.place;
-        // An owner that was folded into the rest stays there.
-        if before == Place::Folded {
-            return;
-        }
-        let owner = match labels {
-            None => Some(Self::UNRESOLVED),
-            Some(labels) => self.seats.take(labels, member.rank, activity),
-        };
-        member.place = match owner {
-            Some(owner) => Place::At(owner),
-            None if member.removed.is_some() => Place::Folded,
-            None => Place::Standing,
-        };
-        if member.place == before {
-            return;
-        }
-        if let Some(owner) = owner {
-            self.seats.join(owner, member.removed);
-            self.standing.remove(&(member.rank, id));
-        } else {
-            self.folded += 1;
-            if member.place == Place::Standing {
-                self.standing.insert((member.rank, id));
-            }
-        }
-        if let (Place::At(before), None) = (before, member.removed) {
-            self.seats.leave(before, now);
-        }
-    }
-
-    /// Gives seats that became free to cgroups that stand.
-    fn seat_standing(&mut self, now: Instant, activity: Activity<'_>) {
-        while let Some((rank, id)) = self.standing.first().copied() {
-            let Some(labels) = self.labels_to_be(id) else {
-                self.standing.remove(&(rank, id));
-                continue;
-            };
-            self.place(id, Some(labels), now, activity);
-            if self.standing.contains(&(rank, id)) {
-                break;
-            }
-        }
-    }
-
-    /// The labels that a cgroup's series would have.
-    fn labels_to_be(&self, id: CgroupId) -> Option<OwnerLabels> {
-        let member = self.members.get(&id)?;
-        if let Some(pod) = &member.pod {
-            return self.labels_of_pod(pod);
-        }
-        let attribute = match member.claim {
-            Claimed::Refused => attribution::attribute_outside,
-            Claimed::No | Claimed::Granted => attribution::attribute,
-        };
-        let owner = attribute(&member.path, member.trusted, &self.trees);
-        Some(self.label_set.render(Subject::Cgroup(&owner)))
-    }
-
-    /// Leads the cgroups of owners that lost their seats to where their totals went.
-    fn place_evicted(&mut self) {
-        let evicted: HashMap<_, _> = self.seats.to_evict().collect();
-        if evicted.is_empty() {
-            return;
-        }
-        for (id, member) in &mut self.members {
-            let Place::At(owner) = member.place else {
-                continue;
-            };
-            let Some(into) = evicted.get(&owner) else {
-                continue;
-            };
-            member.place = match member.removed {
-                None => {
-                    self.folded += 1;
-                    self.standing.insert((member.rank, *id));
-                    Place::Standing
-                }
-                Some(_) => Place::At(*into),
-            };
-        }
-    }
-
     fn group(&mut self, owner: &Owner) -> (Arc<str>, u32) {
         let known = self.groups.get_key_value(owner.group_key());
         let key = known.map_or_else(|| owner.group_key().into(), |(key, _)| Arc::clone(key));
@@ -396,40 +280,9 @@ impl Owners {
         }
     }
 
-    /// Takes their series from these owners: what their cgroups counted and will count belongs to [`Owners::OTHER`].
-    pub fn fold(&mut self, owners: &HashSet<OwnerIndex>) {
-        self.seats.fold(owners);
-        for member in self.members.values_mut() {
-            if matches!(member.place, Place::At(owner) if owners.contains(&owner)) {
-                member.place = Place::Folded;
-                self.folded += 1;
-            }
-        }
-    }
-
     /// The owners that have series of their own, and their ranks.
     pub fn single(&self) -> impl Iterator<Item = (OwnerIndex, Rank)> {
         self.seats.seated()
-    }
-
-    /// Where the counts of a cgroup go. One that the file system does not show is asked for once
-    /// more, because it may be newer than the last poll.
-    pub fn account(&mut self, id: CgroupId) -> Account {
-        if id.0 == 0 {
-            return Account::Owner(Self::OTHER);
-        }
-        if let Some(member) = self.members.get(&id) {
-            let owner = member.place.owner();
-            return owner.map_or(Account::Pending, Account::Owner);
-        }
-        let unknown = self.unknown.entry(id).or_default();
-        unknown.asked = unknown.asked.saturating_add(1);
-        unknown.lately = true;
-        if unknown.asked > ASKS {
-            Account::Owner(Self::REMOVED)
-        } else {
-            Account::Pending
-        }
     }
 
     /// The group of a cgroup, for the programs to tell own from neighbour from host.
@@ -510,6 +363,12 @@ impl Owners {
             .iter()
             .filter(|(_, m)| m.removed.is_none())
             .map(|(id, m)| (*id, &m.path))
+    }
+
+    /// Live cgroups with their ranks.
+    pub fn ranked(&self) -> impl Iterator<Item = (Rank, CgroupId)> {
+        let live = self.members.iter().filter(|(_, m)| m.removed.is_none());
+        live.map(|(id, member)| (member.rank, *id))
     }
 
     /// Owners with series of their own, and the most there may be.

@@ -213,23 +213,35 @@ fn until(agent: &Serving, what: &str, mut holds: impl FnMut(&Scrape) -> bool) ->
     }
 }
 
-/// Cgroups that the flood makes: more than there are series for by default, and fewer than the kernel's tables can have
+/// Cgroups that the flood makes: more than there are series for by default, and more than the kernel's tables can have
 /// slots for.
-const FLOOD: u64 = 12_000;
+const FLOOD: u64 = 20_000;
 
 #[test]
 #[ignore = "needs root and BPF: attaches the probes and makes cgroups"]
 fn pods_have_their_series_in_a_flood_of_cgroups_of_another_user() {
+    pods_in_a_flood(&[]);
+}
+
+#[test]
+#[ignore = "needs root and BPF: attaches the probes and makes cgroups"]
+fn pods_have_their_series_in_a_flood_where_tables_cannot_grow() {
+    pods_in_a_flood(&["--drop-capabilities"]);
+}
+
+/// Twenty pods come after the flood.
+fn pods_in_a_flood(more: &[&str]) {
     let logs = Logs::new();
     let (tree, user) = (Pods::new(), Delegated::new("flood"));
     let root = format!("--kubelet-cgroup-root={}", tree.0.label);
-    let arguments: [&OsStr; 5] = [
+    let mut arguments: Vec<&OsStr> = vec![
         root.as_ref(),
         "--pod-source=files".as_ref(),
         "--kubelet-logs".as_ref(),
         logs.0.path().as_ref(),
         "--doctor=off".as_ref(),
     ];
+    arguments.extend(more.iter().map(OsStr::new));
     let agent = Serving::start(arguments);
     let rss = |scrape: &Scrape| value(scrape, "process_resident_memory_bytes", &[]) >> 20;
     let before = scrape(&agent);
@@ -276,6 +288,12 @@ fn pods_have_their_series_in_a_flood_of_cgroups_of_another_user() {
         owners(&pods_there),
         rss(&pods_there)
     );
+    let slots = |state| value(&pods_there, "stallscope_slots", &[label("state", state)]);
+    assert!(
+        cgroups(&pods_there) > slots("capacity"),
+        "the flood fills the tables"
+    );
+    assert!(slots("given") >= 20, "{} given", slots("given"));
     assert!(owners(&pods_there) <= 4096);
     assert!(rss(&pods_there) < 100, "{} MiB resident", rss(&pods_there));
     drop(tasks);

@@ -59,7 +59,9 @@ fn cell<A: Access>(task: Task<A>, first: u32) -> Option<*mut FaultCell> {
     if !cells().have_turn(cpu) {
         return None;
     }
-    let cell = Seat::of_task(task).in_set(first).cell(cells(), cpu)?;
+    let cell = Seat::of_task(task, cells())
+        .in_set(first)
+        .cell(cells(), cpu)?;
     // SAFETY: a pointer into the map's value, written by this CPU alone.
     unsafe {
         if (*cell).node == 0 {

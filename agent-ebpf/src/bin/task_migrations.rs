@@ -98,7 +98,7 @@ pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     if !cells().have_turn(cpu) {
         return 0;
     }
-    let Some(cell) = Seat::of_task(task).cell(cells(), cpu) else {
+    let Some(cell) = Seat::of_task(task, cells()).cell(cells(), cpu) else {
         return 0;
     };
     // SAFETY: this CPU's cell.

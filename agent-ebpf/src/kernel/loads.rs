@@ -22,7 +22,7 @@ static HOST: Host = Host {
     page_head_bit: ABSENT,
     file_slots: 0,
     generation: 0,
-    reserved: 0,
+    direct_slots: 1,
 };
 
 /// A constant of [`Host`].
@@ -38,6 +38,7 @@ macro_rules! host {
 }
 host!(cpus);
 host!(slots);
+host!(direct_slots);
 host!(task_mask);
 host!(task_bits);
 host!(page_node_shift);

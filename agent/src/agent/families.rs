@@ -83,7 +83,7 @@ static LOST_EVENTS: Metric = Metric {
 static SLOTS: Metric = Metric {
     name: "stallscope_slots",
     kind: Kind::Gauge,
-    help: "Cgroups that the kernel-side tables have room for (state capacity) and those in the hierarchy (state used).",
+    help: "Cgroups that the kernel-side tables have room for (state capacity; of these, reserved for pods whose css.id is beyond the others: state reserved, and given to one now: state given) and those in the hierarchy (state used).",
     labels: &["state"],
     scope: Scope::Host,
     source: "the agent",
@@ -212,6 +212,10 @@ impl Agent {
             Value::Count(u64::from(self.host.slots)),
         );
         family.sample(None, &["used"], Value::Count(used));
+        let reserved = u64::from(self.host.reserved_slots());
+        family.sample(None, &["reserved"], Value::Count(reserved));
+        let given = self.reserved.given() as u64;
+        family.sample(None, &["given"], Value::Count(given));
         out.family(&SLOTS_GROWN)
             .sample(None, &[], Value::Count(self.grown));
         let (used, budget) = self.owners.budget();

@@ -26,6 +26,10 @@ pub(super) const MAX_SLOTS: u32 = 16384;
 /// Slots of tables that cannot grow: a node has at most some hundred pods, each with a few cgroups.
 pub(super) const SEALED_SLOTS: u32 = 4000;
 
+/// One slot of so many is reserved for pods that find none: those on a node whose table is full of others' cgroups. 1,024
+/// of the largest table, 250 of one that cannot grow.
+const RESERVED_OF: u32 = 16;
+
 /// The largest `kernel.pid_max`.
 pub(super) const PID_MAX: u32 = 1 << 22;
 
@@ -88,8 +92,16 @@ fn with_file_slots(host: Host, page: usize) -> Host {
     let affordable = budget(page) / (bytes * u64::from(host.cpus));
     let slots = u32::try_from(affordable).map_or(host.slots, |most| host.slots.min(most.max(2)));
     Host {
-        slots,
         file_slots: slots,
+        ..with_slots(host, slots)
+    }
+}
+
+/// These tables with so many slots.
+fn with_slots(host: Host, slots: u32) -> Host {
+    Host {
+        slots,
+        direct_slots: slots - slots / RESERVED_OF,
         ..host
     }
 }
@@ -120,14 +132,14 @@ pub fn tables(cpus: u32, nodes: u32, pid_max: u32, page: usize, wanted: u32, exa
     };
     let pids = pid_max.min(PID_MAX).next_power_of_two();
     let task_bits = pids.trailing_zeros().clamp(15, 17);
-    Host {
+    let host = Host {
         cpus,
-        slots: slots.min(affordable),
         task_mask: (1 << task_bits) - 1,
         task_bits,
         nodes,
         ..Host::default()
-    }
+    };
+    with_slots(host, slots.min(affordable))
 }
 
 #[cfg(test)]
@@ -173,6 +185,7 @@ mod tests {
                 assert_eq!(u64::from(cell_place(host.slots, 0, cpus)), cells);
                 // Slot 0 and at least one more, and no more than an occupant's word can hold.
                 assert!((2..=OCCUPANT_SLOTS).contains(&host.slots), "{cpus} CPUs");
+                assert!((2..=host.slots).contains(&host.direct_slots), "{cpus} CPUs");
             }
         }
     }

@@ -12,7 +12,7 @@ use aya::{Ebpf, maps::MapData};
 use stallscope_ebpf::turn::turn_words;
 
 use super::{Kernel, Probe, Running, State, Status};
-use crate::{collector::Rows, kernel_log, mapped::Mapped, overhead::map_data};
+use crate::{cells::RESERVED, collector::Rows, kernel_log, mapped::Mapped, overhead::map_data};
 
 /// How long CPUs have to change over by themselves, at their next event.
 const CHANGE_OVER: Duration = Duration::from_millis(100);
@@ -70,8 +70,8 @@ impl Probe {
 /// loaded: programs name maps by descriptor, and the kernel looks them up as it loads them.
 fn hand_on(old: &Ebpf, new: &mut Ebpf) -> anyhow::Result<()> {
     for (name, map) in new.maps() {
-        // Constants belong to the programs, and each has its own messages.
-        if name.starts_with('.') || name == kernel_log::MAP {
+        // Constants belong to the programs, each has its own messages, and reserved slots are at the end of the tables.
+        if name.starts_with('.') || name == kernel_log::MAP || name == RESERVED {
             continue;
         }
         let (Some(to), Some(from)) = (map_data(map), old.map(name).and_then(map_data)) else {

@@ -3,11 +3,11 @@
 use aya::Ebpf;
 use stallscope_ebpf::{
     CAUSES, Cause, DAEMONS, Daemon, DaemonCell, Host, Ring, SlotOwner, WAIT_BOUNDS_NS,
-    WAIT_BUCKETS, WaitCell, cell_place, daemon_cells, daemon_place, turn::turn_words,
+    WAIT_BUCKETS, WaitCell, daemon_cells, daemon_place,
 };
 
 use crate::{
-    cells::Cells,
+    cells::{self, Cells},
     cgroup::CgroupId,
     collector::{Collector, Columns, LastReading, OwnerRows, Rows},
     exposition::Encoder,
@@ -77,16 +77,13 @@ pub static PROBE: Probe = Probe {
         &phantoms::PHANTOM_WAIT_SECONDS,
     ],
     map_sizes: |host: &Host| {
-        vec![
-            ("CELLS", cell_place(host.slots, 0, host.cpus)),
-            ("RETIRED", host.cpus),
-            ("ORDER", host.cpus),
-            ("TURNS", turn_words(host.cpus)),
+        let more = [
             ("OWNERS", host.slots),
             ("RINGS", host.cpus),
             ("TASKS", host.task_mask + 1),
             ("DAEMONS", daemon_cells(host.nodes)),
-        ]
+        ];
+        [cells::map_sizes(host, 1), more.into()].concat()
     },
     prepare: None,
     open: |ebpf, kernel, _| {

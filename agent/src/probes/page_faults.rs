@@ -8,13 +8,12 @@ use aya::{
     maps::{HashMap, Map, MapData},
 };
 use stallscope_ebpf::{
-    FAULT_COUNTS, FaultCell, FaultCount, HINTED_CGROUPS, Hints, Host, cell_place,
-    fault_lost as reason, turn::turn_words,
+    FAULT_COUNTS, FaultCell, FaultCount, HINTED_CGROUPS, Hints, Host, fault_lost as reason,
 };
 
 use crate::{
     btf::Enumerator,
-    cells::Cells,
+    cells::{self, Cells},
     cgroup::CgroupId,
     collector::{Collector, Columns, LastReading, OwnerRows, Rows},
     exposition::Encoder,
@@ -162,19 +161,12 @@ pub static PROBE: Probe = Probe {
         &HINTING_FAULTS,
     ],
     map_sizes: |host: &Host| {
-        vec![
-            (
-                "CELLS",
-                cell_place(host.slots + host.file_slots, 0, host.cpus),
-            ),
-            (
-                "RETIRED",
-                host.cpus * if host.file_slots == 0 { 1 } else { 2 },
-            ),
-            ("ORDER", host.cpus),
-            ("TURNS", turn_words(host.cpus)),
-            ("HINTS", if host.nodes > 1 { HINTED_CGROUPS } else { 1 }),
+        let more = [("HINTS", if host.nodes > 1 { HINTED_CGROUPS } else { 1 })];
+        [
+            cells::map_sizes(host, if host.file_slots == 0 { 1 } else { 2 }),
+            more.into(),
         ]
+        .concat()
     },
     prepare: None,
     open: |ebpf, kernel, attached| {

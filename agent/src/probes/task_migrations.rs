@@ -8,12 +8,11 @@ use aya::{
     maps::{Array, HashMap as BpfHashMap, Map, MapData},
 };
 use stallscope_ebpf::{
-    Boundary, CpuPlace, Host, MigrationCell, NODE_PAIRS, NodePair, cell_place, distance_place,
-    turn::turn_words,
+    Boundary, CpuPlace, Host, MigrationCell, NODE_PAIRS, NodePair, distance_place,
 };
 
 use crate::{
-    cells::Cells,
+    cells::{self, Cells},
     cgroup::CgroupId,
     collector::{Collector, Columns, LastReading, OwnerRows, Rows},
     exposition::Encoder,
@@ -47,16 +46,13 @@ pub static PROBE: Probe = Probe {
     }],
     metrics: &[&MIGRATIONS, &BETWEEN_NODES, &DISTANCE],
     map_sizes: |host: &Host| {
-        vec![
-            ("CELLS", cell_place(host.slots, 0, host.cpus)),
-            ("RETIRED", host.cpus),
-            ("ORDER", host.cpus),
-            ("TURNS", turn_words(host.cpus)),
+        let more = [
             ("PLACES", host.cpus),
             ("DISTANCES", host.nodes * host.nodes),
             ("NODE_PAIRS", if host.nodes > 1 { NODE_PAIRS } else { 1 }),
             ("UNPAIRED", host.cpus),
-        ]
+        ];
+        [cells::map_sizes(host, 1), more.into()].concat()
     },
     prepare: Some(prepare),
     open: |ebpf, kernel, _| Ok(Box::new(TaskMigrations::open(ebpf, kernel)?)),

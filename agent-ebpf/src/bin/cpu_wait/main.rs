@@ -259,7 +259,7 @@ fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, c
 #[cold]
 #[inline(never)]
 unsafe fn stayed(prev: Task<Typed>, ring: *const Ring, cpu: u32) -> bool {
-    let seat = Seat::of_task(prev);
+    let seat = Seat::of_task(prev, cells());
     // SAFETY: the caller's. At its place, which is the same in tables of all sizes, the cell is now its own.
     let same = unsafe {
         seat.serial == (*ring).current_serial && seat.place(cpu) == (*ring).current_place
@@ -274,7 +274,7 @@ unsafe fn stayed(prev: Task<Typed>, ring: *const Ring, cpu: u32) -> bool {
 #[cold]
 #[inline(never)]
 unsafe fn came_unseen(prev: Task<Typed>, ring: *mut Ring, cpu: u32) {
-    let seat = Seat::of_task(prev);
+    let seat = Seat::of_task(prev, cells());
     let place = seat.place(cpu);
     let arrival = prev.last_arrival();
     let Some(cell) = seat.cell(cells(), cpu) else {
@@ -312,7 +312,7 @@ unsafe fn came_unseen(prev: Task<Typed>, ring: *mut Ring, cpu: u32) {
 /// The task that comes: how long it waited, and for whom.
 #[inline(always)]
 fn arrive(next: Task<Typed>, idle: bool, ring: *mut Ring, cpu: u32, now: u64) {
-    let seat = Seat::of_task(next);
+    let seat = Seat::of_task(next, cells());
     let place = seat.place(cpu);
     let Some(cell) = seat.cell(cells(), cpu) else {
         return;

@@ -31,7 +31,7 @@ pub(crate) unsafe fn attribute_left(
     let cfs_rq = task.cfs_rq();
     let rq = cfs_rq.rq();
     let (now, source) = (rq.clock(), rq.cpu());
-    let seat = Seat::of_task(task);
+    let seat = Seat::of_task(task, cells());
     let cpu = slot::this_cpu();
     let place = seat.place(cpu);
     let Some(cell) = seat.cell(cells(), cpu) else {
