@@ -1,4 +1,4 @@
-//! Who there is: the cgroups of this host, the owners they belong to, and when those have ended.
+//! The cgroups of this host and the owners they belong to, from their start to some time after their end.
 
 mod claims;
 mod labels;
@@ -31,21 +31,22 @@ use seats::Seats;
 pub use seats::{Activity, MOST_ENDED};
 use stallscope_ebpf::{GROUP_HOST, GROUP_UNKNOWN};
 
-/// Names an owner for as long as the agent runs.
+/// Index of an owner, which no other owner gets while the agent runs.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct OwnerIndex(pub u32);
 
-/// How long an owner keeps its series after its last cgroup is gone, so that the last scrape of it
-/// is not missed; where more than [`MOST_ENDED`] have ended, some of them less long.
+/// Time for which an owner keeps its series after its last cgroup is gone, so that no scrape misses its last counts. If
+/// more than [`MOST_ENDED`] owners have ended, some keep their series for less time.
 pub const GRACE: Duration = Duration::from_secs(300);
 
-/// How often a cgroup is asked for before it is taken for removed.
+/// Number of look-ups after which an unknown cgroup counts as removed.
 const ASKS: u32 = 2;
 
-/// Cgroups that are gone and still known at most: each lives on for [`GRACE`], and nobody can tell who makes how many.
+/// Maximum number of removed cgroups that are still known. Each is known for [`GRACE`], and the number of new cgroups
+/// has no bound.
 const MAX_REMOVED: usize = 8192;
 
-/// All owners, live and recently ended.
+/// All cgroups and owners, live and recently ended.
 pub struct Owners {
     watch: Watch,
     names: Names,
@@ -55,13 +56,13 @@ pub struct Owners {
     seats: Seats,
     claims: Claims,
     groups: HashMap<Arc<str>, Group>,
-    /// Cgroups of pods whose name, or container's name, is not known.
+    /// Cgroups of pods whose pod's name or container's name is not known yet.
     unsettled: HashSet<CgroupId>,
-    /// Live cgroups that are part of the rest until there is a seat for them, the first to get one first.
+    /// Live cgroups that are counted as [`Owners::OTHER`] until their owner gets a seat, in the order of getting one.
     standing: BTreeSet<(Rank, CgroupId)>,
-    /// Cgroups that are gone, the longest gone first.
+    /// Removed cgroups, in the order of their removal.
     removed: VecDeque<(Instant, CgroupId)>,
-    /// Cgroups that programs saw and the file system did not show.
+    /// Cgroups that the programs have counted and that are not found in the file system.
     unknown: HashMap<CgroupId, Unknown>,
     next_group: u32,
     folded: u64,
@@ -79,44 +80,44 @@ struct Member {
     claim: Claimed,
 }
 
-/// Whether a cgroup is a pod's.
+/// State of a cgroup's claim to be a pod's.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Claimed {
-    /// It does not say so.
+    /// It makes no such claim.
     No,
-    /// It is.
+    /// It is the pod's.
     Granted,
-    /// It says so, and another is.
+    /// Another cgroup is the pod's.
     Refused,
 }
 
-/// Cgroups that are one another's own rather than neighbours.
+/// Cgroups that belong together: waits of one for another are charged to `own`, not to `neighbour`.
 struct Group {
     id: u32,
     members: usize,
 }
 
-/// A cgroup that the file system did not show.
+/// A cgroup that is not found in the file system.
 #[derive(Default)]
 struct Unknown {
-    /// How often it was asked for.
+    /// Number of look-ups.
     asked: u32,
-    /// Whether it was asked for since the last [`Owners::expire`].
+    /// True if it was looked up since the last [`Owners::expire`].
     lately: bool,
 }
 
 impl Owners {
-    /// What lies beyond the capacity of the kernel's maps or the series budget.
+    /// Sum of all counts beyond the capacity of the kernel's maps or the series budget.
     pub const OTHER: OwnerIndex = OwnerIndex(0);
-    /// What has ended: owners past their grace, and cgroups that came and went unnamed.
+    /// Sum of all that has ended: owners past their grace, and cgroups that were removed before the agent saw them.
     pub const REMOVED: OwnerIndex = OwnerIndex(1);
-    /// What pods did that no source has named.
+    /// Sum over pods that no source has named.
     pub const UNRESOLVED: OwnerIndex = OwnerIndex(2);
-    /// The first that is no sum.
+    /// Index of the first owner that is not a sum.
     const FIRST: u32 = 3;
 
-    /// Follows the cgroups of a watched hierarchy, those in `trees` as pods; at most `budget` owners get series of their
-    /// own.
+    /// Follows the cgroups of a watched hierarchy, those in `trees` as pods. At most `budget` owners get series of
+    /// their own.
     #[must_use]
     pub fn new(
         watch: Watch,
@@ -157,8 +158,8 @@ impl Owners {
         self.names.start(reads, moment)
     }
 
-    /// Takes in the cgroups that came and went, and names that became known. True when some went. Where there are more
-    /// owners than the budget has room for, those that did the least by `activity` give way: see [`Owners::evicted`].
+    /// Applies the changes of cgroups and names. Returns true when cgroups were removed. If there are more owners than
+    /// the budget allows, owners are evicted by rank and `activity`: see [`Owners::evicted`].
     ///
     /// # Errors
     /// When the cgroup file system cannot be read.
@@ -183,13 +184,13 @@ impl Owners {
         Ok(gone)
     }
 
-    /// Owners that lost their series since this was last asked, each with the sum that its totals go to. To be asked after
+    /// Returns the owners evicted since the last call, each with the sum that its totals go to. Must be called after
     /// each [`Owners::poll`], before anything is counted.
     pub fn evicted(&mut self) -> Vec<(OwnerIndex, OwnerIndex)> {
         self.seats.evicted()
     }
 
-    /// Returns the cgroups that may be attributed anew now.
+    /// Marks a cgroup as removed. Returns the cgroups whose attribution may change by this.
     fn remove(&mut self, id: CgroupId, now: Instant) -> HashSet<CgroupId> {
         let Some(member) = self.members.get_mut(&id) else {
             return HashSet::new();
@@ -210,9 +211,9 @@ impl Owners {
         HashSet::new()
     }
 
-    /// Returns the cgroups that may be attributed anew now.
+    /// Adds a cgroup. Returns the cgroups whose attribution may change by this.
     fn add(&mut self, cgroup: Cgroup, now: Instant, activity: Activity<'_>) -> HashSet<CgroupId> {
-        // A renamed cgroup comes again under its id: what it counts from now on has the new name.
+        // A renamed cgroup is added again under its ID: its further counts have the new name.
         let mut asking = HashSet::new();
         if let Some(old) = self.members.remove(&cgroup.id) {
             self.leave_group(&old.group_key);
@@ -280,12 +281,12 @@ impl Owners {
         }
     }
 
-    /// The owners that have series of their own, and their ranks.
+    /// Returns the owners with series of their own, and their ranks.
     pub fn single(&self) -> impl Iterator<Item = (OwnerIndex, Rank)> {
         self.seats.seated()
     }
 
-    /// The group of a cgroup, for the programs to tell own from neighbour from host.
+    /// Returns the group of a cgroup, by which the programs tell `own`, `neighbour` and `host` apart.
     #[must_use]
     pub fn group_of(&self, id: CgroupId) -> Option<u32> {
         self.members
@@ -294,9 +295,9 @@ impl Owners {
             .filter(|group| *group != GROUP_UNKNOWN)
     }
 
-    /// Drops what ended longer than [`GRACE`] ago: the owners whose totals are to be folded into
-    /// [`Owners::REMOVED`], and the cgroups; among these those that were never seen in the file system
-    /// and are counted as removed.
+    /// Drops owners and cgroups that ended at least [`GRACE`] ago, and returns them. The totals of the returned owners
+    /// have to be folded into [`Owners::REMOVED`]. The cgroups include those that were never found in the file system
+    /// and count as removed.
     pub fn expire(&mut self, now: Instant) -> (Vec<OwnerIndex>, Vec<CgroupId>) {
         self.names.expire(now);
         let owners = self.seats.expire(now);
@@ -307,7 +308,7 @@ impl Owners {
                 break;
             }
             self.removed.pop_front();
-            // It may have come again under its id.
+            // It may have been added again under its ID.
             let member = self.members.get(&id);
             if member.is_none_or(|member| member.removed != Some(removed)) {
                 continue;
@@ -325,31 +326,31 @@ impl Owners {
         (owners, cgroups)
     }
 
-    /// Whether more cgroups are kept that are gone than there should be: [`Owners::expire`] is due.
+    /// Returns whether too many removed cgroups are kept, so that [`Owners::expire`] is due.
     #[must_use]
     pub fn crowded(&self) -> bool {
         self.removed.len() > MAX_REMOVED
     }
 
-    /// The labels of an owner.
+    /// Returns the labels of an owner.
     #[must_use]
     pub fn labels(&self, index: OwnerIndex) -> Option<&OwnerLabels> {
         self.seats.labels(index)
     }
 
-    /// The labels of the owner of a cgroup.
+    /// Returns the labels of a cgroup's owner.
     #[must_use]
     pub fn labels_of(&self, id: CgroupId) -> Option<&OwnerLabels> {
         self.labels(self.members.get(&id)?.place.owner()?)
     }
 
-    /// The owner of a cgroup; none while its name is waited for.
+    /// Returns the owner of a cgroup; none while its name is pending.
     #[must_use]
     pub fn owner_of(&self, id: CgroupId) -> Option<OwnerIndex> {
         self.members.get(&id)?.place.owner()
     }
 
-    /// The owners that belong to the host: its services, and what nobody put elsewhere.
+    /// Returns the owners that belong to the host: its services and the root cgroup.
     #[must_use]
     pub fn of_host(&self) -> HashSet<OwnerIndex> {
         let members = self.members.values();
@@ -357,7 +358,7 @@ impl Owners {
         of_host.filter_map(|member| member.place.owner()).collect()
     }
 
-    /// Live cgroups with their paths.
+    /// Returns the live cgroups with their paths.
     pub fn cgroups(&self) -> impl Iterator<Item = (CgroupId, &CgroupPath)> {
         self.members
             .iter()
@@ -365,43 +366,43 @@ impl Owners {
             .map(|(id, m)| (*id, &m.path))
     }
 
-    /// Live cgroups with their ranks.
+    /// Returns the live cgroups with their ranks.
     pub fn ranked(&self) -> impl Iterator<Item = (Rank, CgroupId)> {
         let live = self.members.iter().filter(|(_, m)| m.removed.is_none());
         live.map(|(id, member)| (member.rank, *id))
     }
 
-    /// Owners with series of their own, and the most there may be.
+    /// Returns the number of owners with series of their own, and its maximum.
     #[must_use]
     pub fn budget(&self) -> (usize, usize) {
         self.seats.used()
     }
 
-    /// Cgroups that were folded into [`Owners::OTHER`] because the budget was used up.
+    /// Returns the number of times that a cgroup was folded into [`Owners::OTHER`] because a budget was used up.
     #[must_use]
     pub fn folded(&self) -> u64 {
         self.folded
     }
 
-    /// Becomes readable when cgroups come or go; see [`Watch::as_fd`].
+    /// Returns a descriptor that becomes readable when cgroups come or go; see [`Watch::as_fd`].
     #[must_use]
     pub fn changes(&self) -> Option<BorrowedFd<'_>> {
         self.watch.as_fd()
     }
 
-    /// The names of pods.
+    /// Returns the names of pods.
     #[must_use]
     pub fn names(&self) -> &Names {
         &self.names
     }
 
-    /// The hierarchy that is followed.
+    /// Returns the followed hierarchy.
     #[must_use]
     pub fn hierarchy(&self) -> &cgroup::Hierarchy {
         self.watch.hierarchy()
     }
 
-    /// Why cgroups are found by full scans, if they are.
+    /// Returns the reason why cgroups are found by full scans, if they are.
     #[must_use]
     pub fn fallback(&self) -> Option<&str> {
         self.watch.fallback()

@@ -1,4 +1,4 @@
-//! Where the counts of each cgroup go.
+//! Places: the owner that each cgroup's counts go to.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,16 +8,16 @@ use std::{
 use super::{ASKS, Activity, Claimed, OwnerIndex, Owners, Subject};
 use crate::{attribution, cgroup::CgroupId, exposition::OwnerLabels, ledger::Account};
 
-/// Where the counts of a cgroup go.
+/// Destination of a cgroup's counts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Place {
-    /// Nowhere yet: a name is waited for.
+    /// None yet: the name is pending.
     Unnamed,
-    /// To this owner.
+    /// This owner.
     At(OwnerIndex),
-    /// To [`Owners::OTHER`] until there is a seat for their owner.
+    /// [`Owners::OTHER`], until there is a seat for the cgroup's owner.
     Standing,
-    /// To [`Owners::OTHER`] for good.
+    /// [`Owners::OTHER`], for good.
     Folded,
 }
 
@@ -32,7 +32,7 @@ impl Place {
 }
 
 impl Owners {
-    /// Gives a cgroup's counts to the owner with these labels, or to [`Owners::UNRESOLVED`].
+    /// Directs a cgroup's counts to the owner with these labels; without labels, to [`Owners::UNRESOLVED`].
     pub(super) fn place(
         &mut self,
         id: CgroupId,
@@ -44,7 +44,7 @@ impl Owners {
             return;
         };
         let before = member.place;
-        // An owner that was folded into the rest stays there.
+        // A cgroup that was folded stays folded.
         if before == Place::Folded {
             return;
         }
@@ -74,7 +74,7 @@ impl Owners {
         }
     }
 
-    /// Gives seats that became free to cgroups that stand.
+    /// Gives free seats to cgroups that wait for one.
     pub(super) fn seat_standing(&mut self, now: Instant, activity: Activity<'_>) {
         while let Some((rank, id)) = self.standing.first().copied() {
             let Some(labels) = self.labels_to_be(id) else {
@@ -88,7 +88,7 @@ impl Owners {
         }
     }
 
-    /// The labels that a cgroup's series would have.
+    /// Returns the labels that a cgroup's series would have.
     fn labels_to_be(&self, id: CgroupId) -> Option<OwnerLabels> {
         let member = self.members.get(&id)?;
         if let Some(pod) = &member.pod {
@@ -102,7 +102,8 @@ impl Owners {
         Some(self.label_set.render(Subject::Cgroup(&owner)))
     }
 
-    /// Leads the cgroups of owners that lost their seats to where their totals went.
+    /// Directs the cgroups of evicted owners to the sums that the owners' totals went to; live cgroups wait for a new
+    /// seat.
     pub(super) fn place_evicted(&mut self) {
         let evicted: HashMap<_, _> = self.seats.to_evict().collect();
         if evicted.is_empty() {
@@ -126,7 +127,7 @@ impl Owners {
         }
     }
 
-    /// Takes their series from these owners: what their cgroups counted and will count belongs to [`Owners::OTHER`].
+    /// Folds these owners: past and further counts of their cgroups belong to [`Owners::OTHER`].
     pub fn fold(&mut self, owners: &HashSet<OwnerIndex>) {
         self.seats.fold(owners);
         for member in self.members.values_mut() {
@@ -137,8 +138,8 @@ impl Owners {
         }
     }
 
-    /// Where the counts of a cgroup go. One that the file system does not show is asked for once
-    /// more, because it may be newer than the last poll.
+    /// Returns the account of a cgroup's counts. A cgroup that is not found in the file system is looked up once more,
+    /// because it may be newer than the last poll.
     pub fn account(&mut self, id: CgroupId) -> Account {
         if id.0 == 0 {
             return Account::Owner(Self::OTHER);
