@@ -1,4 +1,4 @@
-//! The agent: probes in the kernel, owners of what they count, and the exposition of both.
+//! The agent: probes in the kernel, the owners of their counts, and the exposition of both.
 
 use std::{
     os::fd::OwnedFd,
@@ -51,34 +51,35 @@ use host::{MAX_SLOTS, SEALED_SLOTS, check_cpus, host, kernel};
 use reserved::Reserved;
 pub use series::{OwnerFamily, owner_families, series_bound};
 
-/// How an agent is set up.
+/// Settings of an agent.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the cgroup hierarchy is, if it is not to be found by itself.
+    /// Mount point of the cgroup hierarchy; found automatically if not given.
     pub cgroup_root: Option<PathBuf>,
-    /// The controller to tell cgroups apart by, if it is not to be chosen.
+    /// Controller whose cgroups are followed; chosen automatically if not given.
     pub controller: Option<Controller>,
-    /// Slots to begin with, if not by the number of cgroups.
+    /// Initial number of slots; derived from the number of cgroups if not given.
     pub slots: Option<u32>,
-    /// The most owners with series of their own.
+    /// Maximum number of owners with series of their own.
     pub owners: usize,
-    /// The most series in a scrape: those of the owners that did the least are folded until it fits.
+    /// Maximum number of series in a scrape; owners with the least activity are folded until it fits.
     pub series: usize,
     /// The labels of owners.
     pub labels: LabelSet,
-    /// Where pods' names come from.
+    /// Source of pods' names.
     pub names: Chosen,
-    /// Which cgroups are taken for pods.
+    /// Cgroup trees that are followed as pods.
     pub trees: PodTrees,
-    /// Whether tables have to last, because they cannot be enlarged later (see [`Agent::seal`]).
+    /// True if the tables cannot be enlarged later (see [`Agent::seal`]), so that they have to be large enough from the
+    /// start.
     pub sealed: bool,
     /// Hooks to treat as if this kernel refused them.
     pub disabled_hooks: Vec<String>,
-    /// How much of the past is kept; a length of zero for nothing.
+    /// Limits of the history; a length of zero for no history.
     pub history: history::Limits,
-    /// Where the host's root directory is, for what its cgroups and settings say.
+    /// Host's root directory, from which the files of cgroups and settings are read.
     pub root: PathBuf,
-    /// Where the topology is read: `/sys`, or a tree of the same form that says other things.
+    /// Directory from which the topology is read: `/sys`, or another tree of the same form.
     pub sys: PathBuf,
 }
 
@@ -102,21 +103,21 @@ impl Default for Config {
     }
 }
 
-/// One probe with what it has counted.
+/// A probe and its counts.
 struct Instance {
     probe: &'static Probe,
     status: Status,
     running: Option<Running>,
     ledger: Option<Ledger>,
     rows: Rows,
-    /// The sizes of its tables.
+    /// Sizes of its tables.
     host: Host,
-    /// What was counted in tables that larger ones have followed.
+    /// Counts of tables that were replaced by larger ones.
     followed: Box<[u64]>,
 }
 
 impl Instance {
-    /// Takes in what was counted; `more` holds what the collector does not read.
+    /// Reads the counts into the ledger; `more` has counts that the collector does not read.
     fn read(&mut self, owners: &mut Owners, more: Option<&Rows>) {
         let (Some(running), Some(ledger)) = (&mut self.running, &mut self.ledger) else {
             return;
@@ -133,7 +134,7 @@ impl Instance {
     }
 }
 
-/// See the module.
+/// A running agent.
 pub struct Agent {
     config: Config,
     topology: Arc<Topology>,
@@ -141,16 +142,16 @@ pub struct Agent {
     instances: Vec<Instance>,
     overhead: Overhead,
     doctor: doctor::Repeated,
-    /// None when nothing is kept.
+    /// None when the agent keeps no history.
     history: Option<History>,
     recorder: record::Recorder,
     host: Host,
     started: Instant,
-    /// When [`Agent::tick`] last read everything; none before the first time.
+    /// Time at which [`Agent::tick`] last read everything; none before the first time.
     expired: Option<Instant>,
     grown: u64,
     reserved: Reserved,
-    /// Whether the capabilities are gone.
+    /// True once the capabilities are dropped.
     sealed: bool,
     refused_to_grow: bool,
     buffer: BytesMut,
@@ -158,37 +159,37 @@ pub struct Agent {
     reads: Reads,
 }
 
-/// How long a look waits for what another thread reads, which is usually there at once.
+/// Time for which a look waits for a thread that reads files; usually the result is there at once.
 const MOMENT: Duration = Duration::from_millis(100);
 
-/// What `stallscope status` shows.
+/// Report of `stallscope status`.
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusReport {
     /// Version of the agent.
     pub version: &'static str,
     /// `uname -r`.
     pub kernel: String,
-    /// The cgroup hierarchy and controller, with the reason of the choice; and why it is scanned time and again, if so.
+    /// The cgroup hierarchy and controller, with the reason for the choice, and with the reason for full scans, if any.
     pub cgroups: String,
-    /// Where pods' names come from, and how that fares.
+    /// Source of pods' names, and its state.
     pub names: String,
-    /// Which cgroups are taken for pods.
+    /// Cgroup trees that are followed as pods.
     pub trees: String,
     /// Slots of the kernel-side tables.
     pub slots: u32,
     /// Kernel memory of all maps, in bytes.
     pub map_bytes: u64,
-    /// The agent's capabilities in effect; none once they are given up.
+    /// The agent's effective capabilities; none once they are dropped.
     pub capabilities: Vec<String>,
-    /// Each probe.
+    /// Status of each probe.
     pub probes: Vec<Status>,
 }
 
 impl Agent {
-    /// Reads the host and puts the probes into the kernel.
+    /// Reads the host and loads the probes into the kernel.
     ///
     /// # Errors
-    /// When something is missing without which no probe can work. Probes that fail are a matter of
+    /// When something is missing that all probes need. Probes that fail by themselves are reported by
     /// [`Agent::status`].
     pub fn start(config: Config, registry: prometheus::Registry) -> anyhow::Result<Self> {
         let topology = Arc::new(Topology::read(&config.sys)?);
@@ -221,7 +222,7 @@ impl Agent {
             config.owners,
         );
         owners.poll(Instant::now(), &|_| 0)?;
-        // Nothing has been counted yet.
+        // Nothing has been counted yet, so no totals have to be folded.
         owners.evicted();
         let wanted = config.slots.unwrap_or_else(|| {
             let spare = u32::try_from(owners.cgroups().count() * 4).unwrap_or(MAX_SLOTS);
@@ -252,12 +253,12 @@ impl Agent {
         agent.load()?;
         let limits = agent.config.history;
         let keeps = !limits.length.is_zero();
-        // Not before the programs count: the first second would hold all that loading took.
+        // The history starts after loading: otherwise its first second would contain the cost of loading.
         agent.history = keeps.then(|| History::new(limits, Instant::now()));
         Ok(agent)
     }
 
-    /// Puts all probes into the kernel.
+    /// Loads all probes into the kernel.
     fn load(&mut self) -> anyhow::Result<()> {
         at(|| "loading programs and tables into the kernel");
         let kernel = self.kernel(self.host)?;
@@ -289,21 +290,21 @@ impl Agent {
     /// Starts the source of pods' names.
     ///
     /// # Errors
-    /// When it could never work as it is set up. What can get better is a matter of its metrics.
+    /// When it can never work with its settings. Failures that may pass are reported by its metrics.
     pub fn start_names(&mut self) -> anyhow::Result<()> {
         self.owners.start_names(&self.reads, MOMENT)
     }
 
-    /// The host's shape.
+    /// Returns the host's topology.
     #[must_use]
     pub fn topology(&self) -> &Topology {
         &self.topology
     }
 
-    /// Starts to audit the node below [`Config::root`], and to export what is found.
+    /// Starts to audit the node below [`Config::root`], and to export the findings.
     ///
     /// # Errors
-    /// When that is no directory.
+    /// When that is not a directory.
     pub fn start_doctor(&self, every: Duration) -> anyhow::Result<()> {
         let mut live = doctor::Live::default();
         live.learn_types();
@@ -312,19 +313,20 @@ impl Agent {
         self.doctor.start(root, every, live, &self.reads)
     }
 
-    /// The threads that read files for the agent.
+    /// Returns the threads that read files for the agent.
     #[must_use]
     pub fn reads(&self) -> &Reads {
         &self.reads
     }
 
-    /// Names new cgroups for the programs and lets go of old ones; to be called about once a second.
+    /// Answers the programs about new cgroups, records the history and drops old cgroups. Must be called about once a
+    /// second.
     pub fn tick(&mut self) {
         let now = Instant::now();
         self.reads.check(now);
         at(|| "following cgroups");
         match self.follow(now) {
-            // The next cgroup that is made may get the slot, and what was counted there would be without a name.
+            // A new cgroup may get the slot of a removed one, whose counts would then have no name.
             Ok(true) => self.read(),
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "cannot follow cgroups"),
@@ -342,7 +344,7 @@ impl Agent {
         self.overhead.tick(now);
         let read = self.record(now);
         self.give_reserved_slots();
-        // Often enough that 32-bit counters cannot wrap unseen; scrapes do it more often.
+        // Often enough that 32-bit counters cannot wrap unseen. Scrapes read more often.
         let due = |then| now.saturating_duration_since(then) >= Duration::from_secs(30);
         if self.expired.is_none_or(due) || self.owners.crowded() {
             self.expired = Some(now);
@@ -362,7 +364,7 @@ impl Agent {
         }
     }
 
-    /// How long until [`Agent::tick`] wants to be called.
+    /// Returns the time until the next call of [`Agent::tick`] is due.
     #[must_use]
     pub fn next_tick(&self) -> Duration {
         let history = self.history.as_ref();
@@ -370,7 +372,7 @@ impl Agent {
         self.overhead.due().map_or(second, |due| due.min(second))
     }
 
-    /// Becomes readable when cgroups come or go; none where that can only be found by looking.
+    /// Returns a descriptor that becomes readable when cgroups come or go; none where only full scans find that.
     #[must_use]
     pub fn changes(&self) -> Option<AsyncFd<OwnedFd>> {
         let fd = self.owners.changes()?.try_clone_to_owned().ok()?;
@@ -378,13 +380,13 @@ impl Agent {
         unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.ok()
     }
 
-    /// Whether [`Agent::changes`] still tells.
+    /// Returns whether the descriptor of [`Agent::changes`] still reports changes.
     #[must_use]
     pub fn follows_changes(&self) -> bool {
         self.owners.changes().is_some()
     }
 
-    /// Takes in what all probes have counted.
+    /// Reads the counts of all probes.
     fn read(&mut self) {
         at(|| "reading the kernel's tables");
         for instance in &mut self.instances {
@@ -410,7 +412,7 @@ impl Agent {
         }
     }
 
-    /// What became of each probe.
+    /// Returns the state of each probe, and of the agent.
     #[must_use]
     pub fn status(&self) -> StatusReport {
         let hierarchy = self.owners.hierarchy();
@@ -440,10 +442,10 @@ impl Agent {
         }
     }
 
-    /// Whether the agent has something to serve.
+    /// Checks that the agent has something to serve.
     ///
     /// # Errors
-    /// Says why not.
+    /// When it has not, with the reason.
     pub fn ready(&self) -> Result<(), String> {
         if self.running().next().is_some() {
             return match self.expired {
@@ -459,7 +461,7 @@ impl Agent {
         Err(format!("no probe is attached: {}", reasons.join("; ")))
     }
 
-    /// The probes that count, with their names; for measuring what they cost.
+    /// Returns the running probes with their names, for measurements of their cost.
     pub fn running_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut Running)> {
         self.instances
             .iter_mut()
@@ -486,7 +488,7 @@ fn log(status: &Status) {
     }
 }
 
-/// Gives the memory that reading the kernel's types took back to the system.
+/// Returns heap memory to the system: reading the kernel's types takes much of it for a moment.
 pub(crate) fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: `malloc_trim` has no preconditions.

@@ -1,4 +1,4 @@
-//! What the agent says of itself.
+//! Metrics of the agent itself.
 
 use super::Agent;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     topology,
 };
 
-/// The families written here.
+/// The families that this module writes.
 pub static METRICS: [&Metric; 15] = [
     &BUILD_INFO,
     &PROBE_STATUS,

@@ -1,11 +1,11 @@
-//! Larger tables while everything is counted.
+//! Growth: replaces tables by larger ones without losing counts.
 
 use super::{Agent, MAX_SLOTS, Reserved, host, log, trim_heap};
 use crate::{cgroup, collector::Rows, deadline::at};
 use stallscope_ebpf::Host;
 
 impl Agent {
-    /// Whether cgroups were counted beyond the capacity.
+    /// Returns whether cgroups were counted beyond the capacity.
     pub(super) fn is_beyond(&self) -> bool {
         let mut instances = self.instances.iter();
         instances.any(|instance| instance.rows.has(cgroup::CgroupId(0)))
@@ -14,9 +14,9 @@ impl Agent {
     /// Loads larger tables when cgroups were counted beyond the capacity.
     ///
     /// # Errors
-    /// When the kernel refuses; the probes that it refuses go on with the tables they have.
+    /// When the kernel refuses the tables of some probes; these keep their present tables.
     pub fn grow(&mut self) -> anyhow::Result<()> {
-        // A slot's number is about that of the cgroups there are: as many at once as all of them need.
+        // Slot numbers go up to about the number of cgroups, so this growth has room for all of them at once.
         let cgroups = u32::try_from(self.owners.cgroups().count()).unwrap_or(MAX_SLOTS);
         let wanted = (self.host.slots * 2).max(cgroups.saturating_add(cgroups / 4));
         let larger = host(&self.topology, wanted, false);
@@ -63,7 +63,7 @@ impl Agent {
                     continue;
                 }
             }
-            // Once more with the tables that have been followed, and then without.
+            // Reads once more with the replaced tables, and from then on without them.
             instance.read(&mut self.owners, Some(&last));
             last.sum_into(&mut instance.followed);
             if let Some(ledger) = &mut instance.ledger {

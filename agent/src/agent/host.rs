@@ -1,4 +1,4 @@
-//! How large the kernel-side tables are on this host, and what its kernel must be asked first.
+//! Sizes of the kernel-side tables on this host, and the facts about its kernel that the programs need.
 
 use std::{ffi::CStr, path::Path};
 
@@ -11,29 +11,29 @@ use crate::{
     topology::Topology,
 };
 
-/// Kernel memory that per-CPU cells may take at most, in bytes, and [`ROUNDED`] pages: with the tables
-/// of fixed size under 64 MB on 128 CPUs, by the estimate of Linux 5.11 to 6.3 too, which is above what
-/// arrays take. For cells, 50.5 MiB where a page has 4 KiB.
+/// Budget of kernel memory for per-CPU cells and [`ROUNDED`] pages, in bytes. With the tables of fixed size this is
+/// under 64 MB on 128 CPUs, even by the estimate of Linux 5.11 to 6.3, which is more than arrays take. With pages of 4
+/// KiB, 50.5 MiB are left for cells.
 const CELL_BUDGET: u64 = (50 << 20) + (576 << 10);
-/// About what is lost to whole pages, in pages: every array that the agent maps has a first one of its
-/// own, and a last one that is not full.
+/// Approximate loss to page rounding, in pages: every array that the agent maps has a first page of its own, and a last
+/// page that is not full.
 const ROUNDED: u64 = 16;
-/// Bytes of all cells of one slot on one CPU.
+/// Size of all cells of one slot on one CPU, in bytes.
 const CELL_BYTES: u64 =
     (size_of::<WaitCell>() + size_of::<FaultCell>() + size_of::<MigrationCell>()) as u64;
 const MIN_SLOTS: u32 = 1024;
 pub(super) const MAX_SLOTS: u32 = 16384;
-/// Slots of tables that cannot grow: a node has at most some hundred pods, each with a few cgroups.
+/// Number of slots of tables that cannot grow: a node has at most some hundred pods, each with a few cgroups.
 pub(super) const SEALED_SLOTS: u32 = 4000;
 
-/// One slot of so many is reserved for pods that find none: those on a node whose table is full of others' cgroups. 1,024
-/// of the largest table, 250 of one that cannot grow.
+/// One slot in this many is reserved for pods that would have none, on a node whose tables are full of others' cgroups:
+/// 1,024 slots of the largest tables, 250 of those that cannot grow.
 const RESERVED_OF: u32 = 16;
 
 /// The largest `kernel.pid_max`.
 pub(super) const PID_MAX: u32 = 1 << 22;
 
-/// What is known of this kernel, for tables of the sizes in `host`.
+/// Returns the facts about this kernel, for tables of the sizes in `host`.
 pub(super) fn kernel(
     hierarchy: &Hierarchy,
     mut host: Host,
@@ -51,8 +51,8 @@ pub(super) fn kernel(
     Kernel::new(btf, layout, host, hierarchy.clone(), topology, disabled)
 }
 
-/// Refuses a topology of fewer CPUs than this host has, `here`: a CPU beyond the tables would count in
-/// the next slot's cells.
+/// Refuses a topology with fewer CPUs than the `here` of this host: a CPU beyond the tables would count in the cells of
+/// the next slot.
 pub(super) fn check_cpus(topology: &Topology, here: usize) -> anyhow::Result<()> {
     let cpus = topology.possible_cpus();
     anyhow::ensure!(
@@ -62,7 +62,7 @@ pub(super) fn check_cpus(topology: &Topology, here: usize) -> anyhow::Result<()>
     Ok(())
 }
 
-/// The tables' sizes for this host: `wanted` slots, but no more than the memory budget allows.
+/// Returns the tables' sizes for this host: `wanted` slots, but no more than the memory budget allows.
 pub(super) fn host(topology: &Topology, wanted: u32, exact: bool) -> Host {
     let pid_max = std::fs::read_to_string("/proc/sys/kernel/pid_max")
         .ok()
@@ -79,14 +79,14 @@ pub(super) fn host(topology: &Topology, wanted: u32, exact: bool) -> Host {
     }
 }
 
-/// Whether a kernel of this version, the second line of `uname -a`, can preempt who holds a spinlock:
-/// one with `CONFIG_PREEMPT_RT` says so in `UTS_VERSION` (`init/Makefile`).
+/// Returns whether a kernel of this version (`uname -v`) can preempt the holder of a spinlock: one with
+/// `CONFIG_PREEMPT_RT` has that word in `UTS_VERSION` (`init/Makefile`).
 fn locks_are_preemptible(version: &CStr) -> bool {
     let words = version.to_bytes().split(u8::is_ascii_whitespace);
     words.into_iter().any(|word| word == b"PREEMPT_RT")
 }
 
-/// These tables with cells of their own for file mappings, and as many slots fewer as those take.
+/// Returns these tables with separate cells for file mappings, and with fewer slots by the memory that those take.
 fn with_file_slots(host: Host, page: usize) -> Host {
     let bytes = CELL_BYTES + size_of::<FaultCell>() as u64;
     let affordable = budget(page) / (bytes * u64::from(host.cpus));
@@ -97,7 +97,7 @@ fn with_file_slots(host: Host, page: usize) -> Host {
     }
 }
 
-/// These tables with so many slots.
+/// Returns these tables with so many slots, some of them reserved.
 fn with_slots(host: Host, slots: u32) -> Host {
     Host {
         slots,
@@ -106,20 +106,20 @@ fn with_slots(host: Host, slots: u32) -> Host {
     }
 }
 
-/// The highest node's number + 1, nodes without CPUs included.
+/// Returns the highest node's number + 1, nodes without CPUs included.
 fn nodes(topology: &Topology) -> u32 {
     let ids = topology.nodes().iter().map(|node| node.id);
     ids.max().map_or(1, |highest| highest + 1)
 }
 
-/// Bytes of all cells at most, with pages of `page` bytes.
+/// Returns the maximum size of all cells, in bytes, with pages of `page` bytes.
 fn budget(page: usize) -> u64 {
     CELL_BUDGET.saturating_sub(ROUNDED * page as u64)
 }
 
-/// The tables' sizes for a host of `cpus` possible CPUs, `nodes` NUMA nodes (highest number + 1) and
-/// pages of `page` bytes, with `wanted` slots as far as the memory budget allows; not `exact`, at least
-/// 1,024 of them.
+/// Returns the tables' sizes for a host of `cpus` possible CPUs, `nodes` NUMA nodes (highest number + 1) and pages of
+/// `page` bytes, with `wanted` slots as far as the memory budget allows. Unless `exact`, `wanted` is taken as at least
+/// 1,024 and at most 16,384.
 #[must_use]
 pub fn tables(cpus: u32, nodes: u32, pid_max: u32, page: usize, wanted: u32, exact: bool) -> Host {
     let cpus = cpus.max(1);
@@ -148,10 +148,10 @@ mod tests {
 
     use super::*;
 
-    /// The sizes a page can have, in bytes.
+    /// Possible page sizes, in bytes.
     const PAGES: [usize; 3] = [4 << 10, 16 << 10, 64 << 10];
 
-    /// A host of so many possible CPUs, of which the first is online, with these nodes.
+    /// Returns a host with so many possible CPUs, of which the first is online, and with these nodes.
     fn topology(possible: u32, nodes: &[u32]) -> Topology {
         let sys = tempfile::tempdir().unwrap();
         let write = |path: &str, content: &str| {
@@ -183,7 +183,7 @@ mod tests {
                 let cells = u64::from(host.slots) * u64::from(cpus);
                 assert!(cells * CELL_BYTES <= budget(page), "{cpus} CPUs");
                 assert_eq!(u64::from(cell_place(host.slots, 0, cpus)), cells);
-                // Slot 0 and at least one more, and no more than an occupant's word can hold.
+                // At least slot 0 and one more, and at most as many as an occupant's word can hold.
                 assert!((2..=OCCUPANT_SLOTS).contains(&host.slots), "{cpus} CPUs");
                 assert!((2..=host.slots).contains(&host.direct_slots), "{cpus} CPUs");
             }
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(slots(1, 1025), 1025);
         assert_eq!(slots(1, 16384), 16384);
         assert_eq!(slots(1, 16385), 16384);
-        // What 50.5 MiB hold on 128 CPUs, and on as many as there can be.
+        // The slots that 50.5 MiB hold on 128 CPUs, and on the largest possible number of CPUs.
         assert_eq!(slots(128, 16384), 1292);
         assert_eq!(slots(MAX_CPUS, 16384), 20);
         assert_eq!(
@@ -267,7 +267,7 @@ mod tests {
         for pid_max in [0, 1, 301, 32768, 32769, 1 << 17, PID_MAX, u32::MAX] {
             let host = tables(1, 1, pid_max, PAGES[0], 5, true);
             assert_eq!(host.task_mask + 1, 1 << host.task_bits);
-            // The pid's upper bits plus 1 are a byte, even if pid_max is raised later.
+            // The pid's upper bits plus 1 fit in a byte, even if `pid_max` is raised later.
             let tag = ((PID_MAX - 1) >> host.task_bits) + 1;
             assert!(u8::try_from(tag).is_ok(), "{tag}");
         }

@@ -1,8 +1,8 @@
-//! Reserved slots for pods that have none, because others made more cgroups than the tables hold.
+//! Reserved slots, for pods that would have none because others made more cgroups than the tables hold.
 //!
-//! The kernel numbers a cgroup's css by the lowest number that is free, and that number is its slot. Whoever may make
-//! cgroups can make so many that a new pod's number lies beyond the tables, on a node where these cannot grow. Its
-//! cgroups get slots at the end of the tables that no number leads to: [`Host::direct_slots`].
+//! The kernel gives a cgroup's css the lowest free ID, and that ID is its slot. Whoever may make cgroups can make so
+//! many that a new pod's ID lies beyond the tables, on a node where these cannot grow. The pod's cgroups then get slots
+//! at the end of the tables, which no ID leads to: from [`Host::direct_slots`] on.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use stallscope_ebpf::Host;
 use super::Agent;
 use crate::{attribution::Rank, cells::RESERVED, cgroup::CgroupId};
 
-/// Which reserved slot is whose.
+/// The reserved slots, free and given.
 #[derive(Debug, Default)]
 pub(super) struct Reserved {
     free: Vec<u32>,
@@ -22,7 +22,7 @@ pub(super) struct Reserved {
 }
 
 impl Reserved {
-    /// All that tables of these sizes have, given to nobody.
+    /// Returns all reserved slots of tables of these sizes as free.
     pub(super) fn new(host: &Host) -> Self {
         Self {
             free: (host.direct_slots..host.slots).rev().collect(),
@@ -30,7 +30,7 @@ impl Reserved {
         }
     }
 
-    /// Slots that are given.
+    /// Returns the number of given slots.
     pub(super) fn given(&self) -> usize {
         self.given.len()
     }
@@ -39,8 +39,8 @@ impl Reserved {
         self.free.len() + self.given.len()
     }
 
-    /// Gives slots to as many of `wanting` as there are: the first by rank, who has one before who has none, and the
-    /// newest before older ones. Returns who gave one up, and who got which.
+    /// Gives the slots to the first of `wanting`: by rank, then those that have one already, then the newest. Returns
+    /// the cgroups that lost a slot, and those that got one with its number.
     fn give(
         &mut self,
         mut wanting: Vec<(Rank, CgroupId)>,
@@ -74,14 +74,14 @@ impl Reserved {
 }
 
 impl Agent {
-    /// Gives reserved slots to cgroups of pods, and to services of the host where some are left, once anything was
-    /// counted beyond the capacity.
+    /// Gives reserved slots to cgroups of pods, and remaining ones to services of the host, once anything was counted
+    /// beyond the capacity.
     pub(super) fn give_reserved_slots(&mut self) {
         if self.reserved.len() == 0 || !self.is_beyond() {
             return;
         }
         let given = &self.reserved.given;
-        // A cgroup that was counted has a slot, unless it was given one.
+        // A cgroup with counts has a slot of its own, unless it was given one.
         let counted = |id| self.instances.iter().any(|instance| instance.rows.has(id));
         let wanting = self.owners.ranked().filter(|(rank, id)| {
             *rank <= Rank::Host && id.0 != 0 && (given.contains_key(id) || !counted(*id))
@@ -115,10 +115,10 @@ impl Agent {
             };
             let mut map = BpfHashMap::<_, u64, u32>::try_from(map)?;
             for id in taken {
-                // One that is not there was never told.
+                // A missing entry is no error: this probe never got it.
                 let _ = map.remove(&id.0);
             }
-            // One whose larger tables were refused goes on without.
+            // A probe whose larger tables were refused gets only those slots that its tables have.
             let own = instance.host.direct_slots..instance.host.slots;
             for (id, slot) in got.iter().filter(|(_, slot)| own.contains(slot)) {
                 map.insert(id.0, slot, 0)
@@ -149,7 +149,7 @@ mod tests {
         let (taken, got) = reserved.give(vec![(host, id(1)), (host, id(2)), (host, id(3))]);
         assert!(taken.is_empty());
         assert_eq!(got, [(id(3), 100), (id(2), 101)], "the newest first");
-        // The first service has its slot still, and nobody takes it for being newer.
+        // The first services keep their slots: a newer one of the same rank does not take them.
         let (taken, got) = reserved.give(vec![(host, id(2)), (host, id(3)), (host, id(4))]);
         assert_eq!((taken.len(), got.len()), (0, 0));
         let (taken, got) = reserved.give(vec![
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(got.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [6, 5]);
         let (taken, got) = reserved.give(vec![(pod, id(5)), (pod, id(6)), (pod, id(7))]);
         assert_eq!((taken.len(), got.len()), (0, 0));
-        // What ended gives its slot back.
+        // A cgroup that ended returns its slot.
         let (taken, got) = reserved.give(vec![(pod, id(6)), (pod, id(7))]);
         assert_eq!((taken, got.len()), (vec![id(5)], 1));
         assert_eq!(reserved.given(), 2);
