@@ -1,4 +1,4 @@
-//! The takeover of a cell by another cgroup while somebody reads it: one protocol for both sides.
+//! The takeover of a cell by another cgroup while the agent reads it: one protocol for both sides.
 //!
 //! One CPU writes a cell, and the agent reads it from any other, without a lock. A cell begins with the
 //! cgroup's kernfs id and the `serial_nr` of its css, which the kernel never gives twice; the counters

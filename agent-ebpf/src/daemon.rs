@@ -104,7 +104,7 @@ const fn number(digits: u64) -> u32 {
     number
 }
 
-/// Value of the first of these characters as a digit; above 9 if it is none.
+/// Value of the first of these characters as a digit; above 9 if it is not a digit.
 #[inline(always)]
 const fn digit(characters: u64) -> u32 {
     (characters as u8).wrapping_sub(b'0') as u32

@@ -10,8 +10,8 @@ pub const MAX_NODES: u32 = 1024;
 /// Number of slots that an [`Occupant`](crate::Occupant) tells apart.
 pub const OCCUPANT_SLOTS: u32 = 1 << 24;
 
-/// Index of the cell of `slot` on `cpu`, on a host of `cpus` possible CPUs. All CPUs share one row,
-/// so that those of a slot are neighbours.
+/// Index of the cell of `slot` on `cpu`, on a host of `cpus` possible CPUs. All cells are in one
+/// row, and those of a slot are neighbours.
 #[inline(always)]
 #[must_use]
 pub const fn cell_place(slot: u32, cpu: u32, cpus: u32) -> u32 {

@@ -104,7 +104,7 @@ layout! {
     css_set_subsys: "css_set" "subsys",
     /// Small dense number of the css within its controller.
     css_id: "cgroup_subsys_state" "id",
-    /// Number of the css among all that were ever made; never given twice.
+    /// Number of the css among all that were ever made; the kernel never gives it twice.
     css_serial_nr: "cgroup_subsys_state" "serial_nr",
     /// The cgroup it belongs to.
     css_cgroup: "cgroup_subsys_state" "cgroup",

@@ -45,7 +45,7 @@ pub fn lost(map: &Array<u64>, reason: u32) {
     }
 }
 
-/// Adds atomically, whoever else adds at the same time.
+/// Adds atomically: other CPUs may add at the same time.
 ///
 /// In assembly, because Rust gives this target no atomic additions. This is the instruction that
 /// every kernel has; the one that also returns the sum came with 5.12.

@@ -18,7 +18,8 @@ use stallscope_ebpf::{
     lengths,
 };
 
-/// Phantom waits by cgroup. They are rare, because a task has to be moved in the moments between.
+/// Phantom waits by cgroup. They are rare: a task has to be moved after it fell asleep and before it
+/// leaves its run queue.
 #[map]
 static PHANTOMS: HashMap<u64, Lengths> = HashMap::with_max_entries(1024, 0);
 /// Phantom waits for which `PHANTOMS` has no room.

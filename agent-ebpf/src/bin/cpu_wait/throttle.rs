@@ -12,9 +12,9 @@ use stallscope_ebpf::{
 
 use crate::{add, split, task_entry};
 
-/// Returns the total up to which `cell` has accounted the run queue's throttled time. What befell the
-/// group before the program saw it for the first time is no part of this wait, unless the task
-/// remembers the total at its preemption.
+/// Returns the total up to which `cell` has accounted the run queue's throttled time. Throttles before
+/// the program saw the group for the first time are no part of this wait, unless the task remembers
+/// the total at its preemption.
 ///
 /// # Safety
 /// `cell` belongs to the CPU whose run-queue lock is held.
@@ -114,7 +114,8 @@ pub(crate) unsafe fn throttled(
             };
         }
         if parks.is_some() && remembered == THROTTLE_UNKNOWN {
-            // The task was not parked: it waited for others, whatever befell the rest of its group.
+            // The task was not parked: it waited for others, even if the rest of its group was
+            // throttled.
             return none;
         }
         let cfs_rq = task.cfs_rq();
@@ -269,7 +270,7 @@ pub(crate) unsafe fn arrive_throttled(
 /// Keeps the last throttle in `cell` for the tasks of the group that still wait.
 ///
 /// # Safety
-/// `cell` is this CPU's, under its run-queue lock; `entry` is that of the task that comes.
+/// `cell` is this CPU's, under its run-queue lock; `entry` is that of the incoming task.
 #[inline(always)]
 pub(crate) unsafe fn close_throttle(
     cell: *mut WaitCell,
