@@ -23,7 +23,7 @@ use crate::{served::Served, task::system};
 const FOLDER: &str = "/lab";
 /// Begins each line that is for xtask and not for the reader.
 const MARK: &str = "@lab";
-/// Address of the agent beside a shell or a program of others'.
+/// Address of the agent in the modes `shell` and `exec`.
 const LISTEN: &str = "0.0.0.0:9750";
 
 /// Runs as process 1; does not return.

@@ -43,7 +43,7 @@ impl Lengths {
         }))
     }
 
-    /// Growth since `before`; `None` if the histogram was not exported then.
+    /// Growth since `before`, which is `None` if the histogram was not exported then.
     ///
     /// # Errors
     /// When a counter fell.

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-/// Opens an address if there is a display. The browser reports what fails.
+/// Opens an address if there is a display. Failures after the start are the browser's to report.
 pub fn open(url: &str) {
     let display = ["DISPLAY", "WAYLAND_DISPLAY"];
     if !display.iter().any(|name| std::env::var_os(name).is_some()) {

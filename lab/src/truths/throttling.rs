@@ -70,7 +70,7 @@ fn one(world: &mut World, report: &mut Report) -> Result<()> {
         period: 100_000,
     };
     let cpu = *world.cpus().last().context("a CPU")?;
-    // It has no quota yet, which could run out on the CPU that the task comes from.
+    // The task has no quota yet: one could run out on the CPU that it comes from.
     let task = group.stopped_on(cpu)?;
     let span = Span::of(world, &group, quota)?;
     task.resume();

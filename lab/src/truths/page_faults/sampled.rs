@@ -91,7 +91,7 @@ pub(super) struct Sampled {
     pub(super) kernel: Both,
 }
 
-/// Makes the kernel sample as fast as it can, until dropped.
+/// Makes the kernel sample as fast as it can, until the settings are dropped.
 pub(super) fn fast() -> Result<Vec<Setting>> {
     let newer = "/sys/kernel/debug/sched/numa_balancing/";
     let older = "/proc/sys/kernel/numa_balancing_";
