@@ -40,7 +40,7 @@ pub use rare::{
     Lengths, RECLAIMS, Reclaim, ReclaimKey, Reclaiming, Unthrottling, reclaim_lost, throttle_lost,
 };
 
-/// What the programs need to know of this host, fixed while they are loaded (read-only data).
+/// Constants of this host for the programs, fixed while they are loaded (read-only data).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Host {
@@ -52,8 +52,8 @@ pub struct Host {
     pub task_mask: u32,
     /// log2 of the entries of the [`TaskEntry`] table.
     pub task_bits: u32,
-    /// How far the flags word of `struct page` is shifted right to leave the NUMA node, in bits;
-    /// 64 where it holds none because the kernel knows one node only (`CONFIG_NUMA=n`).
+    /// Bits by which the flags word of `struct page` is shifted right to leave the NUMA node; 64
+    /// where it holds none because the kernel knows one node only (`CONFIG_NUMA=n`).
     pub page_node_shift: u32,
     /// NUMA nodes the tables are sized for: highest node id + 1.
     pub nodes: u32,
@@ -64,10 +64,10 @@ pub struct Host {
     /// The bit of `struct page`'s flags word that says it is the first page of a compound one
     /// (`PG_head`); [`kernel::ABSENT`] where this is not known.
     pub page_head_bit: u32,
-    /// By how much the slots of file mappings are higher than those of first touches: 0 where both
-    /// share a cell, [`Host::slots`] where either can be preempted by the other (`PREEMPT_RT`).
+    /// Difference between the slots of file mappings and those of first touches: 0 where both share a
+    /// cell, [`Host::slots`] where either can be preempted by the other (`PREEMPT_RT`).
     pub file_slots: u32,
-    /// Which of the tables that follow each other these programs count in: see [`turn`].
+    /// Generation of these programs among those that follow each other: see [`turn`].
     pub generation: u32,
     /// Slots that are given by `css.id`. The rest, up to [`Host::slots`], is reserved: the agent gives them to cgroups
     /// whose `css.id` is higher; one that got none is counted in slot 0.
@@ -82,25 +82,27 @@ impl Host {
     }
 }
 
-/// What one CPU counts for one slot. Its first two words are the cgroup's kernfs id and the serial
-/// number of its css, by which it passes from one to another as [`cells`] says.
+/// Counts of one CPU for one slot. The first two words are the cgroup's kernfs id and the serial
+/// number of its css, by which a cell passes from one to another as [`cells`] says.
 ///
 /// # Safety
-/// `repr(C)`, made of integers alone, with those two words and at a multiple of eight bytes.
+/// The type is `repr(C)`, made of integers alone, with those two words first, and a multiple of eight
+/// bytes long.
 pub unsafe trait Cell: Copy {
-    /// A cell that counted nothing, for the cgroup with this kernfs id, and [`cells::CLOSED`] so far.
+    /// A cell without counts for the cgroup with this kernfs id, and [`cells::CLOSED`] so far.
     fn new(cgroup: u64) -> Self;
     /// The cgroup it counts for; 0 for none.
     fn cgroup(&self) -> u64;
     /// Serial number of the css it counts for.
     fn serial(&self) -> u64;
-    /// Whether it has counted anything.
+    /// Returns whether it has counted nothing.
     fn is_empty(&self) -> bool;
-    /// Adds what `other` counted.
+    /// Adds the counts of `other`.
     fn add(&mut self, other: &Self);
 }
 
-/// Why a runnable task did not run: the causes of run-queue wait, which sum to `run_delay`.
+/// Cause of run-queue wait: the reason for which a runnable task did not run. The causes sum to
+/// `run_delay`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u32)]
 pub enum Cause {
@@ -122,7 +124,7 @@ pub enum Cause {
     Throttled = 7,
     /// Nobody held it: the CPU had yet to wake.
     Idle = 8,
-    /// Who held it is not known.
+    /// The occupant is not known.
     Unattributed = 9,
 }
 
@@ -162,7 +164,7 @@ impl Cause {
 /// Number of causes of run-queue wait.
 pub const CAUSES: usize = 10;
 
-/// Buckets of a wait histogram: [`wait_bucket`] says which; the last has no upper bound.
+/// Number of buckets of a wait histogram, numbered by [`wait_bucket`]; the last has no upper bound.
 pub const WAIT_BUCKETS: usize = 11;
 
 /// Upper bounds of all wait buckets but the last, in nanoseconds: 2^13 (8 us) to 2^31 (2.1 s), each
@@ -211,7 +213,7 @@ pub const fn wait_bucket(ns: u64) -> usize {
     }
 }
 
-/// What one CPU counted for one slot at `sched_switch` and `sched_migrate_task`: three cache lines.
+/// Counts of one CPU for one slot at `sched_switch` and `sched_migrate_task`: three cache lines.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WaitCell {
@@ -225,7 +227,7 @@ pub struct WaitCell {
     pub on_cpu_ns: u64,
     /// Run-queue wait by [`Cause`], in nanoseconds of `rq->clock`.
     pub wait_ns: [u64; CAUSES],
-    /// The cgroup's CFS run queue's total throttled time when it last ran here; [`THROTTLE_UNKNOWN`]
+    /// Total throttled time of the cgroup's CFS run queue when it last ran here; [`THROTTLE_UNKNOWN`]
     /// until it has.
     pub throttled_seen_ns: u64,
     /// Start of its last throttle seen here.
@@ -238,7 +240,8 @@ pub struct WaitCell {
     pub preemptions: [u32; DAEMONS],
 }
 
-// SAFETY: as it is defined, which is asserted below.
+// SAFETY: `repr(C)`, integers alone, `cgroup` and `serial` first: the offsets are asserted below, the
+// size of 192 bytes beside its `Pod`.
 unsafe impl Cell for WaitCell {
     #[inline(always)]
     fn new(cgroup: u64) -> Self {
@@ -290,22 +293,22 @@ const _: () = {
     assert!(offset_of!(WaitCell, serial) == 8 * cells::SERIAL_WORD);
 };
 
-/// Occupants of a CPU that [`Ring`] remembers.
+/// Number of occupants of a CPU that [`Ring`] remembers.
 pub const RING_LENGTH: usize = 512;
 
-/// Who held a CPU until a moment: see [`Occupant`].
+/// An occupant of a CPU, until a moment.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Segment {
     /// `rq->clock` when it left.
     pub end_ns: u64,
-    /// Who it was.
+    /// The occupant.
     pub occupant: Occupant,
 }
 
-/// Who holds a CPU, in one word so that two are compared at once: in the top byte the [`Cause`] it
-/// is to others (0 for a user task, where that depends on who asks), then 32 bits of group and 24 of
-/// slot.
+/// An occupant of a CPU, in one word so that two are compared at once. The top byte holds the
+/// [`Cause`] that it is to others (0 for a user task, where that depends on who asks); then come 32
+/// bits of group and 24 of slot.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Occupant(pub u64);
@@ -318,14 +321,14 @@ impl Occupant {
         Self((group as u64) << 24 | (slot & (OCCUPANT_SLOTS - 1)) as u64)
     }
 
-    /// Something whose cause does not depend on who waits.
+    /// An occupant whose cause does not depend on who waits.
     #[inline(always)]
     #[must_use]
     pub const fn other(cause: Cause) -> Self {
         Self((cause as u64) << 56)
     }
 
-    /// Whether it is kswapd, kcompactd or khugepaged.
+    /// Returns whether it is kswapd, kcompactd or khugepaged.
     #[inline(always)]
     #[must_use]
     pub const fn is_daemon(self) -> bool {
@@ -333,7 +336,7 @@ impl Occupant {
         cause >= Cause::Kswapd as u32 && cause <= Cause::Khugepaged as u32
     }
 
-    /// What this occupant is to a waiting user task `waiting`.
+    /// Cause that this occupant is to a waiting user task `waiting`.
     #[inline(always)]
     #[must_use]
     pub const fn cause_to(self, waiting: Self) -> u32 {
@@ -355,45 +358,46 @@ impl Occupant {
     }
 }
 
-/// Whose a slot is.
+/// Owner of a slot.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SlotOwner {
-    /// kernfs id of a cgroup seen in this slot that the agent has not answered for. Written by the
-    /// programs.
+    /// kernfs id of a cgroup that the programs saw in this slot and the agent has not answered for.
+    /// Written by the programs.
     pub cgroup: u64,
     /// The agent's answer: the low half of a kernfs id in the high half, its group in the low half.
     pub answer: u64,
 }
 
-/// Group of a slot about which the agent has not said anything yet: a neighbour to all others.
+/// Group of a slot that the agent has not answered for yet: a neighbour to all others.
 pub const GROUP_UNKNOWN: u32 = 0;
 /// Group of the host's services. Higher numbers are pods, containers and other cgroups.
 pub const GROUP_HOST: u32 = 1;
 
-/// Who holds a CPU now, and who held it before, oldest overwritten first.
+/// The current occupant of a CPU and those before it; the oldest is overwritten first.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Ring {
     /// `rq->clock` at the last switch; 0 before the first.
     pub switched_ns: u64,
-    /// Who was put on the CPU then.
+    /// Occupant that was put on the CPU then.
     pub current: Occupant,
-    /// Since when it has been this occupant, through switches among equals.
+    /// Start of its occupancy, through switches among equals.
     pub current_since_ns: u64,
     /// `css.serial_nr` of the task on the CPU.
     pub current_serial: u64,
-    /// Where this CPU's cell for its cgroup is.
+    /// Index of this CPU's cell for its cgroup.
     pub current_place: u32,
     /// Keeps the layout free of implicit padding.
     pub reserved: u32,
-    /// Segments ever written.
+    /// Number of segments ever written.
     pub head: u64,
     /// `rq->clock` when the CPU last stopped being idle; 0 before.
     pub idle_until_ns: u64,
-    /// Switches that were not shown to the program, known by the time they left in the tasks.
+    /// Switches that the program did not see, known by the times of arrival that they left in the
+    /// tasks.
     pub hidden: u64,
-    /// Times a task shared its [`TaskEntry`] with another and a part of its wait went unseen.
+    /// Times that a task shared its [`TaskEntry`] with another and a part of its wait went unseen.
     pub collisions: u64,
     /// Fills the second cache line.
     pub padding: [u64; 7],
@@ -401,22 +405,22 @@ pub struct Ring {
     pub segments: [Segment; RING_LENGTH],
 }
 
-/// What is remembered of a task between two of its switches, in a table indexed by the low bits of
-/// its pid.
+/// State of a task between two of its switches, in a table indexed by the low bits of its pid.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TaskEntry {
     /// Top byte: the pid's remaining bits plus 1, 0 for an empty entry. Then [`STAMPED_ASLEEP`]. The
     /// rest: `run_delay` up to which the task's wait is accounted for, in nanoseconds modulo 2^55.
     pub tagged_delay: u64,
-    /// Total throttled time of its run queue when it was preempted; [`THROTTLE_UNKNOWN`] otherwise.
+    /// Total throttled time of its run queue at its preemption; [`THROTTLE_UNKNOWN`] otherwise.
     pub throttled_ns: u64,
 }
 
-/// The bit of [`TaskEntry::tagged_delay`] that says that the task slept when `last_queued` was set.
+/// Bit of [`TaskEntry::tagged_delay`]: the task slept when `last_queued` was set.
 pub const STAMPED_ASLEEP: u64 = 1 << 55;
 
-/// No total is remembered in [`TaskEntry::throttled_ns`] or [`WaitCell::throttled_seen_ns`].
+/// Value of [`TaskEntry::throttled_ns`] or [`WaitCell::throttled_seen_ns`] while no total is
+/// remembered.
 pub const THROTTLE_UNKNOWN: u64 = u64::MAX;
 
 #[cfg(feature = "user")]

@@ -1,4 +1,4 @@
-//! Which slot a task counts in, and the cell of that slot on this CPU.
+//! The slot that a task counts in, and the cell of that slot on this CPU.
 
 use core::marker::PhantomData;
 
@@ -18,34 +18,34 @@ use crate::{
 /// The tables in which a program counts by slot: see [`cells!`](crate::cells).
 #[derive(Clone, Copy)]
 pub struct Cells<T: 'static> {
-    /// What this CPU counted by slot, at `cell_place`.
+    /// Counts of each CPU by slot, at `cell_place`.
     pub cells: &'static Array<T>,
-    /// By CPU: what its cells counted for cgroups that lost their slot.
+    /// Counts of cgroups that lost their slot, by CPU.
     pub retired: &'static Array<T>,
-    /// What a takeover orders its stores by: see [`crate::cells`].
+    /// Hash whose lock orders the stores of a takeover: see [`crate::cells`].
     pub order: &'static HashMap<u32, u32>,
-    /// Who counts, by CPU: see [`crate::turn`].
+    /// Generation that counts, by CPU: see [`crate::turn`].
     pub turns: &'static Array<u64>,
     /// The reserved slots that the agent gave, by kernfs id of the cgroup.
     pub reserved: &'static HashMap<u64, u32>,
 }
 
 impl<T> Cells<T> {
-    /// Whether an event on `cpu`, which is this CPU, is counted in these tables.
+    /// Returns whether these tables count an event on `cpu`, which is this CPU.
     #[inline(always)]
     #[must_use]
     pub fn have_turn(self, cpu: u32) -> bool {
         let Some(turn) = self.turns.get_ptr_mut(cpu) else {
             return false;
         };
-        // SAFETY: a pointer into the map's value.
+        // SAFETY: the lookup gave a pointer to this CPU's word, which is read whole.
         unsafe {
             turn.read_volatile() == u64::from(kernel::generation()) || take_turn(turn, self.turns)
         }
     }
 }
 
-/// Takes this CPU's turn where it is time, which begins with the next event: false.
+/// Takes this CPU's turn where it is time. Returns false, because the turn begins with the next event.
 ///
 /// # Safety
 /// `turn` is this CPU's word of `turns`.
@@ -54,7 +54,8 @@ impl<T> Cells<T> {
 unsafe fn take_turn(turn: *mut u64, turns: &Array<u64>) -> bool {
     let own = u64::from(kernel::generation());
     if let Some(attached) = turns.get_ptr(turn_words(kernel::cpus()) - 1) {
-        // SAFETY: pointers into the map's values; words are stored whole.
+        // SAFETY: `turn` is this CPU's word, which no other CPU's programs write, and `attached`
+        // points into the same map's value; words are read and stored whole.
         unsafe {
             if Turn::of(own, turn.read_volatile(), attached.read_volatile()) == Turn::Take {
                 turn.write_volatile(own);
@@ -68,20 +69,20 @@ unsafe fn take_turn(turn: *mut u64, turns: &Array<u64>) -> bool {
 #[macro_export]
 macro_rules! cells {
     ($cell:ty) => {
-        /// What this CPU counted by slot, at `cell_place`.
+        /// Counts of each CPU by slot, at `cell_place`.
         #[aya_ebpf::macros::map]
         static CELLS: aya_ebpf::maps::Array<$cell> =
             aya_ebpf::maps::Array::with_max_entries(1, aya_ebpf::bindings::BPF_F_MMAPABLE);
-        /// By CPU: what its cells counted for cgroups that lost their slot.
+        /// Counts of cgroups that lost their slot, by CPU.
         #[aya_ebpf::macros::map]
         static RETIRED: aya_ebpf::maps::Array<$cell> =
             aya_ebpf::maps::Array::with_max_entries(1, aya_ebpf::bindings::BPF_F_MMAPABLE);
-        /// Nothing: its lock orders the stores of a cell that changes hands.
+        /// Holds nothing: its lock orders the stores of a cell that changes hands.
         #[aya_ebpf::macros::map]
         static ORDER: aya_ebpf::maps::HashMap<u32, u32> =
             aya_ebpf::maps::HashMap::with_max_entries(1, 0);
 
-        /// By CPU, and one more: which generation of tables counts.
+        /// Generation of tables that counts, by CPU; the last word is the generation that is attached.
         #[aya_ebpf::macros::map]
         static TURNS: aya_ebpf::maps::Array<u64> =
             aya_ebpf::maps::Array::with_max_entries(1, aya_ebpf::bindings::BPF_F_MMAPABLE);
@@ -105,13 +106,14 @@ macro_rules! cells {
     };
 }
 
-/// A slot with the css that has it now: what is needed on the hot path, where following the css to
-/// its cgroup's id would cost three more loads from two more cache lines.
+/// A slot with the css that has it now. The hot path needs no more; following the css to its cgroup's
+/// id would cost three more loads from two more cache lines.
 #[derive(Clone, Copy)]
 pub struct Seat<A> {
     /// `css.id`, a reserved slot, or 0 beyond the capacity.
     pub index: u32,
-    /// Tells this css from all others that ever had the slot; 0 beyond the capacity.
+    /// Serial number, by which this css differs from all others that ever had the slot; 0 beyond the
+    /// capacity.
     pub serial: u64,
     css: Css<A>,
 }
@@ -150,20 +152,20 @@ impl<A: Access> Seat<A> {
         }
     }
 
-    /// Where the cell of this slot on `cpu` is.
+    /// Index of the cell of this slot on `cpu`.
     #[inline(always)]
     #[must_use]
     pub fn place(self, cpu: u32) -> u32 {
         cell_place(self.index, cpu, kernel::cpus())
     }
 
-    /// The cell of this slot on `cpu`, which must be this CPU; started afresh if it was another
-    /// cgroup's.
+    /// Returns the cell of this slot on `cpu`, which must be this CPU. A cell of another cgroup's is
+    /// started afresh.
     #[inline(always)]
     #[must_use]
     pub fn cell<T: Cell>(self, cells: Cells<T>, cpu: u32) -> Option<*mut T> {
         let cell = cells.cells.get_ptr_mut(self.place(cpu))?;
-        // SAFETY: a pointer into the map's value, written by this CPU alone.
+        // SAFETY: the lookup gave a pointer to this CPU's cell, which no other CPU writes.
         unsafe {
             if (*cell).serial() != self.serial {
                 start_afresh(cell, cells, self, cpu);
@@ -206,7 +208,7 @@ pub fn this_cpu() -> u32 {
 /// A cell that passes to another css.
 struct Passing<T, A> {
     cell: *mut T,
-    /// This CPU's, or null.
+    /// This CPU's retired cell, or null.
     retired: *mut T,
     order: &'static HashMap<u32, u32>,
     cpu: u32,
@@ -218,7 +220,8 @@ struct Passing<T, A> {
 impl<T: Cell, A: Access> Passing<T, A> {
     #[inline(always)]
     fn set_serial(&mut self, to: u64) {
-        // SAFETY: a pointer into the map's value, written by this CPU alone; every cell has this word.
+        // SAFETY: `cell` is this CPU's, which no other CPU writes; every cell has this word, as `Cell`
+        // demands.
         unsafe { self.cell.cast::<u64>().add(SERIAL_WORD).write_volatile(to) }
     }
 }
@@ -238,7 +241,7 @@ impl<T: Cell, A: Access> Takeover for Passing<T, A> {
 
     #[inline(always)]
     fn retire(&mut self) {
-        // SAFETY: pointers into the maps' values, written by this CPU alone.
+        // SAFETY: both cells are this CPU's, which no other CPU writes, and `retired` is not null.
         unsafe {
             if (*self.cell).cgroup() != 0 && !self.retired.is_null() {
                 (*self.retired).add(&*self.cell);
@@ -248,7 +251,7 @@ impl<T: Cell, A: Access> Takeover for Passing<T, A> {
 
     #[inline(always)]
     fn clear(&mut self) {
-        // SAFETY: a pointer into the map's value, written by this CPU alone.
+        // SAFETY: `cell` is this CPU's, which no other CPU writes.
         unsafe { *self.cell = T::new(self.cgroup) }
     }
 
@@ -258,14 +261,14 @@ impl<T: Cell, A: Access> Takeover for Passing<T, A> {
     }
 }
 
-/// Gives a cell to the cgroup that has its slot now, and what it counted to this CPU's retired one.
+/// Gives a cell to the cgroup that has its slot now, and its counts to this CPU's retired cell.
 ///
 /// # Safety
 /// `cell` is of `seat` on `cpu`, which is this CPU.
 #[cold]
 #[inline(never)]
 unsafe fn start_afresh<T: Cell, A: Access>(cell: *mut T, cells: Cells<T>, seat: Seat<A>, cpu: u32) {
-    // Those of the second set come after all of the first.
+    // The retired cells of the second set come after all of the first.
     let first = if seat.index >= kernel::slots() {
         kernel::cpus()
     } else {

@@ -25,8 +25,8 @@ pub fn map_sizes(host: &Host, sets: u32) -> Vec<(&'static str, u32)> {
     ]
 }
 
-/// The tables `CELLS` and `RETIRED` of a probe. How a cell passes from one cgroup to another, and why a
-/// copy of it is all of one: [`stallscope_ebpf::cells`].
+/// The tables `CELLS` and `RETIRED` of a probe. [`stallscope_ebpf::cells`] says how a cell passes from
+/// one cgroup to another, and why a copy of it is all of one.
 pub struct Cells<T> {
     counted: Mapped<T>,
     retired: Mapped<T>,
@@ -78,9 +78,9 @@ impl<T: Cell + Pod> Cells<T> {
         self.cpus
     }
 
-    /// Adds what was counted to rows; `add` adds what one CPU, the last argument, has in a cell.
+    /// Adds the counts to rows; `add` adds those that one CPU, the last argument, has in a cell.
     pub fn read(&self, rows: &mut Rows, add: impl Fn(&mut [u64], &T, usize)) {
-        // The retired ones first: see the protocol.
+        // The retired cells come first: see the protocol.
         for place in 0..self.retired.len() {
             if let Some(cell) = self.retired.get(place) {
                 add(rows.retired(), &cell, cpu_of_cell(place, self.cpus));
@@ -89,7 +89,7 @@ impl<T: Cell + Pod> Cells<T> {
         self.read_slots(rows, add);
     }
 
-    /// [`Cells::read`] without what is retired.
+    /// Does the same as [`Cells::read`], without the retired cells.
     pub fn read_slots(&self, rows: &mut Rows, add: impl Fn(&mut [u64], &T, usize)) {
         for place in 0..self.counted.len() {
             if let Some(cell) = self.of_somebody(place) {
@@ -99,7 +99,7 @@ impl<T: Cell + Pod> Cells<T> {
         }
     }
 
-    /// The cell at `place`, if it counted anything for anybody.
+    /// Returns the cell at `place`, if it counted anything for any cgroup.
     fn of_somebody(&self, place: usize) -> Option<T> {
         if is_beyond_slots(place % self.set, self.cpus) {
             // Slot 0 never changes hands.

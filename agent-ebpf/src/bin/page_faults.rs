@@ -1,11 +1,11 @@
 //! Page faults by locality: whether the page is on the NUMA node of the CPU that faulted.
 //!
-//! Three facts that must not be one number: where new memory was placed, where a page of a file
-//! lies that a fault mapped, and what the kernel's own sampling (NUMA balancing) found. What each
-//! hook sees on which kernel, and what it does not: `docs/probes/page-faults.md`.
+//! Three facts that must not be one number: the node of new memory, the node of a file's page that a
+//! fault mapped, and the findings of the kernel's own sampling (NUMA balancing).
+//! `docs/probes/page-faults.md` says what each hook sees on which kernel, and what it does not.
 //!
-//! Programs of one hook differ in how they reach the page and the task. Typed loads are direct;
-//! the helper for a typed current task came with 5.11, so `*_5_10` and the kprobes read by helper.
+//! Programs of one hook differ in how they reach the page and the task. Typed loads are direct; the
+//! helper for a typed current task came with 5.11, so `*_5_10` and the kprobes read by helper.
 #![no_std]
 #![no_main]
 #![allow(
@@ -33,11 +33,11 @@ use stallscope_ebpf::{
 
 stallscope_ebpf::cells!(FaultCell);
 /// Hinting faults by kernfs id. A hash, because they are few beside other faults and their hook can be
-/// preempted: a cell that several tasks add to at once would lose counts, and two of them could take it
+/// preempted: several tasks that add to a cell at once would lose counts, and two of them could take it
 /// over at once.
 #[map]
 static HINTS: HashMap<u64, Hints> = HashMap::with_max_entries(1, 0);
-/// What could not be counted, by reason.
+/// Events that could not be counted, by reason.
 #[map]
 static LOST: Array<u64> = Array::with_max_entries(reason::REASONS.len() as u32, BPF_F_MMAPABLE);
 
@@ -48,8 +48,8 @@ const GFP_NORETRY: u32 = 1 << 16;
 /// `___GFP_NOMEMALLOC`.
 const GFP_NOMEMALLOC: u32 = 1 << 19;
 
-/// This CPU's cell of a task in the set of slots that begins at `first`, with this CPU's node in it;
-/// none for kernel threads, which fault on behalf of others (khugepaged, ksmd).
+/// Returns this CPU's cell of a task in the set of slots that begins at `first`, with this CPU's node
+/// in it. `None` for kernel threads, which fault on behalf of others (khugepaged, ksmd).
 #[inline(always)]
 fn cell<A: Access>(task: Task<A>, first: u32) -> Option<*mut FaultCell> {
     if task.flags() & PF_KTHREAD != 0 {
@@ -62,7 +62,7 @@ fn cell<A: Access>(task: Task<A>, first: u32) -> Option<*mut FaultCell> {
     let cell = Seat::of_task(task, cells())
         .in_set(first)
         .cell(cells(), cpu)?;
-    // SAFETY: a pointer into the map's value, written by this CPU alone.
+    // SAFETY: a pointer to this CPU's cell, to which one task after the other adds: see `FaultCell`.
     unsafe {
         if (*cell).node == 0 {
             (*cell).node = bpf_get_numa_node_id().cast_unsigned() as u32 + 1;
@@ -72,19 +72,19 @@ fn cell<A: Access>(task: Task<A>, first: u32) -> Option<*mut FaultCell> {
     Some(cell)
 }
 
-/// New memory: `pages` on the node that the page's flags name.
+/// Counts new memory: `pages` on the node that the page's flags name.
 #[inline(always)]
 fn first_touch<A: Access>(task: Task<A>, flags: u64, pages: u32) {
     let Some(cell) = cell(task, 0) else { return };
-    // SAFETY: a pointer into the map's value, written by this CPU alone.
+    // SAFETY: a pointer to this CPU's cell, to which one task after the other adds: see `FaultCell`.
     let cell = unsafe { &mut *cell };
     let remote = Page::<A>::node(flags) + 1 != cell.node;
     cell.count(FaultCount::FirstTouchFaults, remote, 1);
     cell.count(FaultCount::FirstTouchPages, remote, pages);
 }
 
-/// `nr` pages of a file, mapped at `address` and on. The fault is counted with the page it is
-/// about; the others are mapped on the way.
+/// Counts `nr` pages of a file, mapped from `address` on. The fault counts with the page it is about;
+/// the kernel maps the others on the way.
 #[inline(always)]
 fn file_map<A: Access, B: Access>(
     task: Task<A>,
@@ -103,15 +103,15 @@ fn file_map<A: Access, B: Access>(
     let Some(cell) = cell(task, kernel::file_slots()) else {
         return;
     };
-    // SAFETY: a pointer into the map's value, written by this CPU alone.
+    // SAFETY: a pointer to this CPU's cell, to which one task after the other adds: see `FaultCell`.
     let cell = unsafe { &mut *cell };
     let remote = Page::<B>::node(page.flags()) + 1 != cell.node;
     cell.count(FaultCount::FileMapFaults, remote, u32::from(asked_for));
     cell.count(FaultCount::FileMapPages, remote, nr);
 }
 
-/// A hinting fault. Its argument `mem_node` is the node after migration and says nothing; the flag
-/// was set before.
+/// Counts a hinting fault. Its argument `mem_node` is the node after migration and says nothing; the
+/// kernel set the flag before.
 #[inline(always)]
 fn hinting<A: Access>(task: Task<A>, flags: u32) {
     if task.flags() & PF_KTHREAD != 0 || !cells().have_turn(slot::this_cpu()) {
@@ -120,7 +120,7 @@ fn hinting<A: Access>(task: Task<A>, flags: u32) {
     let id = task.cgroups().css().cgroup().kn().id();
     let mut hints = HINTS.get_ptr_mut(id);
     if hints.is_none() {
-        // Another task may come first: then its entry is found below.
+        // Another task may come first: its entry is found below then.
         let _ = HINTS.insert(id, Hints::default(), u64::from(BPF_NOEXIST));
         hints = HINTS.get_ptr_mut(id);
     }
@@ -129,17 +129,17 @@ fn hinting<A: Access>(task: Task<A>, flags: u32) {
         return;
     };
     let remote = flags & TNF_FAULT_LOCAL == 0;
-    // SAFETY: a pointer into the map's value, whose words are only added to.
+    // SAFETY: a pointer into the map's value, whose two words are only added to, atomically.
     unsafe {
         let counts = (&raw mut (*hints).by_locality).cast::<u64>();
         lengths::add(counts.add(usize::from(remote)), 1);
     }
 }
 
-/// A page allocated in a fault from user mode.
+/// Counts a page allocated in a fault from user mode.
 ///
-/// Left out by the flags of the allocation: page tables (not movable), read-ahead
-/// (`__GFP_NORETRY`), and what NUMA balancing migrates a small page to (both).
+/// The flags of the allocation leave out page tables (not movable), read-ahead (`__GFP_NORETRY`), and
+/// what NUMA balancing migrates a small page to (both).
 #[inline(always)]
 fn allocated<A: Access>(task: Task<A>, page: Page<Typed>, order: u32, gfp: u32) {
     let unlike = if order == 0 { 0 } else { gfp & GFP_NOMEMALLOC };
@@ -152,7 +152,7 @@ fn allocated<A: Access>(task: Task<A>, page: Page<Typed>, order: u32, gfp: u32) 
     first_touch(task, page.flags(), pages_of_order(order));
 }
 
-/// First touch by allocation, where neither trampolines nor kprobes are to be had.
+/// First touch by allocation, where the kernel has neither trampolines nor kprobes.
 #[btf_tracepoint(function = "mm_page_alloc")]
 pub fn mm_page_alloc(ctx: BtfTracePointContext) -> i32 {
     let gfp: u32 = ctx.arg(2);
@@ -168,7 +168,7 @@ pub fn mm_page_alloc(ctx: BtfTracePointContext) -> i32 {
 pub fn mm_page_alloc_5_10(ctx: BtfTracePointContext) -> i32 {
     let gfp: u32 = ctx.arg(2);
     if gfp & GFP_MOVABLE != 0 {
-        // SAFETY: as above.
+        // SAFETY: `mm_page_alloc` passes (page, order, gfp_flags, migratetype) on every kernel.
         let page = unsafe { Page::<Typed>::new(ctx.arg(0)) };
         allocated(Task::<Probed>::current(), page, ctx.arg(1), gfp);
     }
@@ -178,7 +178,7 @@ pub fn mm_page_alloc_5_10(ctx: BtfTracePointContext) -> i32 {
 /// First touch, since 6.2: `folio_add_new_anon_rmap(folio, vma, address, …)`.
 #[fentry(function = "folio_add_new_anon_rmap")]
 pub fn folio_add_new_anon_rmap(ctx: FEntryContext) -> i32 {
-    // SAFETY: the first argument is the folio.
+    // SAFETY: argument 0 is a `struct folio *`, which the verifier knows by its BTF type.
     let folio = unsafe { Page::<Typed>::new(ctx.arg(0)) };
     let flags = folio.flags();
     first_touch(Task::<Typed>::current(), flags, folio.folio_pages(flags));
@@ -188,7 +188,7 @@ pub fn folio_add_new_anon_rmap(ctx: FEntryContext) -> i32 {
 /// First touch, up to 6.1: `page_add_new_anon_rmap(page, vma, address, …)`.
 #[fentry(function = "page_add_new_anon_rmap")]
 pub fn page_add_new_anon_rmap(ctx: FEntryContext) -> i32 {
-    // SAFETY: the first argument is the page.
+    // SAFETY: argument 0 is a `struct page *`, which the verifier knows by its BTF type.
     let page = unsafe { Page::<Typed>::new(ctx.arg(0)) };
     let flags = page.flags();
     first_touch(Task::<Typed>::current(), flags, page.compound_pages(flags));
@@ -197,7 +197,7 @@ pub fn page_add_new_anon_rmap(ctx: FEntryContext) -> i32 {
 
 #[fentry(function = "page_add_new_anon_rmap")]
 pub fn page_add_new_anon_rmap_5_10(ctx: FEntryContext) -> i32 {
-    // SAFETY: the first argument is the page.
+    // SAFETY: argument 0 is a `struct page *`, which the verifier knows by its BTF type.
     let page = unsafe { Page::<Typed>::new(ctx.arg(0)) };
     let flags = page.flags();
     first_touch(Task::<Probed>::current(), flags, page.compound_pages(flags));
@@ -207,7 +207,7 @@ pub fn page_add_new_anon_rmap_5_10(ctx: FEntryContext) -> i32 {
 #[kprobe]
 pub fn kprobe_folio_add_new_anon_rmap(ctx: ProbeContext) -> u32 {
     if let Some(folio) = ctx.arg(0) {
-        // SAFETY: the first argument is the folio.
+        // SAFETY: argument 0 is a `struct folio *`.
         let folio = unsafe { Page::<Probed>::new(folio) };
         let flags = folio.flags();
         first_touch(Task::<Probed>::current(), flags, folio.folio_pages(flags));
@@ -218,7 +218,7 @@ pub fn kprobe_folio_add_new_anon_rmap(ctx: ProbeContext) -> u32 {
 #[kprobe]
 pub fn kprobe_page_add_new_anon_rmap(ctx: ProbeContext) -> u32 {
     if let Some(page) = ctx.arg(0) {
-        // SAFETY: the first argument is the page.
+        // SAFETY: argument 0 is a `struct page *`.
         let page = unsafe { Page::<Probed>::new(page) };
         let flags = page.flags();
         first_touch(Task::<Probed>::current(), flags, page.compound_pages(flags));
@@ -229,7 +229,8 @@ pub fn kprobe_page_add_new_anon_rmap(ctx: ProbeContext) -> u32 {
 /// File mapping, since 6.6: `set_pte_range(vmf, folio, page, nr, addr)`.
 #[fentry(function = "set_pte_range")]
 pub fn set_pte_range(ctx: FEntryContext) -> i32 {
-    // SAFETY: the arguments are these.
+    // SAFETY: arguments 0 and 2 are a `struct vm_fault *` and a `struct page *`, which the verifier
+    // knows by their BTF types.
     let (vmf, page) = unsafe {
         (
             VmFault::<Typed>::new(ctx.arg(0)),
@@ -243,7 +244,8 @@ pub fn set_pte_range(ctx: FEntryContext) -> i32 {
 /// File mapping, 5.12 to 6.5: `do_set_pte(vmf, page, addr)`.
 #[fentry(function = "do_set_pte")]
 pub fn do_set_pte(ctx: FEntryContext) -> i32 {
-    // SAFETY: the arguments are these.
+    // SAFETY: arguments 0 and 1 are a `struct vm_fault *` and a `struct page *`, which the verifier
+    // knows by their BTF types.
     let (vmf, page) = unsafe {
         (
             VmFault::<Typed>::new(ctx.arg(0)),
@@ -257,7 +259,8 @@ pub fn do_set_pte(ctx: FEntryContext) -> i32 {
 /// File mapping, up to 5.11: `alloc_set_pte(vmf, page)`, which maps at `vmf->address`.
 #[fentry(function = "alloc_set_pte")]
 pub fn alloc_set_pte(ctx: FEntryContext) -> i32 {
-    // SAFETY: the arguments are these.
+    // SAFETY: arguments 0 and 1 are a `struct vm_fault *` and a `struct page *`, which the verifier
+    // knows by their BTF types.
     let (vmf, page) = unsafe {
         (
             VmFault::<Typed>::new(ctx.arg(0)),
@@ -273,7 +276,7 @@ pub fn kprobe_set_pte_range(ctx: ProbeContext) -> u32 {
     if let (Some(vmf), Some(page), Some(nr), Some(address)) =
         (ctx.arg(0), ctx.arg(2), ctx.arg(3), ctx.arg(4))
     {
-        // SAFETY: the arguments are these.
+        // SAFETY: arguments 0 and 2 are a `struct vm_fault *` and a `struct page *`.
         let (vmf, page) = unsafe { (VmFault::<Probed>::new(vmf), Page::<Probed>::new(page)) };
         file_map(Task::<Probed>::current(), vmf, page, nr, address);
     }
@@ -283,7 +286,7 @@ pub fn kprobe_set_pte_range(ctx: ProbeContext) -> u32 {
 #[kprobe]
 pub fn kprobe_do_set_pte(ctx: ProbeContext) -> u32 {
     if let (Some(vmf), Some(page), Some(address)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2)) {
-        // SAFETY: the arguments are these.
+        // SAFETY: arguments 0 and 1 are a `struct vm_fault *` and a `struct page *`.
         let (vmf, page) = unsafe { (VmFault::<Probed>::new(vmf), Page::<Probed>::new(page)) };
         file_map(Task::<Probed>::current(), vmf, page, 1, address);
     }
@@ -293,7 +296,7 @@ pub fn kprobe_do_set_pte(ctx: ProbeContext) -> u32 {
 #[kprobe]
 pub fn kprobe_alloc_set_pte(ctx: ProbeContext) -> u32 {
     if let (Some(vmf), Some(page)) = (ctx.arg(0), ctx.arg(1)) {
-        // SAFETY: the arguments are these.
+        // SAFETY: arguments 0 and 1 are a `struct vm_fault *` and a `struct page *`.
         let (vmf, page) = unsafe { (VmFault::<Probed>::new(vmf), Page::<Probed>::new(page)) };
         file_map(Task::<Probed>::current(), vmf, page, 1, vmf.address());
     }
@@ -326,7 +329,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The licence of what is loaded into the kernel.
+/// Licence that the kernel checks as it loads the programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 4] = *b"GPL\0";

@@ -25,7 +25,7 @@ static HOST: Host = Host {
     direct_slots: 1,
 };
 
-/// A constant of [`Host`].
+/// Defines a function that reads a constant of [`Host`].
 macro_rules! host {
     ($field:ident) => {
         /// See the field of the same name in [`Host`].
@@ -55,14 +55,16 @@ macro_rules! offset {
     };
 }
 
-/// Reads one of the statics above: volatile, because the values are put in place at load time.
+/// Reads one of the statics above: volatile, because the agent puts the values in place at load
+/// time.
 #[inline(always)]
 fn constant(field: *const u32) -> u32 {
-    // SAFETY: only called with fields of the two statics.
+    // SAFETY: only called with fields of the two statics, which are aligned and live as long as the
+    // program.
     unsafe { field.read_volatile() }
 }
 
-/// How kernel memory is read.
+/// A way to read kernel memory.
 pub trait Access: Copy {
     /// Reads a `T` at `base + offset`; 0 where the kernel's memory cannot be read.
     ///
@@ -81,7 +83,9 @@ pub struct Probed;
 impl Access for Typed {
     #[inline(always)]
     unsafe fn load<T: Copy + Default>(base: *const u8, offset: u32) -> T {
-        // SAFETY: the caller's; a fault reads as 0 (the kernel handles it in its exception table).
+        // SAFETY: `base` points to the structure that the offset was resolved for, which is what
+        // `load` demands. The verifier checks the access by the pointer's BTF type, and a fault
+        // reads as 0 (the kernel handles it in its exception table).
         unsafe { base.add(offset as usize).cast::<T>().read_volatile() }
     }
 }
@@ -89,7 +93,7 @@ impl Access for Typed {
 impl Access for Probed {
     #[inline(always)]
     unsafe fn load<T: Copy + Default>(base: *const u8, offset: u32) -> T {
-        // SAFETY: the helper checks the address.
+        // SAFETY: the helper checks the address and returns an error where nothing can be read.
         unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<T>()) }
             .unwrap_or_default()
     }
@@ -128,7 +132,7 @@ macro_rules! structure {
                 self.0 as u64
             }
 
-            /// Whether the pointer is null.
+            /// Returns whether the pointer is null.
             #[inline(always)]
             #[must_use]
             pub fn is_null(self) -> bool {
@@ -144,7 +148,8 @@ macro_rules! field {
             #[inline(always)]
             #[must_use]
             pub fn $name(self) -> $type {
-                // SAFETY: the offset was resolved for this structure.
+                // SAFETY: `new` was given a pointer to this structure, and the agent resolved the
+                // offset for it.
                 unsafe { A::load(self.0, offset!($field)) }
             }
         )+}
@@ -157,7 +162,8 @@ macro_rules! link {
             #[inline(always)]
             #[must_use]
             pub fn $name(self) -> $target<A> {
-                // SAFETY: the offset was resolved for this structure, and so was the target.
+                // SAFETY: `new` was given a pointer to this structure, the agent resolved the offset
+                // for it, and the field points to the target.
                 unsafe { $target::new(A::load::<Pointer>(self.0, offset!($field)).0) }
             }
         )+}
@@ -217,7 +223,7 @@ impl Task<Typed> {
     #[inline(always)]
     #[must_use]
     pub fn current() -> Self {
-        // SAFETY: the helper has no preconditions and returns a typed pointer.
+        // SAFETY: the helper has no preconditions and returns a BTF-typed pointer to a task.
         unsafe { Self::new(bpf_get_current_task_btf().cast()) }
     }
 }
@@ -233,11 +239,11 @@ impl Task<Probed> {
 }
 
 impl<A: Access> Task<A> {
-    /// Whether it is in a page fault from user mode.
+    /// Returns whether the task is in a page fault from user mode.
     #[inline(always)]
     #[must_use]
     pub fn in_user_fault(self) -> bool {
-        // SAFETY: the offset was resolved for this structure.
+        // SAFETY: `new` was given a pointer to a task, and the agent resolved the offset for it.
         let unit: u32 = unsafe { A::load(self.0, offset!(task_in_user_fault)) };
         unit >> in_user_fault_bit() & 1 != 0
     }
@@ -251,7 +257,7 @@ impl<A: Access> Page<A> {
         page_node(flags, page_node_shift())
     }
 
-    /// Pages of the folio this is, whose flags these are; 0 where that cannot be told.
+    /// Pages of this folio, whose flags these are; 0 where that cannot be told.
     #[inline(always)]
     #[must_use]
     pub fn folio_pages(self, flags: u64) -> u32 {
@@ -261,7 +267,7 @@ impl<A: Access> Page<A> {
         })
     }
 
-    /// Pages of the compound page this is the first of, whose flags these are; 0 where that
+    /// Pages of the compound page that begins with this one, whose flags these are; 0 where that
     /// cannot be told.
     #[inline(always)]
     #[must_use]
@@ -274,7 +280,8 @@ impl<A: Access> Page<A> {
     }
 }
 
-/// 1, or for the first page of a large folio what `load` finds.
+/// Returns 1, or for the first page of a large folio what `load` finds; 0 where the fields are not
+/// known.
 #[inline(always)]
 fn large(flags: u64, offset: u32, load: impl Fn(u32) -> u32) -> u32 {
     let head = page_head_bit();
@@ -288,8 +295,8 @@ fn large(flags: u64, offset: u32, load: impl Fn(u32) -> u32) -> u32 {
 }
 
 impl<A: Access> Task<A> {
-    /// Whether the task is parked because its group is throttled; none where the kernel takes
-    /// whole run queues away instead.
+    /// Returns whether the task is parked because its group is throttled; `None` where the kernel
+    /// takes whole run queues away instead.
     #[inline(always)]
     #[must_use]
     pub fn parked(self) -> Option<bool> {
@@ -301,8 +308,8 @@ impl<A: Access> Task<A> {
         Some(unsafe { A::load::<u8>(self.0, offset) } != 0)
     }
 
-    /// Whether it sleeps though it is on its run queue; never where the kernel takes sleepers off at
-    /// once.
+    /// Returns whether the task sleeps though it is on its run queue; never where the kernel takes
+    /// sleepers off at once.
     #[inline(always)]
     #[must_use]
     pub fn sleeps_on_queue(self) -> bool {
@@ -331,7 +338,7 @@ impl<A: Access> TaskGroup<A> {
 }
 
 impl<A: Access> CfsRq<A> {
-    /// Whether this very run queue is throttled.
+    /// Returns whether this very run queue is throttled.
     #[inline(always)]
     #[must_use]
     pub fn throttled(self) -> bool {

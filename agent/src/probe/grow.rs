@@ -1,8 +1,8 @@
 //! Larger tables for a probe that counts: nothing is lost, nothing is counted twice, no counter falls.
 //!
-//! The programs are loaded once more, with larger tables. Every table that stays as large as it was is
-//! handed on: what the kernel side remembers of tasks and CPUs, and what it counts for the host, goes on.
-//! The new programs attach beside the old ones, and CPU by CPU one counts after the other
+//! The agent loads the programs once more, with larger tables, and hands on every table that stays as large
+//! as it was: what the kernel side remembers of tasks and CPUs, and what it counts for the host, goes on.
+//! The new programs attach beside the old ones and take over from them CPU by CPU
 //! ([`stallscope_ebpf::turn`]).
 
 use std::{os::fd::AsFd as _, os::fd::AsRawFd as _, thread::sleep, time::Duration};
@@ -14,16 +14,16 @@ use stallscope_ebpf::turn::turn_words;
 use super::{Kernel, Probe, Running, State, Status};
 use crate::{cells::RESERVED, collector::Rows, kernel_log, mapped::Mapped, overhead::map_data};
 
-/// How long CPUs have to change over by themselves, at their next event.
+/// Time that CPUs have to change over by themselves, at their next event.
 const CHANGE_OVER: Duration = Duration::from_millis(100);
 
 impl Probe {
-    /// Gives a running probe the tables that `kernel.host` asks for. What was counted in those that they
-    /// follow is added to `last`, which has the collector's width. Returns the old programs, which count no
-    /// more.
+    /// Gives a running probe the tables that `kernel.host` asks for. The counts of the tables that they
+    /// replace are added to `last`, which has the collector's width. Returns the old programs, which count
+    /// no more.
     ///
     /// # Errors
-    /// What became of it instead: everything then stays as it was.
+    /// The state of the probe instead: everything then stays as it was.
     pub fn grow(
         &'static self,
         kernel: &Kernel,
@@ -47,7 +47,7 @@ impl Probe {
         let attached = turn_words(kernel.host.cpus) as usize - 1;
         turns.set_word(attached, 0, generation);
         sleep(CHANGE_OVER);
-        // The old ones are off their hooks with their links.
+        // Dropping their links takes the old programs off their hooks.
         drop(std::mem::replace(&mut running.links, links));
         for cpu in 0..attached {
             turns.set_word(cpu, 0, generation);
@@ -99,7 +99,7 @@ fn same_size(a: &MapData, b: &MapData) -> anyhow::Result<bool> {
     Ok(size(a)? == size(b)?)
 }
 
-/// Waits until no program runs that was on its hook when this was called, and all it stored is visible.
+/// Waits until no program runs that was on its hook when this was called, and all its stores are visible.
 fn wait_for_programs() {
     // linux/membarrier.h
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
@@ -107,7 +107,7 @@ fn wait_for_programs() {
     // run inside RCU's read side.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if result != 0 {
-        // Not with `nohz_full`, nor where a filter of system calls does not know it.
+        // The call fails with `nohz_full`, and where a filter of system calls does not know it.
         sleep(CHANGE_OVER);
     }
 }

@@ -1,4 +1,4 @@
-//! Time on CPUs and time waiting for one, split by cause; and what the reclaim daemons took.
+//! Time on CPUs and wait for them, split by cause; and the time that the memory daemons take.
 
 use aya::Ebpf;
 use stallscope_ebpf::{
@@ -182,13 +182,13 @@ struct CpuWait {
     highest: u32,
 }
 
-/// The time on CPUs in a row: a place for each node with CPUs, and one for all CPUs whose node is not
+/// Time on CPUs in a row: a place for each node with CPUs, and one for all CPUs whose node is not
 /// known, if there are any.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct NodeColumns {
     labels: Vec<String>,
     of_cpu: Vec<usize>,
-    /// Whether the last is of CPUs whose node is not known.
+    /// True if the last place is of CPUs whose node is not known.
     unknown: bool,
 }
 
@@ -218,7 +218,7 @@ impl NodeColumns {
         self.labels.len()
     }
 
-    /// Labels with their times, less an unknown node's that none of was spent on.
+    /// Labels with their times. An unknown node is left out if no time was spent on it.
     fn samples<'a>(&'a self, row: &'a [u64]) -> impl Iterator<Item = (&'a str, u64)> {
         let last = self.len() - usize::from(self.unknown);
         let all = self.labels.iter().zip(row).enumerate();
@@ -339,7 +339,7 @@ impl Collector for CpuWait {
     fn grow(&mut self, larger: &Ebpf, host: &Host) -> anyhow::Result<LastReading> {
         let cells = Cells::open(larger, host)?;
         let mut owners = Mapped::open(larger, "OWNERS")?;
-        // What was asked and answered, so that nobody becomes a neighbour for a moment.
+        // Questions and answers go along, so that nobody becomes a neighbour for a moment.
         for slot in 0..self.owners.len() {
             for word in 0..size_of::<SlotOwner>() / size_of::<u64>() {
                 owners.set_word(slot, word, self.owners.word(slot, word).unwrap_or(0));
@@ -433,7 +433,7 @@ mod tests {
         let nodes = NodeColumns::new(&[Some(1023), Some(0), Some(64), Some(0)]);
         assert_eq!(nodes.labels, ["0", "64", "1023"]);
         assert_eq!(nodes.of_cpu, [2, 0, 1, 0]);
-        // A node without time is one without time; nodes between them do not exist.
+        // A known node is exported without time, too; nodes between them do not exist.
         let samples: Vec<_> = nodes.samples(&[5, 0, 7, 9, 9]).collect();
         assert_eq!(samples, [("0", 5), ("64", 0), ("1023", 7)]);
     }

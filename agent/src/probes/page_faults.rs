@@ -253,7 +253,7 @@ const fn alternative(
     }
 }
 
-/// Why the node of a page cannot be told. With one node there is nothing to tell.
+/// Returns the reason why the node of a page cannot be told. With one node there is nothing to tell.
 fn no_node(kernel: &Kernel) -> Option<String> {
     (kernel.host.nodes > 1 && kernel.btf.page_node_shift().is_none()).then(|| {
         "this kernel's type information does not give away where struct page keeps its NUMA node"
@@ -275,15 +275,16 @@ fn no_node_or_task(kernel: &Kernel) -> Option<String> {
     no_node(kernel).or_else(|| no_typed_task(kernel))
 }
 
-/// Why allocations within faults do not tell first touches: NUMA balancing migrates in the same
-/// faults, always to the CPU's own node, and the flags of a huge page's allocation are the same.
+/// Returns the reason why allocations within faults do not tell first touches: NUMA balancing
+/// migrates in the same faults, always to the CPU's own node, and the flags of a huge page's
+/// allocation are the same.
 fn no_allocations(kernel: &Kernel) -> Option<String> {
     for (name, expected) in [
         (Enumerator::GFP_MOVABLE_BIT, 3),
         (Enumerator::GFP_NORETRY_BIT, 16),
         (Enumerator::GFP_NOMEMALLOC_BIT, 19),
     ] {
-        // Only since 6.10 are they in the type information.
+        // The type information has them only since 6.10.
         if kernel
             .btf
             .enumerator(name)
@@ -312,7 +313,7 @@ const fn place(what: FaultCount) -> usize {
     COUNTS + what as usize
 }
 
-/// What can be told with the hooks that attached.
+/// Families that the hooks that attached can fill.
 fn families(kernel: &Kernel, attached: &Attached) -> Vec<Family> {
     let mut families: Vec<Family> = Vec::new();
     if let Some(alternative) = attached.alternative(FIRST_TOUCH) {
@@ -352,14 +353,14 @@ fn first_touch_by(alternative: usize) -> Option<Attach> {
 
 struct PageFaults {
     cells: Cells<FaultCell>,
-    /// None where hinting faults are not seen.
+    /// `None` where hinting faults are not seen.
     hinted: Option<Hinted>,
     lost: Mapped<u64>,
     families: Vec<Family>,
 }
 
-/// Places in a row: hinting faults, the events, by which the ledger notices cells that began afresh,
-/// then the counts, which wrap.
+/// Places in a row: hinting faults; the events, by which the ledger notices cells that started
+/// afresh; then the counts, which wrap.
 const HINTS: usize = 0;
 const EVENTS: usize = HINTS + 2;
 const COUNTS: usize = EVENTS + 1;
@@ -383,7 +384,7 @@ impl Hinted {
         let Some(Map::HashMap(data)) = ebpf.map("HINTS") else {
             anyhow::bail!("the object has no hash `HINTS`");
         };
-        // A handle of our own: the map stays with the programs, for its memory to be accounted for.
+        // A descriptor of our own: the map stays with the programs, so that its memory is accounted.
         let fd = data.fd().as_fd().try_clone_to_owned();
         let data = fd
             .map_err(anyhow::Error::from)

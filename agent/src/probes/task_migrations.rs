@@ -85,8 +85,8 @@ static DISTANCE: Metric = Metric {
     source: "`sched_migrate_task`; `/sys/devices/system/node/node*/distance`",
 };
 
-/// Fills what the programs look up before the first of them runs: an empty table would say that all
-/// CPUs are in one place.
+/// Fills the tables that the programs look up before the first of them runs: an empty table would say
+/// that all CPUs are in one place.
 fn prepare(ebpf: &mut Ebpf, kernel: &Kernel) -> anyhow::Result<()> {
     let map = ebpf.map_mut("PLACES").context("no map `PLACES`")?;
     let mut places = Array::<_, CpuPlace>::try_from(map)?;
@@ -96,7 +96,7 @@ fn prepare(ebpf: &mut Ebpf, kernel: &Kernel) -> anyhow::Result<()> {
     }
     let map = ebpf.map_mut("DISTANCES").context("no map `DISTANCES`")?;
     let mut distances = Array::<_, u32>::try_from(map)?;
-    // Zeros are there already, and with holes in the numbers of nodes there are many.
+    // The table holds zeros already, and with holes in the numbers of nodes there are many.
     let known = (0..).zip(&kernel.distances);
     for (place, distance) in known.filter(|(_, distance)| **distance != 0) {
         distances.set(place, distance, 0)?;
@@ -147,7 +147,7 @@ impl Nodes {
         pairs.take(self.pairs())
     }
 
-    /// Whether a distance is known between any two of them, of which there are several.
+    /// Returns whether a distance is known between any two of the nodes, of which there are several.
     fn have_distances(&self, distances: &[u32], width: u32) -> bool {
         let mut pairs = self
             .0
@@ -171,7 +171,7 @@ struct TaskMigrations {
     unpaired: Mapped<u64>,
     pairs: Pairs,
     nodes: Nodes,
-    /// What the `boundary` label can say on this host.
+    /// Values of the `boundary` label on this host.
     boundaries: Vec<Boundary>,
     distances: bool,
 }
@@ -179,13 +179,14 @@ struct TaskMigrations {
 /// The table of node pairs.
 struct Pairs {
     map: BpfHashMap<MapData, NodePair, u64>,
-    /// Cgroups that have entries, with how often in a row nobody knew them.
+    /// Cgroups that have entries, with the number of times in a row that nobody knew them.
     cgroups: HashMap<CgroupId, u32>,
     /// Sums of deleted entries.
     retired: Vec<u64>,
 }
 
-/// Entries of a cgroup that nobody has known for so many ticks, of about a second, make room for others.
+/// Number of ticks, of about a second, after which entries of a cgroup that nobody has known make room
+/// for others.
 const FORGET_AFTER: u32 = 60;
 
 impl TaskMigrations {
@@ -204,7 +205,7 @@ impl TaskMigrations {
     }
 }
 
-/// Adds a cell to a row that has so many pairs of nodes.
+/// Adds a cell to a row that has `pairs` pairs of nodes.
 fn add(row: &mut [u64], cell: &MigrationCell, pairs: usize) {
     row[TOTAL] += cell.migrations;
     row[CROSSED] += cell.distance;
@@ -219,7 +220,7 @@ impl Pairs {
         let Some(Map::HashMap(data)) = ebpf.map("NODE_PAIRS") else {
             anyhow::bail!("the object has no hash `NODE_PAIRS`");
         };
-        // A handle of our own: the map stays with the programs, for its memory to be accounted for.
+        // A descriptor of our own: the map stays with the programs, so that its memory is accounted.
         let data = MapData::from_fd(data.fd().as_fd().try_clone_to_owned()?)?;
         Ok(Self {
             map: Map::HashMap(data).try_into()?,

@@ -1,9 +1,9 @@
-//! Where the time of a runnable task goes: on-CPU time, and the wait on run queues split by cause.
+//! Attribution of a runnable task's time: time on CPUs, and the wait on run queues split by cause.
 //!
-//! At `sched_switch` the kernel adds `rq->clock - last_queued` to the next task's `run_delay`. The
-//! program computes the same number and cuts it along a ring of this CPU's last occupants. A waiting
-//! task that is moved leaves a part of its wait in `run_delay` without a switch; a table by pid makes
-//! that part visible at `sched_migrate_task`, where it is cut along the source CPU's ring. The parts
+//! At `sched_switch` the kernel adds `rq->clock - last_queued` to `run_delay` of the incoming task (`next`).
+//! The program computes the same number and cuts it along a ring of this CPU's last occupants. A waiting
+//! task that is moved leaves a part of its wait in `run_delay` without a switch. A table by pid makes that
+//! part visible at `sched_migrate_task`, where the program cuts it along the source CPU's ring. The parts
 //! therefore sum to `run_delay`.
 #![no_std]
 #![no_main]
@@ -38,26 +38,27 @@ use daemons::{count_preemption, daemon, daemon_came, daemon_left};
 use throttle::{Arrival, arrive_throttled, remember_throttle};
 
 stallscope_ebpf::cells!(WaitCell);
-/// By slot: whose it is, as the programs saw it and as the agent answered.
+/// Owners of the slots: the cgroups that the programs saw, and the agent's answers.
 #[map]
 static OWNERS: Array<SlotOwner> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-/// By CPU: its last occupants. Written under that CPU's run-queue lock.
+/// Last occupants of each CPU. Written under that CPU's run-queue lock.
 #[map]
 pub(crate) static RINGS: Array<Ring> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-/// By the low bits of a pid.
+/// State of tasks, by the low bits of a pid.
 #[map]
 static TASKS: Array<TaskEntry> = Array::with_max_entries(1, 0);
-/// By daemon and NUMA node.
+/// Cells of the memory daemons, by daemon and NUMA node.
 #[map]
 pub(crate) static DAEMONS: Array<DaemonCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Bits of a [`TaskEntry`] that hold `run_delay`.
 const DELAY_MASK: u64 = STAMPED_ASLEEP - 1;
 
-/// Who a task is to those who wait while it runs. (The idle task is told apart by its pid, 0.)
+/// Returns the occupant that a task is to those who wait while it runs. (The idle task is told apart by its
+/// pid, 0.)
 ///
 /// # Safety
-/// `cell` is this CPU's of `seat`.
+/// `cell` is the one of `seat` on this CPU.
 #[inline(always)]
 pub(crate) unsafe fn occupant(
     task: Task<Typed>,
@@ -72,7 +73,8 @@ pub(crate) unsafe fn occupant(
             None => Cause::Kernel,
         });
     }
-    // SAFETY: the caller's; the agent reads and writes the owner's words whole.
+    // SAFETY: `cell` is this CPU's, which no other CPU writes, and interrupts are off. `owner` points into
+    // the map's value, and programs and agent read and write its words whole.
     unsafe {
         let answered = (*cell).cgroup << 32;
         if (*cell).answer & !0xffff_ffff != answered || answered == 0 {
@@ -90,12 +92,12 @@ pub(crate) unsafe fn occupant(
     }
 }
 
-/// Cuts the wait `[from, to]` along the ring of CPU `ring` and adds the parts to this CPU's cell of
-/// the slot of `waiting`. The run-queue lock of the ring's CPU is held.
+/// Cuts the wait `[from, to]` of `waiting` along the ring of CPU `ring`, and adds the parts to this CPU's
+/// cell at `cell`. The caller holds the run-queue lock of the ring's CPU.
 ///
-/// A global function of plain numbers: the verifier checks it once, not at each of its calls, which
-/// is what makes a long ring affordable. It branches as little as it can, because the verifier
-/// follows every path of every round.
+/// A global function of plain numbers: the verifier checks it once, not at each of its calls, which makes a
+/// long ring affordable. It branches as little as it can, because the verifier follows every path of every
+/// round.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn split(ring: u32, cell: u32, waiting: u64, from: u64, to: u64) -> u32 {
@@ -103,7 +105,8 @@ pub extern "C" fn split(ring: u32, cell: u32, waiting: u64, from: u64, to: u64) 
     let (Some(ring), Some(cell)) = (RINGS.get_ptr(ring), CELLS.get_ptr_mut(cell)) else {
         return 1;
     };
-    // SAFETY: pointers into the maps' values; the run-queue lock is held.
+    // SAFETY: the lookups gave pointers into the maps' values. The cell is this CPU's, and the ring stays as
+    // it is while the caller holds the run-queue lock of its CPU.
     unsafe {
         let mut end = to;
         let since = (*ring).current_since_ns;
@@ -141,20 +144,21 @@ pub extern "C" fn split(ring: u32, cell: u32, waiting: u64, from: u64, to: u64) 
 #[inline(always)]
 pub(crate) unsafe fn add(cell: *mut WaitCell, cause: u32, ns: u64) {
     const { assert!(offset_of!(WaitCell, wait_ns) + 16 * size_of::<u64>() <= size_of::<WaitCell>()) };
-    // SAFETY: the caller's. No cause is above 9; the mask tells the verifier that the word lies in
-    // the cell, which a comparison does not once the compiler has moved it.
+    // SAFETY: `cell` is this CPU's, which no other CPU writes. No cause is above 9; the mask tells the
+    // verifier that the word lies in the cell (asserted above), which a comparison does not once the
+    // compiler has moved it.
     unsafe {
         let sums = (&raw mut (*cell).wait_ns).cast::<u64>();
         *sums.add(cause as usize & 15) += ns;
     }
 }
 
-/// Forgets a task that has ended, whose pid may be given again.
+/// Forgets a task that has ended: its pid may be given again.
 #[cold]
 #[inline(never)]
 fn forget(pid: u32) {
     if let Some((entry, _, true)) = task_entry(pid) {
-        // SAFETY: a pointer into the map's value.
+        // SAFETY: `task_entry` gave a pointer into the map's value; the word is stored whole.
         unsafe { (*entry).tagged_delay = 0 }
     }
 }
@@ -165,30 +169,32 @@ fn forget(pid: u32) {
 /// `cell` is this CPU's.
 #[inline(always)]
 pub(crate) unsafe fn count_stay(cell: *mut WaitCell, ns: u64) {
-    // SAFETY: the caller's; the bucket is in range by construction.
+    // SAFETY: `cell` is this CPU's, which no other CPU writes; the bucket is in range by construction of
+    // `wait_bucket`.
     unsafe {
         let bucket = &mut (*cell).wait_buckets[wait_bucket(ns)];
         *bucket = bucket.wrapping_add(1);
     }
 }
 
-/// The entry of a task, and whether it is this task's.
+/// Returns the entry for a pid, the pid's tag, and whether the entry is this task's.
 #[inline(always)]
 pub(crate) fn task_entry(pid: u32) -> Option<(*mut TaskEntry, u64, bool)> {
     let tag = (u64::from(pid >> kernel::task_bits()) + 1) << 56;
     let entry = TASKS.get_ptr_mut(pid & kernel::task_mask())?;
-    // SAFETY: a pointer into the map's value.
+    // SAFETY: the lookup gave a pointer into the map's value; the word is read whole.
     let mine = unsafe { (*entry).tagged_delay } & !(STAMPED_ASLEEP | DELAY_MASK) == tag;
     Some((entry, tag, mine))
 }
 
-/// From `now` on the CPU is held by `who`.
+/// Makes `who` the occupant of the CPU from `now` on.
 ///
 /// # Safety
 /// `ring` is this CPU's, under its run-queue lock.
 #[inline(always)]
 unsafe fn hand_over(ring: *mut Ring, who: Occupant, now: u64) {
-    // SAFETY: the caller's.
+    // SAFETY: `ring` is this CPU's. Its run-queue lock is held, under which alone programs read and write
+    // the ring, and the index is within the length.
     unsafe {
         (*ring).switched_ns = now;
         if (*ring).current != who {
@@ -204,14 +210,16 @@ unsafe fn hand_over(ring: *mut Ring, who: Occupant, now: u64) {
     }
 }
 
-/// The task that leaves: its time on the CPU, and whom it makes room for.
+/// Accounts the outgoing task (`prev`): its time on the CPU, its preemption by a daemon, and what its next
+/// wait has to know.
 #[inline(always)]
 fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, cpu: u32, now: u64) {
     let pid = prev.pid();
-    // SAFETY: this CPU's ring and cells, under its run-queue lock.
+    // SAFETY: `ring` and `cell` are this CPU's, and `sched_switch` fires under its run-queue lock: nothing
+    // else writes them.
     unsafe {
-        // Normally a task arrived when the one before it left. If it came later, a switch was not
-        // shown to us: the first of a CPU, or one the kernel hides.
+        // Normally a task arrived when the one before it left. If it came later, the program did not see a
+        // switch: the first of a CPU, or one the kernel hides.
         if pid == 0 {
             if (*ring).switched_ns == 0 {
                 (*ring).current = Occupant::other(Cause::Unattributed);
@@ -228,7 +236,7 @@ fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, c
         };
         let on_cpu = now - (*ring).switched_ns;
         if (*cell).serial != (*ring).current_serial && !stayed(prev, ring, cpu) {
-            // Its cgroup ended and another took the slot over since this task arrived.
+            // Its cgroup has ended since this task arrived, and another has taken the slot over.
             if let Some(retired) = RETIRED.get_ptr_mut(cpu) {
                 (*retired).on_cpu_ns += on_cpu;
             }
@@ -251,8 +259,8 @@ fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, c
     }
 }
 
-/// Whether the task that leaves came onto its CPU in the same css, before these tables were there; its
-/// cell then begins.
+/// Returns whether the outgoing task (`prev`) came onto its CPU in the same css, before these tables were
+/// there; its cell then begins.
 ///
 /// # Safety
 /// `ring` is this CPU's, under its run-queue lock.
@@ -260,14 +268,15 @@ fn leave(prev: Task<Typed>, next: Task<Typed>, preempt: bool, ring: *mut Ring, c
 #[inline(never)]
 unsafe fn stayed(prev: Task<Typed>, ring: *const Ring, cpu: u32) -> bool {
     let seat = Seat::of_task(prev, cells());
-    // SAFETY: the caller's. At its place, which is the same in tables of all sizes, the cell is now its own.
+    // SAFETY: `ring` is this CPU's, and its run-queue lock is held. The place is the same in tables of all
+    // sizes, and the cell there is now its own.
     let same = unsafe {
         seat.serial == (*ring).current_serial && seat.place(cpu) == (*ring).current_place
     };
     same && seat.cell(cells(), cpu).is_some()
 }
 
-/// The task that leaves was put on this CPU by a switch that was not shown to us.
+/// Accounts a task (`prev`) that was put on this CPU by a switch that the program did not see.
 ///
 /// # Safety
 /// `ring` is this CPU's, under its run-queue lock.
@@ -280,7 +289,8 @@ unsafe fn came_unseen(prev: Task<Typed>, ring: *mut Ring, cpu: u32) {
     let Some(cell) = seat.cell(cells(), cpu) else {
         return;
     };
-    // SAFETY: the caller's.
+    // SAFETY: `ring` and `cell` are this CPU's, and its run-queue lock is held: nothing else writes them.
+    // `task_entry` gave a pointer into the map's value, of this task's entry.
     unsafe {
         let who = occupant(prev, seat, cell);
         let first = (*ring).switched_ns == 0;
@@ -309,7 +319,7 @@ unsafe fn came_unseen(prev: Task<Typed>, ring: *mut Ring, cpu: u32) {
     }
 }
 
-/// The task that comes: how long it waited, and for whom.
+/// Accounts the incoming task (`next`): its wait, split by cause.
 #[inline(always)]
 fn arrive(next: Task<Typed>, idle: bool, ring: *mut Ring, cpu: u32, now: u64) {
     let seat = Seat::of_task(next, cells());
@@ -320,7 +330,8 @@ fn arrive(next: Task<Typed>, idle: bool, ring: *mut Ring, cpu: u32, now: u64) {
     let Some((entry, tag, mine)) = task_entry(next.pid()) else {
         return;
     };
-    // SAFETY: this CPU's ring and cells, under its run-queue lock.
+    // SAFETY: `ring` and `cell` are this CPU's, and `sched_switch` fires under its run-queue lock: nothing
+    // else writes them. `task_entry` gave a pointer into the map's value.
     unsafe {
         let who = occupant(next, seat, cell);
         (*ring).current_place = place;
@@ -358,7 +369,7 @@ fn arrive(next: Task<Typed>, idle: bool, ring: *mut Ring, cpu: u32, now: u64) {
             arrive_throttled(next, cell, entry, &arrival);
         } else if wait != 0 {
             if queued >= (*ring).current_since_ns {
-                // The common case: it waited for the task that leaves, or for its equals.
+                // The common case: it waited for the outgoing task, or for the equals of that task.
                 add(cell, (*ring).current.cause_to(who), wait);
             } else {
                 split(cpu, place, who.0, queued, now);
@@ -374,9 +385,9 @@ fn arrive(next: Task<Typed>, idle: bool, ring: *mut Ring, cpu: u32, now: u64) {
     }
 }
 
-/// A task's `run_delay` is not what it was when the task left its CPU: it is seen for the first time,
-/// shares its entry, or waited without any event. `delay` is what it is now, or `known` for a task
-/// that the entry is not about.
+/// Accounts a task whose `run_delay` is not what it was when the task left its CPU: the program sees the
+/// task for the first time, the task shares its entry, or it waited without any event. `delay` is the
+/// present value, or `known` for a task that the entry is not about.
 ///
 /// # Safety
 /// `cell`, `ring` and `entry` are this CPU's, under its run-queue lock.
@@ -389,7 +400,8 @@ unsafe fn not_as_left(
     known: u64,
     delay: u64,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: `ring` and `cell` are this CPU's, and its run-queue lock is held: nothing else writes them.
+    // `entry` points into the map's value.
     unsafe {
         if delay == known {
             if known != 0 {
@@ -400,7 +412,7 @@ unsafe fn not_as_left(
         }
         let unseen = delay.wrapping_sub(known) & DELAY_MASK;
         if unseen != 0 && known & STAMPED_ASLEEP != 0 {
-            // Taken off its queue for good while it slept: what changes its class does that.
+            // The task was taken off its queue for good while it slept, as a change of its class does.
             phantom::count((*cell).cgroup, unseen);
         } else if unseen != 0 {
             add(cell, Cause::Unattributed as u32, unseen);
@@ -409,7 +421,7 @@ unsafe fn not_as_left(
     }
 }
 
-/// Attributes wait, and the time of the task that leaves.
+/// Attributes the wait of the incoming task, and the time of the outgoing one.
 #[btf_tracepoint(function = "sched_switch")]
 pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: `sched_switch` passes (preempt, prev, next) on every kernel.
@@ -432,7 +444,7 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     if next.pid() != 0 {
         arrive(next, prev.pid() == 0, ring, cpu, now);
     } else {
-        // SAFETY: this CPU's ring, under its run-queue lock.
+        // SAFETY: the lookup gave this CPU's ring, and `sched_switch` fires under its run-queue lock.
         unsafe { hand_over(ring, Occupant::other(Cause::Idle), now) }
     }
     0
@@ -481,7 +493,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The licence of what is loaded into the kernel.
+/// Licence that the kernel checks as it loads the programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 4] = *b"GPL\0";

@@ -15,8 +15,8 @@ use crate::{
     throttle::{split_around, throttled},
 };
 
-/// Cuts the last `left` nanoseconds on the source CPU's run queue. `stamped_asleep` says that the
-/// task slept when the kernel took it for waiting.
+/// Attributes the last `left` nanoseconds on the source CPU's run queue. `stamped_asleep` says that
+/// the task slept when the kernel took it for waiting.
 ///
 /// # Safety
 /// The source CPU's run-queue lock is held.
@@ -40,12 +40,13 @@ pub(crate) unsafe fn attribute_left(
     let Some(there) = CELLS.get_ptr_mut(seat.place(source)) else {
         return;
     };
-    // SAFETY: the caller's; `cell` is this CPU's.
+    // SAFETY: `cell` is this CPU's. The caller holds the source CPU's run-queue lock, so that its
+    // cell `there` and its ring stay as they are.
     unsafe {
         let its_own = (*there).serial == seat.serial;
         if stamped_asleep {
             if task.sleeps_on_queue() {
-                // Moved once more before it woke: none of it was a wait.
+                // The task is moved once more before it woke: none of it was a wait.
                 phantom::count((*cell).cgroup, left);
                 return;
             }
