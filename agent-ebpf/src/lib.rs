@@ -1,13 +1,13 @@
 //! The contract between the kernel side and the agent: every type that crosses the boundary.
 //!
-//! The kernel side aggregates into flat arrays that the agent maps into its own memory. A *slot* is
-//! the small, dense `css.id` of a task's cgroup in one chosen controller; a *cell* is what one CPU
-//! has counted for one slot, at [`cell_place`], written by that CPU alone. Each cell
-//! carries the cgroup's kernfs id. A program that finds another's cell there adds it to its CPU's
-//! *retired* cell and starts afresh, so nothing counted is lost or given to the wrong cgroup: see
-//! [`cells`].
-//! Slots at the end are reserved for cgroups of pods whose `css.id` is beyond the others: see
-//! [`Host::direct_slots`]. Slot 0, which the kernel never hands out, takes what lies beyond the capacity.
+//! The kernel side aggregates into flat arrays that the agent maps into its own memory. A *slot* is the small, dense
+//! `css.id` of a task's cgroup in one chosen controller. A *cell* holds the counts of one CPU for one slot, at
+//! [`cell_place`]; only that CPU writes it. Each cell carries the cgroup's kernfs id. A program that finds another
+//! cgroup's cell there adds it to its CPU's *retired* cell and starts it afresh, so no count is lost or given to the
+//! wrong cgroup: see [`cells`].
+//!
+//! Slots at the end are reserved for cgroups of pods whose `css.id` is beyond the others: see [`Host::direct_slots`].
+//! Slot 0, which the kernel never hands out, takes what lies beyond the capacity.
 #![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
 
 use core::mem::offset_of;
@@ -69,13 +69,13 @@ pub struct Host {
     pub file_slots: u32,
     /// Generation of these programs among those that follow each other: see [`turn`].
     pub generation: u32,
-    /// Slots that are given by `css.id`. The rest, up to [`Host::slots`], is reserved: the agent gives them to cgroups
-    /// whose `css.id` is higher; one that got none is counted in slot 0.
+    /// Number of slots that are given by `css.id`. The slots from there up to [`Host::slots`] are reserved: the agent
+    /// gives them to cgroups whose `css.id` is higher. A cgroup that got none is counted in slot 0.
     pub direct_slots: u32,
 }
 
 impl Host {
-    /// Slots that the agent gives.
+    /// Number of reserved slots, which the agent gives.
     #[must_use]
     pub const fn reserved_slots(&self) -> u32 {
         self.slots - self.direct_slots

@@ -186,14 +186,15 @@ impl<A: Access> Seat<A> {
     }
 }
 
-/// The slot that the agent gave to a cgroup, or 0.
+/// Returns the reserved slot that the agent gave to a cgroup, or 0.
 #[cold]
 #[inline(never)]
 fn reserved_slot<A: Access>(css: Css<A>, reserved: &HashMap<u64, u32>) -> u32 {
     let cgroup = css.cgroup().kn().id();
     let slot = reserved.get_ptr(cgroup);
-    // SAFETY: a pointer into the map's value. One that changes hands between here and its use is still one of the
-    // table's slots, whose cells pass to whoever counts there by serial number.
+    // SAFETY: the lookup gave a pointer into the map's value, which is read whole. An entry that changes hands
+    // before its use still names one of the table's slots, whose cells pass by serial number to the css that
+    // counts there.
     slot.map_or(0, |slot| unsafe { slot.read_volatile() })
 }
 
