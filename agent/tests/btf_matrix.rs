@@ -1,7 +1,7 @@
-//! What the probes ask of a kernel, checked on the type information of every kernel of the lab without
-//! booting one: fields, hooks and their arguments. See `docs/lab/kernels.md`.
+//! Everything that the probes need of a kernel (fields, hooks and their arguments), checked on the type information of
+//! every kernel of the lab without booting one. See `docs/lab/kernels.md`.
 
-// Clippy takes only the test functions themselves for tests, not what they share.
+// Clippy counts only the test functions themselves as tests, not the code they share.
 #![allow(clippy::unwrap_used)]
 
 #[path = "btf_matrix/arguments.rs"]
@@ -74,14 +74,14 @@ fn fixtures_are_of_the_releases_whose_offsets_are_stated() {
     );
 }
 
-/// Where a name is in a blob's strings.
+/// Returns the offset of a name in a blob's strings.
 fn position(blob: &[u8], name: &str) -> Option<usize> {
     let whole = [b"\0", name.as_bytes(), b"\0"].concat();
     let mut windows = blob.windows(whole.len());
     windows.position(|window| window == whole).map(|at| at + 1)
 }
 
-/// Puts another name in the place of one in a blob's strings.
+/// Renames a name in a blob's strings.
 fn rename(blob: &[u8], name: &str) -> Vec<u8> {
     let at = position(blob, name).unwrap_or_else(|| panic!("{name} is not in the fixture"));
     let mut renamed = blob.to_vec();
@@ -99,7 +99,7 @@ fn a_field_that_is_gone_is_named() {
             if layout.get(field).is_none() {
                 continue;
             }
-            // By any of its names.
+            // The field can have any of these names.
             let names = paths.split('|').filter_map(|path| path.rsplit('.').next());
             let gone = names
                 .collect::<BTreeSet<_>>()
@@ -138,7 +138,7 @@ fn a_hook_that_is_gone_is_named() {
     }
 }
 
-/// Where hooks changed between the kernels of the lab, so that a reader that sees no change is known to be blind.
+/// Covers hooks that changed between the kernels of the lab: a reader that misses the changes fails here.
 #[test]
 fn arguments_are_read_as_the_kernels_sources_have_them() {
     let of = |kernel: usize, tracepoint: &str| {
@@ -152,7 +152,7 @@ fn arguments_are_read_as_the_kernels_sources_have_them() {
         assert_eq!(of(old, "sched_switch"), switch);
     }
     for new in [1, 2, 3, 5, 6] {
-        // The state of the task that was switched from came with 5.18.
+        // Linux 5.18 added the state of the outgoing task (`prev_state`).
         assert_eq!(
             of(new, "sched_switch"),
             [&switch[..], &[Argument::Scalar(4)]].concat()
@@ -177,7 +177,7 @@ fn fixtures_hold_what_is_asked_and_no_more() {
     }
 }
 
-/// The type information of a kernel of the lab, if it is here.
+/// Returns the whole type information of a kernel of the lab, if it is in the cache.
 fn whole(expected: &Expected) -> Result<Btf, String> {
     let variable = |name| env::var_os(name).filter(|value| !value.is_empty());
     let cache = variable("STALLSCOPE_LAB_CACHE")
@@ -194,7 +194,7 @@ fn whole(expected: &Expected) -> Result<Btf, String> {
     Btf::read(&folder.join("vmlinux.btf")).map_err(|error| error.to_string())
 }
 
-/// Compares what a whole kernel and its fixture answer to every question of the agent.
+/// Compares the answers of a whole kernel and of its fixture to every question of the agent.
 fn compare(name: &str, whole: &Btf) {
     let blob = fixture(name);
     assert!(
@@ -252,7 +252,7 @@ fn a_reduced_kernel_answers_as_the_whole_one() {
     });
 }
 
-/// The objects that were built, of every architecture: architecture, probe and ELF file.
+/// Returns all built objects: architecture, probe and ELF file.
 fn built_objects() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let mut built = Vec::new();
@@ -271,7 +271,7 @@ fn built_objects() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     built
 }
 
-/// Fields for which programs ask whether this kernel has them.
+/// Fields whose existence in the kernel the programs themselves check.
 const ASKED_FOR: [&str; 6] = [
     "task_throttled",
     "task_sched_delayed",
@@ -312,8 +312,8 @@ fn objects_read_no_field_that_is_not_declared() {
     }
 }
 
-/// Where a program finds the arguments of its hook: a tracepoint's and a trampoline's in a row, a
-/// kprobe's in the registers of the calling convention (`struct pt_regs`).
+/// Returns the positions of a hook's arguments in the context: those of a tracepoint and a trampoline are in a row,
+/// those of a kprobe in the registers of the calling convention (`struct pt_regs`).
 fn places(arch: &str, attach: Attach, context: &BTreeSet<u32>) -> Vec<usize> {
     const X86_REGISTERS: [u32; 6] = [112, 104, 96, 88, 72, 64];
     let kprobe = matches!(attach, Attach::Kprobe(..) | Attach::Kretprobe(..));

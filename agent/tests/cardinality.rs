@@ -1,4 +1,4 @@
-//! The numbers of `docs/cardinality.md` are those of the definitions.
+//! The figures of `docs/cardinality.md` follow from the metric definitions.
 
 use std::{fs, path::Path};
 
@@ -11,7 +11,7 @@ fn page() -> String {
     fs::read_to_string(path).expect("the page is there")
 }
 
-/// The rows of numbers, without the others.
+/// Returns the rows of the page's tables that contain numbers.
 fn rows(page: &str) -> Vec<Vec<String>> {
     let rows = page.lines().filter_map(|line| {
         let cells: Vec<String> = line
@@ -25,7 +25,7 @@ fn rows(page: &str) -> Vec<Vec<String>> {
     rows.collect()
 }
 
-/// Lines about the host, as the page says it.
+/// Returns the number of lines about the host, by the page's formula.
 fn host(nodes: u16) -> f64 {
     let nodes = f64::from(nodes);
     130.0 + 32.0 * nodes + nodes * nodes + nodes + 3.0 * (2.0 * nodes + 1.0)
@@ -63,7 +63,7 @@ fn every_family_is_on_the_page_with_what_it_has() {
     let page = page();
     for family in owner_families(2) {
         let name = family.metric.name.trim_start_matches("stallscope_");
-        // Some stand together, as `first_touch_faults_total`, `_pages_total` or `cpu_cfs_*_total`.
+        // The page groups some names, such as `first_touch_faults_total`, `_pages_total` or `cpu_cfs_*_total`.
         let parts: Vec<&str> = name.split('_').collect();
         let short = format!("`_{}`", parts[parts.len() - 2..].join("_"));
         let group = format!("`{}_*_total`", parts[..2].join("_"));

@@ -1,4 +1,4 @@
-//! Hierarchies by fixture and on this machine.
+//! Discovery, scan and watch of cgroup hierarchies, on fixtures and on this machine.
 
 #[path = "cgroup/fixture.rs"]
 mod fixture;

@@ -1,4 +1,4 @@
-//! The command line as its users meet it: what is said, and with which exit code.
+//! The command line as users see it: output and exit codes.
 
 use std::{
     net::TcpListener,
@@ -86,7 +86,7 @@ fn without_capabilities_the_missing_ones_are_named() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stallscope"));
     command.args(["status", "--try"]);
     if root() {
-        // A binary below a home directory that others may not enter cannot be started by them.
+        // Others cannot start a binary below a home directory that they may not enter.
         let dir = tempfile::tempdir().expect("a directory");
         let copy = dir.path().join("stallscope");
         std::fs::copy(env!("CARGO_BIN_EXE_stallscope"), &copy).expect("a copy");
@@ -129,7 +129,7 @@ fn something_else_at_the_agents_address_is_told_apart() {
     let address = listener.local_addr().expect("an address").to_string();
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a client");
-        // All of it: closed with a part unread, the connection is reset and the answer lost.
+        // Closing a connection with unread data resets it, and the client would lose the answer.
         let lines = BufReader::new(&stream).lines();
         let _ = lines
             .map_while(Result::ok)

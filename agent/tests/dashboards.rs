@@ -1,4 +1,4 @@
-//! Dashboards are what Grafana imports anywhere, ask for what exists, and say how they are read.
+//! Dashboards: Grafana can import them anywhere, they query series that exist, and they say how to read them.
 
 #[path = "dashboards/expression.rs"]
 mod expression;

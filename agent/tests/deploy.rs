@@ -1,4 +1,4 @@
-//! What is shipped for Prometheus, Kubernetes and systemd is what those take, and says what is so.
+//! Files for Prometheus, Kubernetes and systemd: those programs accept them, and their text is true.
 
 #[path = "deploy/alerts.rs"]
 mod alerts;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use shipped::{promtool, read, root};
 
-/// The files of a folder with that extension, by name.
+/// Returns the files of a folder with that extension, sorted by name.
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(root().join(folder))
         .unwrap_or_else(|error| panic!("{folder}: {error}"))
@@ -24,7 +24,7 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The names in a text that begin like those of our metrics, as `docs/metrics.md` has them.
+/// Returns the names in a text that have the prefix of our metrics, in the form of `docs/metrics.md`.
 fn metrics(text: &str) -> Vec<&str> {
     let mut names: Vec<&str> = text
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':')

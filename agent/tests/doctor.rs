@@ -1,4 +1,4 @@
-//! The node audit on nodes of every kind, well and badly set up, on hostile files, and on the host the tests run on.
+//! Node audit of well and badly configured nodes of every kind, of hostile files, and of the host that runs the tests.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Explanations of made-up windows, word for word, and the rules by which causes are ranked.
+//! Explanations of made-up windows, word for word, and the rules that rank causes.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -13,7 +13,7 @@ use stallscope_ebpf::{Cause, Reclaim};
 const CPU0: Quantity = Quantity::Cpu(Some(0));
 const CPU1: Quantity = Quantity::Cpu(Some(1));
 
-/// Sums from seconds for times, and from counts.
+/// Builds sums from times in seconds and from counts.
 #[expect(clippy::cast_sign_loss, reason = "none is negative")]
 fn sums(all: &[(Quantity, f64)]) -> Sums {
     let value = |(quantity, value): &(Quantity, f64)| {
@@ -28,8 +28,8 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(owned).collect()
 }
 
-/// A window of a minute of a host cgroup on a node of two NUMA nodes, in which next to nothing was lost, as in the ten
-/// before.
+/// Returns a window of a minute of a host cgroup on a node with two NUMA nodes. Hardly any time was lost in it or in
+/// the ten windows before.
 fn calm() -> Case {
     let usual = [
         (CPU0, 30.0),
@@ -84,7 +84,7 @@ fn calm() -> Case {
     }
 }
 
-/// A calm case to whose window something was added.
+/// Returns a calm case with more in its window.
 fn with(more: &[(Quantity, f64)]) -> Case {
     let mut case = calm();
     for (quantity, value) in sums(more) {
@@ -108,7 +108,7 @@ fn limit(path: &str, quota_us: u64) -> Limit {
     }
 }
 
-/// A case of a container of a Deployment's pod.
+/// Turns a case into that of a container in a Deployment's pod.
 fn on_kubernetes(case: Case) -> Case {
     let cart = Workload {
         kind: "Deployment".to_owned(),
@@ -216,7 +216,7 @@ fn cases() -> Vec<(&'static str, Case)> {
     ]
 }
 
-/// Run with `UPDATE_GOLDEN=1` to accept what is written now.
+/// Compares explanations with the golden files. `UPDATE_GOLDEN=1` accepts the current output.
 #[test]
 fn explanations_are_these_word_for_word() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/explain");
@@ -264,11 +264,11 @@ fn the_cause_that_is_unusual_comes_first_though_others_take_more() {
     for (name, cause) in expected {
         let mut case = cases[name].clone();
         assert_eq!(first(&case.explain()), (cause, true), "{name}");
-        // It always loses much to its neighbours.
+        // The container always loses much to its neighbours.
         for sums in case.before.iter_mut().chain([&mut case.window]) {
             *sums.entry(Quantity::wait(Cause::Idle)).or_default() += 500_000_000;
         }
-        // What is judged by the time lost needs more of it then.
+        // Causes that are judged by the time lost then need more of it.
         let report = case.explain();
         let (first, unusual) = first(&report);
         assert_eq!(first == cause, unusual, "{name}: {first}");
@@ -316,7 +316,7 @@ fn one_bad_window_before_is_not_what_is_usual() {
     case.before[3] = case.window.clone();
     case.before[4] = case.window.clone();
     assert_eq!(first(&case.explain()), ("throttled", true));
-    // Half of them is.
+    // Half of the windows before are like this one.
     for sums in &mut case.before {
         sums.clone_from(&case.window);
     }
@@ -353,7 +353,7 @@ fn a_node_alone_has_no_remote_memory() {
     );
 }
 
-/// The first command for a cause, and what is said of it.
+/// Returns the first command for a cause, and the note on it.
 fn first_remedy(case: &Case, of: &str) -> (String, Option<String>) {
     let report = case.explain();
     let found = report.causes.iter().find(|each| each.cause == of);
@@ -399,7 +399,7 @@ fn limits_are_changed_where_a_pod_is_made_from() {
     }
 }
 
-/// The commands for a cause.
+/// Returns the commands for a cause.
 fn commands(case: &Case, of: &str) -> Vec<String> {
     let report = case.explain();
     let found = report.causes.iter().find(|each| each.cause == of);
@@ -443,7 +443,7 @@ fn of_several_containers_none_is_changed() {
 fn no_request_is_above_the_limit() {
     let wait = [(Quantity::wait(Cause::Neighbour), 600.0)];
     let request = |case: &Case| commands(case, "neighbour").swap_remove(0);
-    // 30 s on CPUs and 600 s kept from them in a minute.
+    // In a minute the container ran for 30 s and waited for 600 s.
     let free = request(&on_kubernetes(with(&wait)));
     assert!(free.ends_with("--requests=cpu=10600m"), "{free}");
     let limited = request(&on_kubernetes(limited(with(&wait))));

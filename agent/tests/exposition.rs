@@ -1,6 +1,6 @@
-//! What a scraper reads: golden scrapes, round trips, and the parsers of Prometheus itself where they are installed.
+//! Expositions: golden scrapes, round trips, and the parsers of Prometheus itself where they are installed.
 
-// Clippy takes only the test functions themselves for tests, not what they share.
+// Clippy counts only the test functions themselves as tests, not the code they share.
 #![allow(clippy::unwrap_used)]
 
 #[path = "exposition/definitions.rs"]
@@ -78,7 +78,7 @@ const ALL: [&Metric; 10] = [
     &STALL, &THREADS, &WAIT, &SCAN, &HOST, &FREE, &SILENT, &SWITCHES, &REQUESTS, &COLLECT,
 ];
 
-/// A scrape in which every kind, scope and awkward value occurs.
+/// Encodes a scrape with every kind, scope and awkward value.
 fn scrape(format: Format) -> String {
     let cart = OwnerLabels::new(
         "shop",
@@ -136,7 +136,7 @@ fn scrape(format: Format) -> String {
     text
 }
 
-/// Run with `UPDATE_GOLDEN=1` to accept what is written now.
+/// Compares with a golden file. `UPDATE_GOLDEN=1` accepts the current output.
 fn compare_with_golden(file: &str, actual: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/exposition")
@@ -217,7 +217,7 @@ fn the_scrape_is_appended_to_the_buffer() {
     assert!(encoder.finish().starts_with(b"before\n# HELP"));
 }
 
-/// In a debug build a family opened twice is a panic, in a release build its samples are dropped.
+/// A family that is opened twice panics in a debug build. A release build drops its samples.
 #[test]
 fn a_family_is_opened_once() {
     static CLASHING: Metric = metric("stallscope_switches", Kind::Gauge, &[], Scope::Host);

@@ -1,4 +1,4 @@
-//! The rules and configurations for many nodes are what Prometheus takes, and record what they say.
+//! Rules and configurations for many nodes: Prometheus accepts them, and their names fit what they record.
 
 mod shipped;
 
@@ -9,7 +9,7 @@ use shipped::{promtool, read, root};
 const RULES: &str = "dashboards/fleet-rules.yaml";
 const TESTS: &str = "dashboards/tests/fleet-rules.yaml";
 
-/// Words that name a metric of ours, or what a rule recorded of it.
+/// Returns the words that name a metric of ours, or a series that a rule records from one.
 fn names(text: &str) -> BTreeSet<&str> {
     text.lines()
         .filter(|line| !line.trim_start().starts_with('#'))
@@ -46,7 +46,7 @@ fn every_rule_reads_what_exists_and_is_named_by_its_level() {
         assert!(known, "{name} is neither a metric nor recorded");
     }
     for (record, expr) in records.iter().zip(rules.split("- record:").skip(1)) {
-        // The level says which labels are left; the type of a workload goes with it.
+        // The level in the name says which labels remain. The type of a workload goes with the workload.
         let level = record.split(':').next().expect("a level");
         let by = expr
             .split(" by (")
@@ -65,7 +65,7 @@ fn every_rule_reads_what_exists_and_is_named_by_its_level() {
 #[test]
 fn every_recorded_series_that_is_kept_has_a_test() {
     let (rules, tests) = (read(RULES), read(TESTS));
-    // What others are sums of is tested by those.
+    // The tests of the summed series cover those that sum them.
     let whole: String = rules
         .split("- name: stallscope-fleet-levels")
         .skip(1)
@@ -78,7 +78,7 @@ fn every_recorded_series_that_is_kept_has_a_test() {
     }
 }
 
-/// A configuration that Debian's promtool can read: it is built without Kubernetes' service discovery.
+/// Replaces Kubernetes service discovery in a configuration: Debian's promtool is built without it.
 fn without_discovery(text: &str) -> String {
     let targets = "static_configs:\n      - targets: [\"127.0.0.1:9750\"]\n";
     text.replace("kubernetes_sd_configs:\n      - role: pod\n", targets)

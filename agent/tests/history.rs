@@ -1,4 +1,4 @@
-//! The record of the last hour: what goes in comes out, within its bounds.
+//! The history: recorded data comes out unchanged, within its bounds of length and memory.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ fn history(length: u64, bytes: usize) -> History {
     History::new(Limits { length, bytes }, Instant::now())
 }
 
-/// Records totals of one owner: time on CPUs, time throttled (ns), moves.
+/// Records totals of one owner: time on CPUs and time throttled in nanoseconds, and moves.
 fn record(history: &mut History, index: u32, totals: [u64; 3]) {
     let labels = OwnerLabels::new("", "", "", &format!("/c{index}"));
     let quantities = [CPU, THROTTLED, MOVES].into_iter().zip(totals);
@@ -44,7 +44,7 @@ fn seconds_are_due_once_each_when_they_are_over() {
     history.begin_second(first);
     assert_eq!(history.due(at(1900)), None);
     assert_eq!(history.next(at(1900)), Duration::from_millis(100));
-    // A tick that came late records the last second only.
+    // A late tick records the last second only.
     assert_eq!(history.due(at(5300)), Some(first + 4));
     history.begin_second(first + 4);
     assert_eq!(history.recorded(), Some((first, first + 5)));
@@ -82,9 +82,9 @@ fn the_oldest_leaves_first_by_age() {
     assert_eq!(history.recorded(), Some((940, 1000)));
     let sums = history.sums(subject(1), 940, 1000);
     assert_eq!(sums[&CPU], 60 * 10_000);
-    // A block leaves when all of it is too old: some hundred seconds of five bytes each are in one.
+    // The history drops a block when all of it is too old. One block holds some hundred seconds of five bytes each.
     assert!(history.bytes() <= 3 * 1100, "{}", history.bytes());
-    // Nobody did anything since: the record empties.
+    // Without new activity the history empties.
     for second in 1000..2000 {
         history.begin_second(second);
     }
@@ -104,7 +104,7 @@ fn no_container_takes_more_than_its_bytes_and_all_no_more_than_theirs() {
         }
         assert!(history.bytes() <= all, "{} at {second}", history.bytes());
     }
-    // The one with the longest record lost its oldest part, and says so.
+    // The owner with the longest record lost its oldest part, and the history reports that.
     let from = history.incomplete_before(subject(1));
     let mut first = None;
     history.visit(subject(1), 0, u32::MAX, |stretch, _, _| {
@@ -116,7 +116,7 @@ fn no_container_takes_more_than_its_bytes_and_all_no_more_than_theirs() {
     assert_eq!(kept[&CPU], us(30_000) - us(u64::from(from)));
     let bytes_a_second = CONTAINER_BYTES as f64 / f64::from(30_000 - from);
     assert!(bytes_a_second < 20.0, "{bytes_a_second}");
-    // Those whose time is long ago were the first to leave.
+    // The history dropped the owners with the oldest data first.
     assert!(history.sums(subject(2), 0, 30_000).is_empty());
     assert!(!history.sums(subject(31), 0, 30_000).is_empty());
 }
@@ -127,7 +127,7 @@ fn what_an_owner_counted_is_not_counted_again_for_the_one_it_is_folded_into() {
     history.begin_second(0);
     record(&mut history, 7, [500 * MS, 20 * MS, 3]);
     history.begin_second(1);
-    // 0.4 ms more are not recorded when it ends.
+    // At the end of the owner, 0.4 ms are still unrecorded.
     record(&mut history, 7, [500 * MS + 400_000, 20 * MS, 3]);
     history.fold(OwnerIndex(7), OwnerIndex(removed));
     history.begin_second(2);
@@ -136,7 +136,7 @@ fn what_an_owner_counted_is_not_counted_again_for_the_one_it_is_folded_into() {
     assert_eq!(sums.get(&CPU), Some(&2000));
     assert_eq!(sums.get(&MOVES), Some(&1));
     assert_eq!(sums.get(&THROTTLED), None);
-    // Its own record stays.
+    // The record of the folded owner remains.
     assert_eq!(history.sums(subject(7), 0, 3)[&CPU], 500_000);
 }
 
@@ -162,7 +162,7 @@ fn of_seconds_that_were_not_seen_only_the_sum_is_known_and_windows_share_it() {
         history.begin_second(second);
         record(&mut history, 1, [u64::from(second + 1) * 100 * MS, 0, 1]);
     }
-    // It stops for 40 seconds, in which the container is on a CPU all the time.
+    // The recording stops for 40 seconds, in which the container runs all the time.
     history.begin_second(50);
     record(&mut history, 1, [1000 * MS + 41_000 * MS, 7 * MS, 1]);
     history.begin_second(51);
@@ -181,7 +181,8 @@ fn of_seconds_that_were_not_seen_only_the_sum_is_known_and_windows_share_it() {
     });
     assert_eq!(seconds.len(), 12);
     assert_eq!(seconds[10], (gap, 41_000_000));
-    // Neither in a second of its own nor lost: whatever windows cut the stretch into sums to the counter.
+    // The gap's time is neither in a single second nor lost: the sums of any two windows that cut it add up to the
+    // counter.
     for cut in 0..=52 {
         let parts = [(0, cut), (cut, 52)].map(|(from, to)| history.sums(subject(1), from, to));
         let sum = |quantity| -> u64 { parts.iter().filter_map(|sums| sums.get(&quantity)).sum() };
@@ -189,14 +190,14 @@ fn of_seconds_that_were_not_seen_only_the_sum_is_known_and_windows_share_it() {
     }
     let sums = history.sums(subject(1), 20, 30);
     assert_eq!(sums[&CPU], 10_000_000);
-    // It leaves when it is too old.
+    // The history drops the gap when it is too old.
     history.begin_second(5000);
     assert_eq!(history.gaps(0, 52).next(), None);
 }
 
 proptest! {
-    /// Whatever containers do, the seconds of the whole record sum to their totals, to the microsecond of each, but for
-    /// what is yet too little to be recorded.
+    /// For any activity of containers, the seconds of the whole record sum to their totals, to the microsecond of each,
+    /// except for amounts that are still too small to record.
     #[test]
     fn seconds_sum_to_totals(
         seconds in prop::collection::vec(prop::collection::vec((0_u64..3_000_000_000, 0_u64..50_000_000, 0_u64..100), 3), 1..60),

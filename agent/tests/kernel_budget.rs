@@ -1,4 +1,4 @@
-//! How many series there are: of an owner, and of a scrape whose budget is too small for its owners.
+//! Series budgets: the number of series per owner, and scrapes whose budget is too small for their owners.
 
 #![expect(
     clippy::unwrap_used,
@@ -26,8 +26,8 @@ use stallscope::{
 };
 use tempfile::TempDir;
 
-/// This host, or if it has one NUMA node only, one with its CPUs 0 and 1 in nodes of their own: where its sysfs is, and
-/// the number of nodes with CPUs.
+/// Returns a sysfs with several NUMA nodes, and the number of nodes with CPUs: this host's, or if it has one node only,
+/// a copy with CPUs 0 and 1 in nodes of their own.
 fn several_nodes() -> (PathBuf, Option<TempDir>, u16) {
     let real = Topology::read(Path::new("/sys")).unwrap();
     let nodes = real.nodes().iter().filter(|node| !node.cpus.is_empty());
@@ -50,7 +50,7 @@ fn several_nodes() -> (PathBuf, Option<TempDir>, u16) {
     (sys.path().to_owned(), Some(sys), 2)
 }
 
-/// Goes from each CPU to each other one.
+/// Returns a function that moves from each CPU to each other one.
 fn everywhere(cpus: usize) -> impl Fn() -> io::Result<()> + Send + Sync + 'static {
     move || {
         for from in 0..cpus {
@@ -63,7 +63,7 @@ fn everywhere(cpus: usize) -> impl Fn() -> io::Result<()> + Send + Sync + 'stati
     }
 }
 
-/// A cgroup in which everything happens that can be made to happen on any host.
+/// Makes a cgroup that causes every event that any host can produce.
 fn everything(name: &str) -> (Group, Memory, TempDir) {
     let group = Group::new(name);
     group.limit(Some(20_000));
@@ -72,7 +72,7 @@ fn everything(name: &str) -> (Group, Memory, TempDir) {
     (group, memory, dir)
 }
 
-/// Series of a family that carry all of `labels`, counted as a scraper counts them.
+/// Counts the series of a family that carry all of `labels`, as a scraper counts them.
 fn series(scrape: &Scrape, name: &str, kind: Kind, labels: &[String]) -> usize {
     let parts: &[&str] = match kind {
         Kind::Histogram => &["_bucket", "_sum", "_count"],
@@ -117,7 +117,7 @@ fn an_owner_has_the_series_that_are_stated_and_no_more() {
     }
     println!("{total} of {}", series_bound(nodes));
     assert!(total <= series_bound(nodes));
-    // What any kernel here can tell; the rest depends on its hooks, its levels and on what it compacts.
+    // Any kernel here measures these. The rest depends on its hooks, its levels and on what it compacts.
     for name in [
         "stallscope_stall_seconds_total",
         "stallscope_run_queue_wait_seconds",
@@ -142,13 +142,13 @@ fn an_owner_has_the_series_that_are_stated_and_no_more() {
         &histogram,
     );
     assert_eq!(reclaim, 13, "one cause's histogram");
-    // Nor is there any series of the owner in a family that was not counted.
+    // The owner has no series in families that this test did not count.
     let own = label("cgroup", &group.label);
     let all = scrape.0.lines().filter(|line| line.contains(&own)).count();
     assert_eq!(all, total);
 }
 
-/// A part of the hierarchy with so many cgroups, which an agent takes for the whole.
+/// Part of the hierarchy with a number of cgroups. The agent takes it for the whole.
 struct Tree {
     children: Vec<Group>,
     root: Group,
@@ -159,7 +159,7 @@ impl Tree {
         let root = Group::new(name);
         if root.dir.join("cgroup.subtree_control").exists() {
             for controller in root.read("cgroup.controllers").split_whitespace() {
-                // Some cannot be had below, which the agent copes with.
+                // Some controllers cannot be enabled below, which the agent copes with.
                 let _ = fs::write(
                     root.dir.join("cgroup.subtree_control"),
                     format!("+{controller}"),
@@ -192,7 +192,7 @@ impl Tree {
     }
 }
 
-/// Totals of each family with owners by the label `cgroup`, in nanoseconds or counts; gauges left out.
+/// Returns the totals of each family with owners by the label `cgroup`, in nanoseconds or counts, without gauges.
 fn totals(scrape: &Scrape) -> BTreeMap<String, BTreeMap<String, u64>> {
     let mut totals: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     for line in scrape.0.lines().filter(|line| !line.starts_with('#')) {
@@ -229,7 +229,7 @@ fn lines(scrape: &Scrape) -> usize {
         .count()
 }
 
-/// The owners with series of their own.
+/// Returns the owners with their own series.
 fn owners(scrape: &Scrape) -> BTreeSet<String> {
     let totals = totals(scrape);
     let all = totals["stallscope_cpu_seconds_total"].keys();
@@ -238,7 +238,8 @@ fn owners(scrape: &Scrape) -> BTreeSet<String> {
         .collect()
 }
 
-/// Has a task do so many rounds in each and then stand still. It sleeps in between, because a kernel may hide a switch.
+/// Runs a task for so many rounds in each group and stops it. It sleeps in between, because a kernel may hide a context
+/// switch.
 fn worked(groups: &[Group], rounds: u32) -> Vec<Task> {
     let script = format!(
         "i=0; while [ $i -lt {rounds} ]; do i=$((i+1)); done; sleep 0.01; sleep 0.01; kill -STOP $$"
@@ -249,12 +250,12 @@ fn worked(groups: &[Group], rounds: u32) -> Vec<Task> {
         assert!(Instant::now() < deadline, "they do not come to an end");
         sleep(Duration::from_millis(20));
     }
-    // The last switch of each has to be over before anything is read.
+    // The last context switch of each task must be over before the test reads anything.
     sleep(Duration::from_millis(100));
     tasks
 }
 
-/// What the owners and (other) have of each family, all together.
+/// Returns the sum over the owners and (other) of each family.
 fn sums(scrape: &Scrape) -> BTreeMap<String, u64> {
     let of_the_tree = |name: &&String| *name == OTHER || name.starts_with("/c");
     let sum = |by_cgroup: BTreeMap<String, u64>| {
@@ -273,9 +274,9 @@ const BUSY: usize = 60;
 #[ignore = "needs root and BPF: attaches the probes twice and makes a hundred cgroups"]
 fn folding_keeps_to_the_budget_and_to_every_sum() {
     let mut tree = Tree::new("fold");
-    // Both see all that happens in the tree, and read it when it stands still.
+    // Both agents see everything in the tree. The test reads them while nothing runs in it.
     let mut roomy = tree.agent(usize::MAX);
-    // Room for every owner of the first, and not for those that come after them.
+    // The budget has room for the first owners, but not for the later ones.
     let budget = lines(&Scrape::of(&mut roomy)) + 45 * 50;
     let mut tight = tree.agent(budget);
     let _quiet = worked(tree.grow(QUIET), 1000);
@@ -283,7 +284,7 @@ fn folding_keeps_to_the_budget_and_to_every_sum() {
     assert_eq!(owners(&before).len(), QUIET, "all have series of their own");
     assert_eq!(sums(&before), sums(&Scrape::of(&mut roomy)));
 
-    // The busiest are the last to come.
+    // The busiest owners come last.
     let _busy = worked(tree.grow(BUSY), 100_000);
     let all = Scrape::of(&mut roomy);
     assert_eq!(owners(&all).len(), QUIET + BUSY);
@@ -302,7 +303,7 @@ fn folding_keeps_to_the_budget_and_to_every_sum() {
         assert!(busy > 0 && (quiet == 0 || busy == BUSY), "the busiest stay");
         assert_eq!(sums(&after), sums(&Scrape::of(&mut roomy)));
         let now = totals(&after);
-        // A family that leaves out owners without any, such as phantom waits, may have nothing of (other) yet.
+        // A family that leaves out owners without events, such as phantom waits, may have no (other) yet.
         let has_other =
             |family: &String| now.get(family).is_some_and(|all| all.contains_key(OTHER));
         assert!(other.keys().all(has_other), "(other) lost a series");
@@ -314,7 +315,7 @@ fn folding_keeps_to_the_budget_and_to_every_sum() {
             assert!(last <= sum, "{family} of (other) fell from {last} to {sum}");
         }
     }
-    // Those that do something later still go where they were folded to, and nobody else does.
+    // Folded owners that act again still count where they were folded to. No other owner does.
     let folded = tree
         .children
         .iter()

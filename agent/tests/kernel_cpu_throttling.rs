@@ -10,7 +10,7 @@ use std::{
 use kernel::{Group, Scrape, agent, label};
 use stallscope::{agent::Config, probe::State};
 
-/// Of the quota in the first test.
+/// CPU quota of the first test.
 const QUOTA_NS: u64 = 20_000_000;
 
 const PERIODS: &str = "stallscope_cpu_cfs_periods_total";
@@ -18,7 +18,7 @@ const THROTTLED_PERIODS: &str = "stallscope_cpu_cfs_throttled_periods_total";
 const THROTTLED_SECONDS: &str = "stallscope_cpu_cfs_throttled_seconds_total";
 const LIMIT: &str = "stallscope_cpu_limit_cores";
 
-/// `nr_periods`, `nr_throttled` and the throttled time in nanoseconds.
+/// Returns `nr_periods`, `nr_throttled` and the throttled time in nanoseconds.
 fn cpu_stat(group: &Group) -> [u64; 3] {
     let text = group.read("cpu.stat");
     let value = |key: &str| -> Option<u64> {
@@ -30,7 +30,7 @@ fn cpu_stat(group: &Group) -> [u64; 3] {
         .map(|value| value.expect("cpu.stat has the quota's numbers"))
 }
 
-/// Waits until the quota's timer is idle: after that nothing of `cpu.stat` moves.
+/// Waits until the quota's timer is idle: after that no value of `cpu.stat` changes.
 fn settle(group: &Group) -> [u64; 3] {
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut last = cpu_stat(group);
@@ -62,7 +62,7 @@ fn totals_are_those_of_cpu_stat_and_the_wait_of_one_thread_is_the_throttled_time
     limited.prefer();
     let mut agent = agent(Config::default());
     let labels = [label("cgroup", &limited.label)];
-    // The quota's timer runs for a few periods when it is set.
+    // The kernel starts the quota's timer with the quota, and it runs for a few periods.
     let truth = settle(&limited);
     let scrape = Scrape::of(&mut agent);
     assert_eq!(exported(&scrape, &labels), truth);
@@ -85,8 +85,8 @@ fn totals_are_those_of_cpu_stat_and_the_wait_of_one_thread_is_the_throttled_time
     let cores = scrape.series(LIMIT, &labels).map(|(_, value)| value);
     assert_eq!(cores.collect::<Vec<_>>(), ["0.2"]);
 
-    // The group is throttled from when its task is parked to when the quota is refilled, and for that
-    // time its one task is kept from running. What it waits before and after is for whoever has the CPU.
+    // The group is throttled from when its task is parked to when the quota is refilled, and for that time its one task
+    // cannot run. The waits before and after are charged to the cause that has the CPU.
     let wait = |cause: &str| {
         let labels = [label("cgroup", &limited.label), label("cause", cause)];
         let waited = scrape.exact("stallscope_stall_seconds_total", &labels);
@@ -147,7 +147,7 @@ fn a_quota_may_come_and_go_and_so_may_its_cgroup() {
     assert_eq!(exported(&scrape, &labels), truth);
     assert!(truth[1] >= 11, "{truth:?}");
 
-    // Without a quota the totals stay as they are, and the limit is no more.
+    // Without a quota the totals stay as they are, and the limit disappears.
     group.limit(None);
     sleep(Duration::from_millis(10_100));
     let scrape = Scrape::of(&mut agent);
@@ -181,11 +181,11 @@ fn a_thousand_cgroups_without_a_quota_cost_little() {
     for child in &children {
         let _ = std::fs::remove_dir(child);
     }
-    // One of them reads all limits. The bound is generous: this is no benchmark.
+    // One of the ticks reads all limits. The bound is generous: this is no benchmark.
     assert!(ticks.iter().sum::<Duration>() < Duration::from_millis(150));
 }
 
-/// CPU time of this thread.
+/// Returns the CPU time of this thread.
 fn cpu_time() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,

@@ -1,4 +1,4 @@
-//! The wait split against the kernel's own `run_delay`.
+//! The split of CPU waits against the kernel's own `run_delay`.
 
 mod kernel;
 
@@ -10,12 +10,12 @@ use stallscope::agent::Config;
 const STALL: &str = "stallscope_stall_seconds_total";
 const CPU: &str = "stallscope_cpu_seconds_total";
 
-/// Runs on one CPU only.
+/// Shell script that spins on CPU 1.
 const SPIN: &str = "taskset -p -c 1 $$ > /dev/null; while :; do :; done";
 
 fn stop(tasks: &[Task]) {
     tasks.iter().for_each(Task::stop);
-    // The last switch of each has to be over before anything is read.
+    // The last context switch of each task must be over before the test reads anything.
     sleep(Duration::from_millis(50));
 }
 
@@ -34,14 +34,14 @@ fn read(agent: &mut stallscope::agent::Agent, tasks: &[Task]) -> Reading {
     }
 }
 
-/// What happened between two readings.
+/// Growth between two readings.
 struct Grown {
-    /// By cause, in nanoseconds.
+    /// Wait by cause, in nanoseconds.
     causes: Vec<(&'static str, u64)>,
-    /// Time of the tasks on CPUs, by the kernel, in nanoseconds.
+    /// CPU time of the tasks by the kernel, in nanoseconds.
     on_cpu: u64,
-    /// By how much the kernel's number grew while every task wanted to run: at the edges some are stopped already, or
-    /// still.
+    /// Growth of the kernel's number while every task wanted to run. At the edges of the readings some tasks are
+    /// already or still stopped.
     within: u64,
 }
 
@@ -60,11 +60,11 @@ impl Grown {
     }
 }
 
-/// The kernel brings its own numbers up to date at each tick only, of which there are 100 in a second at the least.
+/// Error of the kernel's numbers: the kernel updates them at ticks only, of which there are at least 100 per second.
 const TICKS: u64 = 2 * 10_000_000;
 
-/// Lets the tasks run between two readings, after checking that the causes sum to what the kernel says; `truth` is a
-/// number of the kernel that only grows.
+/// Lets the tasks run between two readings, and checks that the causes sum to the kernel's `run_delay`. `truth` returns
+/// a counter of the kernel.
 fn grown(
     agent: &mut stallscope::agent::Agent,
     group: &Group,
@@ -98,7 +98,7 @@ fn grown(
         - before.scrape.exact(CPU, &labels).unwrap_or(0);
     let kernel = after.on_cpu - before.on_cpu;
     println!("on CPUs: {on_cpu} ns, the kernel says {kernel} ns");
-    // The kernel's number leaves out interrupts and what the hypervisor took.
+    // The kernel's number leaves out interrupts and steal time.
     let ratio = on_cpu as f64 / kernel as f64;
     assert!((0.99..1.25).contains(&ratio), "{on_cpu} against {kernel}");
     let causes = stallscope_ebpf::Cause::ALL.into_iter().map(|cause| {
@@ -130,10 +130,10 @@ fn the_causes_sum_to_run_delay_with_free_threads_beside_a_competitor() {
     let grown = grown(&mut agent, &group, &tasks, 6, &|| on_cpu(&competitors));
     assert!(grown.share("unattributed") < 0.005);
     assert!(grown.share("throttled") < 0.001, "there is no quota");
-    // While one of the eight runs, seven at most wait for it, wherever each of them is queued.
+    // While one of the eight tasks runs, at most seven wait for it, on any run queue.
     assert!(grown.ns("own") <= 7 * (grown.on_cpu + grown.on_cpu / 4));
-    // Where they are queued is the balancer's affair, and how much of the CPUs is left to both groups that of whatever
-    // else runs here: that the one waits for the other is held where both have a CPU of their own, below.
+    // The balancer chooses their run queues, and everything else on the machine takes its share of the CPUs. A test
+    // below checks that one group waits for the other, with a CPU for each.
     assert!(grown.ns("own") > 0 && grown.ns("neighbour") > 0);
 }
 
@@ -145,7 +145,7 @@ fn threads_of_one_cpu_wait_for_one_another_for_as_long_as_one_of_them_runs() {
     let tasks: Vec<_> = (0..3).map(|_| group.spawn(SPIN)).collect();
     sleep(Duration::from_secs(1));
     let grown = grown(&mut agent, &group, &tasks, 4, &|| on_cpu(&tasks));
-    // Two of the three, whoever else has the CPU in between.
+    // Two of the three tasks wait at any time, even while others have the CPU.
     assert!(grown.ns("own") + 2 * TICKS >= 2 * grown.within);
     assert!(grown.ns("own") <= 2 * (grown.on_cpu + grown.on_cpu / 4));
     assert!(grown.share("unattributed") < 0.005);
@@ -156,7 +156,7 @@ fn threads_of_one_cpu_wait_for_one_another_for_as_long_as_one_of_them_runs() {
 fn a_known_occupant_gets_its_known_share() {
     let mut agent = agent(Config::default());
     let (group, other) = (Group::new("victim"), Group::new("occupant"));
-    // One CPU, two groups of equal weight, one thread each: the victim waits for the other alone.
+    // With one CPU and two groups of equal weight with one thread each, the victim waits only for the other.
     let tasks = [group.spawn(SPIN)];
     let occupant = [other.spawn(SPIN)];
     sleep(Duration::from_secs(1));
@@ -167,7 +167,7 @@ fn a_known_occupant_gets_its_known_share() {
         grown.share("own")
     );
     assert!(grown.share("unattributed") < 0.005);
-    // Whatever else runs on this machine takes its part, under its own name: another neighbour comes on top.
+    // Anything else on this machine takes its share under its own name: another neighbour only adds to the wait.
     assert!(grown.within > 0, "the occupant ran");
     assert!(grown.ns("neighbour") + TICKS >= grown.within);
     assert!(grown.share("idle") + grown.share("throttled") < 0.01);
@@ -178,7 +178,7 @@ fn a_known_occupant_gets_its_known_share() {
 fn throttled_time_is_told_from_waiting_and_the_sum_stays_exact() {
     let mut agent = agent(Config::default());
     let group = Group::new("quota");
-    // So little that it runs out on a machine that does other things as well.
+    // The quota is so small that it runs out even on a busy machine.
     group.prefer();
     if group.dir.join("cpu.max").exists() {
         group.write("cpu.max", "10000 100000");
@@ -196,8 +196,8 @@ fn throttled_time_is_told_from_waiting_and_the_sum_stays_exact() {
         grown.share("idle") < 0.02,
         "a throttled group is not a CPU that had yet to wake"
     );
-    // The kernel counts the time for which a CPU's part of the group was throttled. One task of it at the least was kept
-    // from running for that long, and all of them at the most. At each edge a throttle of up to a period may be cut.
+    // The kernel counts the time for which a CPU's part of the group was throttled. In that time at least one of its
+    // tasks could not run, and at most all of them. At each edge the reading may cut a throttle of up to a period.
     let cut = 2 * PERIOD_NS * cpus();
     assert!(grown.ns("throttled") + cut >= grown.within);
     assert!(grown.ns("throttled") <= 6 * (around + cut));
@@ -209,10 +209,10 @@ fn throttled_time_is_told_from_waiting_and_the_sum_stays_exact() {
     }
 }
 
-/// Of the quota.
+/// Period of the quota, in nanoseconds.
 const PERIOD_NS: u64 = 100_000_000;
 
-/// CPUs that there are.
+/// Returns the number of CPUs.
 fn cpus() -> u64 {
     std::thread::available_parallelism().map_or(1, |count| count.get() as u64)
 }
@@ -229,20 +229,20 @@ fn slots_pass_from_cgroup_to_cgroup_and_nothing_is_lost_or_mixed() {
         let group = Group::new(&format!("churn-{i}"));
         let task = group.spawn(&format!("kill -STOP $$; {spin}; kill -STOP $$"));
         wait_stopped(&task);
-        // Up to here it was partly in this test's own cgroup.
+        // Until here the task spent part of its time in this test's own cgroup.
         let start = task.on_cpu();
         task.resume();
         sleep(Duration::from_millis(10));
         wait_stopped(&task);
         on_cpu += task.on_cpu() - start;
-        // Every other one is gone before anybody could ask for its name.
+        // Every other cgroup is gone before the agent could look up its name.
         if i % 2 == 0 {
             let scrape = Scrape::of(&mut agent);
             let mine = scrape
                 .exact(CPU, &[label("cgroup", &group.label)])
                 .unwrap_or(0);
             assert!(mine > 0, "{} has no time of its own", group.label);
-            // On a machine whose hypervisor takes time away, that time is in it.
+            // The agent's time includes steal time of the hypervisor.
             assert!(
                 mine <= task.on_cpu() * 4 + 100_000_000,
                 "{} got {mine} ns, its task ran {} ns: another's time is in it",
@@ -269,7 +269,7 @@ fn slots_pass_from_cgroup_to_cgroup_and_nothing_is_lost_or_mixed() {
         "{on_cpu} ns of CPU time in {cgroups} cgroups, {exported} ns exported, {named} ns by name"
     );
     let ratio = exported as f64 / on_cpu as f64;
-    // The shells' start in their cgroups comes on top, and what others' short-lived cgroups did.
+    // The sum includes the shells' start in their cgroups, and the short-lived cgroups of others.
     assert!((0.99..3.0).contains(&ratio), "{ratio}");
 }
 

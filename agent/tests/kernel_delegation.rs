@@ -1,4 +1,4 @@
-//! What the user of a delegated cgroup can do: take the names of pods, and make cgroups by the thousand.
+//! Powers of the user of a delegated cgroup: the user can imitate the names of pods, and make thousands of cgroups.
 
 mod kernel;
 mod serving;
@@ -21,7 +21,7 @@ use stallscope::{
 };
 use tempfile::TempDir;
 
-/// A user and group of nobody else's.
+/// A user and group that nothing else uses.
 const USER: u32 = 54_321;
 const CPU: &str = "stallscope_cpu_seconds_total";
 const SPIN: &str = "while :; do :; done";
@@ -34,7 +34,7 @@ fn id(number: u32) -> String {
     format!("{number:064x}")
 }
 
-/// A cgroup that belongs to [`USER`], with all below it.
+/// A cgroup that belongs to [`USER`], with everything below it.
 struct Delegated(Group);
 
 impl Delegated {
@@ -55,7 +55,7 @@ impl Delegated {
         Self(group)
     }
 
-    /// A script of the user's, in the group.
+    /// Returns a shell command that runs a script as the user, in the group.
     fn script(&self, script: &str) -> String {
         format!(
             "cd '{}' && exec setpriv --reuid {USER} --regid {USER} --clear-groups sh -c '{script}'",
@@ -63,7 +63,7 @@ impl Delegated {
         )
     }
 
-    /// Runs a script of the user's until it ends.
+    /// Runs a script as the user until it ends.
     fn run(&self, script: &str) {
         let status = Command::new("sh")
             .args(["-c", &self.script(script)])
@@ -84,7 +84,7 @@ impl Drop for Delegated {
     }
 }
 
-/// Removes the cgroups below one, whose tasks have ended.
+/// Removes the cgroups below one. Their tasks have ended.
 fn remove_below(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -97,7 +97,7 @@ fn remove_below(dir: &Path) {
     }
 }
 
-/// A kubelet's directories of logs, with these pods.
+/// A kubelet's log directories, with these pods.
 struct Logs(TempDir);
 
 impl Logs {
@@ -160,7 +160,7 @@ fn a_users_time_is_not_exported_as_a_pods_whose_name_he_took() {
     drop(task);
 }
 
-/// Pods of root's in a tree of their own.
+/// Root's pods, in a tree of their own.
 struct Pods(Group);
 
 impl Pods {
@@ -187,7 +187,7 @@ impl Drop for Pods {
     }
 }
 
-/// One value of the agent's own.
+/// Returns one value of the agent's own metrics.
 fn value(scrape: &Scrape, family: &str, labels: &[String]) -> u64 {
     let found = scrape.series(family, labels).next();
     let (_, value) = found.unwrap_or_else(|| panic!("no {family}:\n{}", scrape.0));
@@ -200,7 +200,7 @@ fn scrape(agent: &Serving) -> Scrape {
     Scrape(text)
 }
 
-/// Waits until something of a scrape holds.
+/// Waits until a condition on a scrape holds.
 fn until(agent: &Serving, what: &str, mut holds: impl FnMut(&Scrape) -> bool) -> Scrape {
     let deadline = Instant::now() + Duration::from_secs(240);
     loop {
@@ -213,8 +213,8 @@ fn until(agent: &Serving, what: &str, mut holds: impl FnMut(&Scrape) -> bool) ->
     }
 }
 
-/// Cgroups that the flood makes: more than there are series for by default, and more than the kernel's tables can have
-/// slots for.
+/// Number of cgroups that the flood makes: more than the default budget of series, and more than the maximum of slots
+/// in the kernel's tables.
 const FLOOD: u64 = 20_000;
 
 #[test]
@@ -298,7 +298,7 @@ fn pods_in_a_flood(more: &[&str]) {
     assert!(rss(&pods_there) < 100, "{} MiB resident", rss(&pods_there));
     drop(tasks);
 
-    // All of it goes, and so do the seats, long before five minutes are over.
+    // The flood's cgroups and their places in the budget go long before five minutes are over.
     user.run("find . -mindepth 1 -type d | xargs rmdir");
     let after = until(&agent, "the flood was over", |scrape| {
         cgroups(scrape) < at_rest + 200

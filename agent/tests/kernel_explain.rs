@@ -1,4 +1,4 @@
-//! The history of real cgroups, and what is explained from it.
+//! The history of real cgroups, and explanations from it.
 
 mod kernel;
 mod serving;
@@ -18,7 +18,7 @@ use stallscope::{
     api::{Gap, Kind, Request},
 };
 
-/// Runs for 10 ms out of 50.
+/// Script that runs for 10 ms out of every 50.
 const BURSTS: &str = "exec python3 -c 'import time\nwhile True:\n t=time.time()\n while time.time()-t<0.01: pass\n time.sleep(0.04)'";
 const SPIN: &str = "while :; do :; done";
 
@@ -70,7 +70,7 @@ fn seconds_of_the_history_sum_to_the_counters() {
         seconds("stallscope_stall_seconds_total"),
     );
     let own = seconds("stallscope_task_stall_seconds_total");
-    // Less than a millisecond is held back, and each second of each cause is cut to the microsecond.
+    // The history holds back less than a millisecond, and cuts each second of each cause to the microsecond.
     assert!(
         (container.cpu_seconds - cpu).abs() < 0.002,
         "{} {cpu}",
@@ -86,14 +86,14 @@ fn seconds_of_the_history_sum_to_the_counters() {
         .timeline(&request("1h", &[("cgroup", &victim.label)]))
         .expect("a timeline");
     let sum = |series: &Vec<Option<f64>>| series.iter().flatten().sum::<f64>();
-    // On a busy machine some seconds may not have been seen one by one.
+    // On a busy machine some seconds may have been recorded in a gap instead of one by one.
     let gaps = |of: fn(&Gap) -> f64| line.gaps.iter().map(of).sum::<f64>();
     let lost: f64 = line.causes.values().map(sum).sum();
     let lost = lost + gaps(|gap| gap.causes.values().sum());
     assert!((lost - container.lost_seconds).abs() < 1e-4);
     let cpu = sum(&line.cpu_seconds) + gaps(|gap| gap.cpu_seconds);
     assert!((cpu - container.cpu_seconds).abs() < 1e-4);
-    // Before the agent began nothing is known, which is not zero.
+    // The time before the agent's start is unknown, which is not zero.
     assert_eq!(line.cpu_seconds.first(), Some(&None));
     assert!(line.cpu_seconds.last().is_some_and(Option::is_some));
 }
@@ -131,7 +131,7 @@ fn a_throttled_cgroup_is_explained_by_its_quota() {
     assert!((evidence("cpu_limit") - 0.04).abs() < 1e-9);
     assert!(evidence("throttled_periods") > 20.0);
     assert!((evidence("threads") - 1.0).abs() < 1e-9);
-    // The command that is printed mends it.
+    // The printed command removes the cause.
     let command = cause.remedy[0].command.as_ref().expect("a command");
     let status = Command::new("sh")
         .args(["-c", command.as_str()])
@@ -186,13 +186,13 @@ fn no_history_is_said_to_be_none() {
     assert!(refusal.error.contains("--history 0"), "{refusal}");
 }
 
-/// Status and body of an answer.
+/// Returns status and body of an answer.
 fn get(served: &Serving, path: &str) -> (u16, Value) {
     let (status, body) = served.get(path);
     (status, serde_json::from_str(&body).unwrap_or(Value::Null))
 }
 
-/// `stallscope explain` with these arguments: whether it succeeds, and what it prints to where.
+/// Runs `stallscope explain` with these arguments. Returns whether it succeeds, and its output and errors.
 fn cli(served: &Serving, args: &[&str]) -> (bool, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_stallscope"))
         .args(["explain", "--agent", &served.address])

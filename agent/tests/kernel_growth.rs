@@ -1,4 +1,4 @@
-//! Larger tables in place of smaller ones while everything is counted.
+//! Growth of the maps: larger tables replace smaller ones while everything is counted.
 
 mod kernel;
 
@@ -13,7 +13,7 @@ use stallscope::{
 const STALL: &str = "stallscope_stall_seconds_total";
 const CPU: &str = "stallscope_cpu_seconds_total";
 
-/// Every sample of a scrape that may not fall, by name and labels.
+/// Returns every sample of a scrape that may not decrease, by name and labels.
 fn counters(agent: &mut Agent) -> BTreeMap<String, f64> {
     let text = agent.collect(Format::Text).expect("a scrape works");
     let text = String::from_utf8(text.to_vec()).expect("an exposition is UTF-8");
@@ -28,7 +28,7 @@ fn counters(agent: &mut Agent) -> BTreeMap<String, f64> {
     counters.collect()
 }
 
-/// What fell or vanished between two scrapes.
+/// Lists the samples that decreased or vanished between two scrapes.
 fn fallen(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) -> Vec<String> {
     let fallen = before.iter().filter_map(|(series, value)| {
         let now = after.get(series);
@@ -52,10 +52,10 @@ fn no_counter_falls_or_vanishes_while_the_tables_grow() {
         ..Config::default()
     });
     let groups: Vec<_> = (0..5).map(|i| Group::new(&format!("grow-{i}"))).collect();
-    // Time on CPUs and waits, faults and migrations.
+    // This load produces CPU time, waits, faults and migrations.
     let busy = "while :; do head -c 1000000 /dev/zero | tail -c 1 > /dev/null; done";
     let _tasks: Vec<_> = groups.iter().map(|group| group.spawn(busy)).collect();
-    // Twice, so that the programs' own cost has been sampled.
+    // The agent ticks several times, so that it has sampled the programs' own cost.
     for _ in 0..4 {
         agent.tick();
         sleep(Duration::from_millis(300));
@@ -95,13 +95,12 @@ fn no_counter_falls_or_vanishes_while_the_tables_grow() {
     }
 }
 
-/// A slot below this is free on any machine that runs tests; beyond it are those of the cgroups made
-/// after it.
+/// On any machine that runs tests a slot below this is free. The cgroups made after it get slots beyond.
 const SLOTS: u32 = 400;
 
 fn stop(tasks: &[Task]) {
     tasks.iter().for_each(Task::stop);
-    // The last switch of each has to be over before anything is read.
+    // The last context switch of each task must be over before the test reads anything.
     sleep(Duration::from_millis(50));
 }
 
@@ -124,7 +123,7 @@ fn what_tasks_wait_while_the_tables_grow_is_their_run_delay() {
     let run_delay: u64 = tasks.iter().map(Task::run_delay).sum();
     let on_cpu: u64 = tasks.iter().map(Task::on_cpu).sum();
     tasks.iter().for_each(Task::resume);
-    // More cgroups than slots, with a task in each of the last.
+    // There are more cgroups than slots, with a task in each of the last ones.
     let many: Vec<_> = (0..SLOTS)
         .map(|i| Group::new(&format!("grow-many-{i}")))
         .collect();
@@ -146,7 +145,7 @@ fn what_tasks_wait_while_the_tables_grow_is_their_run_delay() {
     );
     assert!(capacity(&mut agent) > u64::from(SLOTS), "they have grown");
     assert_eq!(split, run_delay, "the causes sum to what the kernel says");
-    // The kernel's number leaves out interrupts and what the hypervisor took.
+    // The kernel's number leaves out interrupts and steal time.
     let ratio = cpu as f64 / on_cpu as f64;
     assert!((0.99..1.25).contains(&ratio), "{cpu} against {on_cpu}");
 }
@@ -154,14 +153,14 @@ fn what_tasks_wait_while_the_tables_grow_is_their_run_delay() {
 #[test]
 #[ignore = "needs root and BPF: attaches the probes and makes many cgroups"]
 fn cells_that_change_hands_give_nobody_more_than_there_was() {
-    // The first probe counts while the others are loaded.
+    // The first probe already counts while the others are loaded.
     let began = std::time::Instant::now();
     let mut agent = agent(Config::default());
     let cpus = std::fs::read_to_string("/sys/devices/system/cpu/online").expect("CPUs");
     let highest: u64 = (cpus.trim().rsplit(['-', ',']).next())
         .and_then(|number| number.parse().ok())
         .expect("a list of CPUs");
-    // One that has counted much, whose cells others take over once it is gone.
+    // This cgroup counts much, and others take over its cells once it is gone.
     let rich = Group::new("rich");
     let task = rich.spin(2);
     sleep(Duration::from_secs(2));

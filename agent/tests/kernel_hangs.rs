@@ -1,4 +1,4 @@
-//! What hangs, breaks or stops beside a real agent, and what it does about it.
+//! Hanging, broken and stopped surroundings of a real agent, and how the agent copes.
 
 #![expect(
     clippy::unwrap_used,
@@ -27,12 +27,12 @@ use kernel::Group;
 use serde_json::Value;
 use serving::http;
 
-/// Longer than anything here takes, however busy the machine is.
+/// Timeout longer than anything here takes, even on a busy machine.
 const LONG: Duration = Duration::from_secs(120);
 
 const SPIN: &str = "while :; do :; done";
 
-/// An agent as a child process, ended by whatever it takes when dropped.
+/// An agent as a child process. Dropping it ends the process by any means.
 struct Agent {
     child: Child,
     address: String,
@@ -63,7 +63,7 @@ impl Agent {
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
     }
 
-    /// A sample of a scrape; 0 where it is absent.
+    /// Returns a sample of a scrape; 0 when absent.
     fn sample(&self, series: &str) -> f64 {
         let (status, text) = self.get("/metrics").expect("a scrape");
         assert_eq!(status, 200, "{text}");
@@ -73,7 +73,7 @@ impl Agent {
             .unwrap_or(0.0)
     }
 
-    /// Asks until the answer is as it should be.
+    /// Repeats a request until the answer is good.
     fn until(&self, path: &str, good: impl Fn(u16, &str) -> bool) -> String {
         let end = Instant::now() + LONG;
         loop {
@@ -94,13 +94,13 @@ impl Agent {
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
     }
 
-    /// The state in `/proc/PID/stat`.
+    /// Returns the state from `/proc/PID/stat`.
     fn state(&self) -> Option<char> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
         stat.rsplit_once(") ")?.1.chars().next()
     }
 
-    /// Waits for its end.
+    /// Waits until the process ends.
     fn ended(&mut self) -> ExitStatus {
         let end = Instant::now() + LONG;
         loop {
@@ -112,9 +112,9 @@ impl Agent {
         }
     }
 
-    /// Everything that must be answered whatever hangs, over connections of their own.
+    /// Checks, over separate connections, every answer that must work no matter what hangs.
     fn lives(&self) {
-        // The first second has to be over.
+        // The first second must be over.
         self.until("/api/v1/top", |status, _| status == 200);
         for _ in 0..10 {
             for path in [
@@ -138,7 +138,8 @@ impl Drop for Agent {
     }
 }
 
-/// A file system that hangs and an agent that reads it: the first is dropped first, or the second could not end.
+/// A file system that hangs and an agent that reads it. The file system is dropped first, otherwise the agent could not
+/// end.
 struct Both {
     fuse: Fuse,
     agent: Agent,
@@ -164,7 +165,7 @@ impl Both {
     }
 }
 
-/// Whether a FUSE file system can be had; says why not.
+/// Returns whether FUSE file systems are unavailable, and prints the reason.
 fn skipped() -> bool {
     let why = fuse::unavailable();
     if let Some(why) = &why {
@@ -182,7 +183,7 @@ fn a_file_system_that_hangs_stops_nothing_but_what_needs_it() {
     apart(|| {
         let mut both = Both::start(State::Deaf);
         both.agent.lives();
-        // What needs a file there is refused, by its name, time and again.
+        // The agent refuses requests that need a file there, naming the file, each time.
         for _ in 0..3 {
             let refused = both
                 .agent
@@ -202,7 +203,7 @@ fn a_file_system_that_hangs_stops_nothing_but_what_needs_it() {
             let hanging = format!("stallscope_reads_hanging{{what=\"{what}\"}} ");
             assert!((both.agent.sample(&hanging) - 1.0).abs() < 1e-9, "{what}");
         }
-        // One thread hangs for each, however often it was asked.
+        // One thread hangs for each file, no matter how often it is requested.
         let tasks = format!("/proc/{}/task", both.agent.child.id());
         let threads = fs::read_dir(tasks).expect("its threads").filter(|task| {
             let comm = task.as_ref().map(|task| task.path().join("comm"));
@@ -236,7 +237,7 @@ fn a_file_system_that_answers_again_is_read_again() {
         both.agent.until(explained, |status, _| status == 200);
         let up = "stallscope_pod_source_up{source=\"files\"} 1\n";
         both.agent.until("/metrics", |_, text| text.contains(up));
-        // A thread whose request was taken and is not answered cannot be killed by the kernel (docs/quirks.md): all
+        // The kernel cannot kill a thread whose request FUSE has read and not answered (docs/quirks.md). Everything
         // else ends, and the process is gone as soon as the file system fails or answers.
         both.fuse.set(State::Mute);
         both.agent.until(explained, |status, _| status == 503);
@@ -252,7 +253,7 @@ fn a_file_system_that_answers_again_is_read_again() {
     });
 }
 
-/// An agent whose log goes to a pipe, and the end of it that is read.
+/// Starts an agent whose log goes to a pipe. Returns the agent and the reading end.
 fn piped(logs: &Path) -> (Agent, BufReader<std::process::ChildStderr>) {
     let mut agent = Agent::start(|command| {
         command.args(["--doctor", "off", "--pod-source", "files", "--kubelet-logs"]);
@@ -263,7 +264,7 @@ fn piped(logs: &Path) -> (Agent, BufReader<std::process::ChildStderr>) {
     (agent, BufReader::new(log))
 }
 
-/// Makes what the agent complains about in its log, at its next look.
+/// Makes directories that the agent complains about in its log at its next look.
 fn trouble(logs: &Path, count: usize) {
     for name in 0..count {
         let name = format!("not_a_pod_{name}_{}", "x".repeat(60));
@@ -271,7 +272,7 @@ fn trouble(logs: &Path, count: usize) {
     }
 }
 
-/// Waits until lines are lost, and for looks after that.
+/// Waits until log lines are lost, and for further looks after that.
 fn goes_on(agent: &Agent) {
     agent.until("/metrics", |_, text| {
         let mut lost = text.lines();
@@ -313,7 +314,8 @@ fn a_log_that_nobody_reads_stops_nothing() {
     let size = unsafe { libc::fcntl(log.get_ref().as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
     assert!(size > 0, "{}", std::io::Error::last_os_error());
     let mut agent = agent.ready();
-    // A line is logged for each client that leaves in the middle of its request: the pipe fills, and then the queue.
+    // The agent logs a line for each client that leaves in the middle of its request: the pipe fills, and then the
+    // queue.
     let end = Instant::now() + LONG;
     while agent.sample("stallscope_log_lines_lost_total ") < 1.0 {
         assert!(Instant::now() < end, "no line is ever lost");
@@ -346,7 +348,7 @@ fn of_the_time_for_which_it_was_stopped_only_the_sum_is_known() {
     }
     sleep(Duration::from_secs(6));
     agent.signal(libc::SIGCONT);
-    // Some seconds that are seen after it.
+    // The record must have some seconds after the gap.
     let gap = |line: &Value| {
         let gaps = line["gaps"].as_array().cloned().unwrap_or_default();
         let longest = gaps.into_iter().max_by_key(|gap| gap["seconds"].as_u64());
@@ -359,8 +361,8 @@ fn of_the_time_for_which_it_was_stopped_only_the_sum_is_known() {
     });
     let found: Value = serde_json::from_str(&body).expect("json");
     let gap = gap(&found).expect("a gap");
-    // No second has zeros that nobody saw, nor much more than one task can run between looks at both its ends, which are
-    // less than two seconds apart.
+    // No second has zeros that nobody measured, nor much more than one task can run between the looks at its two ends,
+    // which are less than two seconds apart.
     let cpu = found["cpu_seconds"].as_array().expect("seconds");
     let start = found["start"].as_f64().expect("a time");
     #[expect(
@@ -378,8 +380,8 @@ fn of_the_time_for_which_it_was_stopped_only_the_sum_is_known() {
         assert!(value <= 3.0, "{value} s in second {second}: {cpu:?}");
     }
     assert!(gap["cpu_seconds"].as_f64() > Some(0.0), "{gap}");
-    // All of it is in the sums. Wall clock and record are read one after the other, so the middle of the next second
-    // names this end, and is in the past by then.
+    // The sums contain all of it. The agent reads wall clock and record one after the other, so the middle of the next
+    // second identifies this end, and is in the past by then.
     let end = start + found["steps"].as_f64().expect("a number") + 0.5;
     sleep(Duration::from_secs(1));
     let top = format!("/api/v1/top?cgroup={cgroup}&window=1m&at={end}");
@@ -414,7 +416,7 @@ fn no_thread_keeps_a_capability() {
         println!("skipped: this kernel does not let the agent measure without: {status}");
         return;
     }
-    // Threads that are started for a question, too.
+    // Threads that are started for a request count too.
     agent.until("/api/v1/explain?worst=1", |status, _| status == 200);
     let tasks = fs::read_dir(format!("/proc/{}/task", agent.child.id())).expect("its threads");
     let mut names = Vec::new();

@@ -1,5 +1,5 @@
-//! The agent in a container of a real runtime, with the privileges of its daemon set: names, limits, throttles and the
-//! wait split of pods against what their makers know.
+//! The agent in a container of a real runtime, with the privileges of its DaemonSet. Names, limits, throttles and the
+//! wait split of pods are compared with the values known to the tests that make them.
 
 mod kernel;
 mod kubernetes;
@@ -29,7 +29,7 @@ const QUOTA: [&str; 3] = [
 ];
 const SPIN: &str = "while :; do :; done";
 
-/// A runtime and an agent in it; none where there is no runtime to be had.
+/// Starts a runtime and an agent in it; none where no runtime is available.
 fn node_with_agent() -> Option<(Node, Agent)> {
     if let Some(why) = daemon::unavailable() {
         println!("skipped: {why}");
@@ -41,7 +41,7 @@ fn node_with_agent() -> Option<(Node, Agent)> {
     Some((node, agent))
 }
 
-/// Waits until the series of each container are there under its name.
+/// Waits until each container has series under its name.
 fn await_names(agent: &Agent, pods: &[&Pod]) -> Scrape {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
@@ -65,7 +65,7 @@ fn await_names(agent: &Agent, pods: &[&Pod]) -> Scrape {
     }
 }
 
-/// Waits until the limit of a container is exported: all limits are read every ten seconds.
+/// Waits until the limit of a container is exported: the agent reads all limits every ten seconds.
 fn await_limit(agent: &Agent, labels: &[String], cores_set: &str) {
     let deadline = Instant::now() + Duration::from_secs(15);
     loop {
@@ -81,7 +81,7 @@ fn await_limit(agent: &Agent, labels: &[String], cores_set: &str) {
     }
 }
 
-/// Stops the processes of these containers and waits until the last switch of each is over.
+/// Stops the processes of these containers and waits until the last context switch of each is over.
 fn stop(containers: &[(&Pod, &str)]) {
     for pid in processes(containers) {
         signal(pid, libc::SIGSTOP);
@@ -114,13 +114,13 @@ fn signal(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
-/// `T` while it is stopped (proc(5)).
+/// Returns the state of a process, `T` while it is stopped (proc(5)).
 fn state(pid: i32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.trim().chars().next()
 }
 
-/// The wait on run queues of all processes of a container, in nanoseconds (`/proc/PID/schedstat`).
+/// Returns the wait on run queues of all processes of a container, in nanoseconds (`/proc/PID/schedstat`).
 fn run_delay(pod: &Pod, container: &str) -> u64 {
     let pids = pod.processes(container).into_iter();
     let delays = pids.map(|pid| {
@@ -132,7 +132,7 @@ fn run_delay(pod: &Pod, container: &str) -> u64 {
     delays.sum()
 }
 
-/// Periods, throttled periods and throttled nanoseconds by the kernel.
+/// Returns the kernel's periods, throttled periods and throttled nanoseconds.
 fn cpu_stat(cgroup: &str) -> [u64; 3] {
     let text = cgroups::read(cgroup, "cpu.stat");
     let value = |key: &str| -> Option<u64> {
@@ -144,7 +144,7 @@ fn cpu_stat(cgroup: &str) -> [u64; 3] {
         .map(|value| value.unwrap_or_else(|| panic!("{cgroup} has no quota: {text}")))
 }
 
-/// Waits until the quota's timer is idle: after that nothing of `cpu.stat` moves.
+/// Waits until the quota's timer is idle: after that no value of `cpu.stat` changes.
 fn settle(cgroups: &[&str]) -> Vec<[u64; 3]> {
     let read = || {
         cgroups
@@ -240,7 +240,7 @@ fn the_waits_of_pods_sum_to_run_delay_and_have_the_causes_that_were_made() {
         return;
     };
     let many = format!("for i in 1 2 3 4 5; do {SPIN} & done; wait");
-    // Stopped at once, so that the rest of the making does not wait for them.
+    // The containers are stopped at once, so that the setup of the others does not wait for them.
     let start = |name, qos, container: Container| {
         let pod = Pod::start(&node, name, qos, std::slice::from_ref(&container));
         stop(&[(&pod, &container.name)]);
@@ -259,14 +259,14 @@ fn the_waits_of_pods_sum_to_run_delay_and_have_the_causes_that_were_made() {
         (&victim, "beside"),
     ];
     await_names(&agent, &pods.map(|(pod, _)| pod));
-    // Alone but for what else this machine does, and both together.
+    // First the limited pod runs alone (but for other load on this machine), then the other two together.
     let [limit] = grown(&agent, [pods[1]]);
     let [crowd, beside] = grown(&agent, [pods[0], pods[2]]);
     assert!(
         limit.of("throttled") > 0.5,
         "a tenth of a CPU for one that spins"
     );
-    // The host's tasks and groups weigh a sixteenth each of all pods: a busy machine takes its part.
+    // The host's tasks and groups weigh a sixteenth each of all pods: on a busy machine they take their share.
     assert!(crowd.of("own") > 0.2, "five spin on the CPUs of two");
     assert!(beside.of("neighbour") > 0.3, "one beside five");
     assert!(beside.of("own") < 0.01 && beside.of("throttled") < 0.01);
@@ -275,8 +275,8 @@ fn the_waits_of_pods_sum_to_run_delay_and_have_the_causes_that_were_made() {
     }
 }
 
-/// Lets stopped containers run for a while, and returns for each the share of every cause in its wait, after checking
-/// that the causes sum to what the kernel says.
+/// Lets stopped containers run for a while, checks that the causes sum to the kernel's `run_delay`, and returns each
+/// container's share of every cause in its wait.
 fn grown<const N: usize>(agent: &Agent, containers: [(&Pod, &str); N]) -> [Shares; N] {
     let delays = containers.map(|(pod, container)| run_delay(pod, container));
     let before = agent.scrape();
@@ -307,7 +307,7 @@ fn grown<const N: usize>(agent: &Agent, containers: [(&Pod, &str); N]) -> [Share
     })
 }
 
-/// The share of each cause in a wait.
+/// Share of each cause in a wait.
 struct Shares(Vec<(&'static str, f64)>);
 
 impl Shares {
@@ -356,7 +356,7 @@ fn an_agent_is_replaced_within_its_grace_period_and_ready_only_when_it_measures(
     let new = Agent::start(&node, &image, "agent-2", &Options::chart(&node));
     let mut unready = 0;
     let first = loop {
-        // The port is open before anybody answers at it.
+        // The port is open before the agent answers.
         match new.get_within("/readyz", Duration::from_millis(50)) {
             Some((200, _)) => break new.scrape(),
             _ => unready += 1,

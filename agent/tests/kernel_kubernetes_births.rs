@@ -1,5 +1,5 @@
-//! Two hundred pods that come and go while the agent is scraped once a second: a ledger of what was made against what
-//! was exported.
+//! Two hundred short-lived pods while the agent is scraped once a second. A ledger compares what was used with what was
+//! exported.
 
 mod kernel;
 mod kubernetes;
@@ -28,30 +28,30 @@ use kubernetes::{
 use parser::Family;
 use stallscope::exposition::Format;
 
-/// Pods that come and go.
+/// Number of pods.
 const PODS: usize = 200;
-/// Of them, so many at a time.
+/// Number of pods that run at the same time.
 const AT_ONCE: usize = 3;
-/// Every so many has a second container.
+/// Every pod with a multiple of this index has a second container.
 const TWINS: usize = 10;
-/// CPU time that each container spends, in nanoseconds: much more than a runtime takes to start it.
+/// CPU time that each container burns, in nanoseconds: much more than a runtime needs to start it.
 const BURNT: u64 = 250_000_000;
-/// What the runtime may spend in a container's cgroup before and besides it, in nanoseconds.
+/// Allowance for the runtime's CPU time in a container's cgroup before and beside the container, in nanoseconds.
 const STARTING: u64 = 120_000_000;
 
-/// One in so many may be short: what it counted since it was last read is without a name when the next cgroup gets its
-/// slot before its end is noticed, which takes 50 ms and more where CPUs are busy. Seen: none to one.
+/// One container in so many may come out short: if the next cgroup gets its slot before the agent notices its end (50
+/// ms and more where CPUs are busy), the counts since the last read have no name. Observed: none to one.
 const SHORT: usize = 50;
 
-/// Anonymous memory of the agent at most, in kB: the target of docs/cost.md for 1,000 cgroups; here are about 600.
+/// Limit of the agent's anonymous memory, in kB: the target of docs/cost.md for 1,000 cgroups. This test has about 600.
 const RESIDENT_KB: u64 = 30_000;
-/// Kernel memory of its tables at most, in bytes: the target for two CPUs, and no more than 64 MB on any machine.
+/// Limit of the kernel memory of its tables, in bytes: the target for two CPUs, and no more than 64 MB on any machine.
 const MAP_BYTES: f64 = 64e6;
 
 const CPU: &str = "stallscope_cpu_seconds_total";
 const STALL: &str = "stallscope_stall_seconds_total";
 
-/// Burns time on a CPU, then says what its process had used before and after, and had waited.
+/// Returns a script that burns CPU time, then prints its process' CPU time and wait before and after.
 fn script() -> String {
     format!(
         "read ran waited x < /proc/1/schedstat; until=$((ran + {BURNT})); now=$ran; \
@@ -60,17 +60,17 @@ fn script() -> String {
     )
 }
 
-/// What one container has used and waited, by its own words, in nanoseconds.
+/// CPU time and wait of one container, as its own script printed them, in nanoseconds.
 #[derive(Debug)]
 struct Used {
     labels: Vec<String>,
     pod: String,
-    /// On CPUs before the script, and after it.
+    /// CPU time before the script and after it.
     ran: [u64; 2],
     waited: [u64; 2],
 }
 
-/// By how much a number has grown in the script.
+/// Returns the growth of a number in the script.
 fn grown([before, after]: [u64; 2]) -> u64 {
     after - before
 }
@@ -113,7 +113,7 @@ fn live_and_die(node: &Node, index: usize) -> Vec<Used> {
     used.collect()
 }
 
-/// Scrapes once a second and holds each scrape against the one before.
+/// Watcher that scrapes once a second and compares each scrape with the one before.
 #[derive(Default)]
 struct Watcher {
     scrapes: usize,
@@ -126,7 +126,7 @@ struct Watcher {
 impl Watcher {
     fn look(&mut self, agent: &Agent, pid: u32) -> String {
         let text = agent.scrape().0;
-        // Duplicates among families and series are errors of it.
+        // The parser reports duplicates among families and series as errors.
         let families = parser::parse(&text, Format::Text).expect("a scrape without a fault");
         self.counters(&families);
         let maps = family(&families, "stallscope_map_memory_bytes");
@@ -136,7 +136,7 @@ impl Watcher {
         text
     }
 
-    /// No counter falls or goes, and neither does the sum of a family.
+    /// Checks that no counter decreases or vanishes, nor the sum of a family.
     fn counters(&mut self, families: &[Family]) {
         let mut now = HashMap::new();
         let mut sums: HashMap<String, f64> = HashMap::new();
@@ -165,7 +165,7 @@ impl Watcher {
     }
 }
 
-/// The values of a family.
+/// Returns the values of a family.
 fn family(families: &[Family], name: &str) -> Vec<f64> {
     let found = families.iter().find(|family| family.name == name);
     let samples = found.into_iter().flat_map(|family| &family.samples);
@@ -232,9 +232,9 @@ fn two_hundred_pods_come_and_go_and_nothing_is_lost_or_counted_twice() {
     check(&agent, pid, watcher, &ledger);
 }
 
-/// Holds the last scrape against the ledger.
+/// Compares the last scrape with the ledger.
 fn check(agent: &Agent, pid: u32, mut watcher: Watcher, ledger: &[Used]) {
-    // What the last pod counted is taken in at the next look.
+    // The agent reads the counts of the last pod at its next look.
     sleep(Duration::from_secs(2));
     let scrape = Scrape(watcher.look(agent, pid));
     assert_eq!(ledger.len(), PODS + PODS.div_ceil(TWINS));
@@ -247,7 +247,7 @@ fn check(agent: &Agent, pid: u32, mut watcher: Watcher, ledger: &[Used]) {
             "{used:?}: {ran} ns were counted"
         );
         ratios.insert(ran * 1000 / used.ran[1], &used.pod);
-        // It may have waited between its last words and its end, and the runtime before its first.
+        // A container may wait after its script has printed, and the runtime before the script starts.
         if ran * 100 < grown(used.ran) * 99 || waited < grown(used.waited) {
             println!("{used:?}: {ran} ns on CPUs and {waited} ns of waiting were counted");
             short += 1;
@@ -259,7 +259,7 @@ fn check(agent: &Agent, pid: u32, mut watcher: Watcher, ledger: &[Used]) {
         ratios.last_key_value()
     );
     assert!(short * SHORT <= ledger.len(), "{short} of them are short");
-    // What they are short of is in the sum of what has ended.
+    // The missing part is in the sum of the removed cgroups.
     let removed = scrape.exact(CPU, &[kernel::label("cgroup", "(removed)")]);
     let all: u64 = ledger.iter().map(|used| counted(CPU, used)).sum();
     let used: u64 = ledger.iter().map(|used| grown(used.ran)).sum();

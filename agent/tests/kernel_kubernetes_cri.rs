@@ -1,4 +1,5 @@
-//! Names from a real container runtime, over its socket and from the files beside it: both say what the pods' maker knows.
+//! Names from a real container runtime, over its socket and from the files beside it: both must match the pods that the
+//! test made.
 
 mod kernel;
 mod kubernetes;
@@ -23,7 +24,7 @@ use stallscope::{
     },
 };
 
-/// A source's end, and what it fills.
+/// Receiving end of a source, and the directory that it fills.
 struct Known {
     inbox: Inbox,
     files: Option<Files>,
@@ -78,7 +79,7 @@ impl Known {
     }
 }
 
-/// `namespace/pod/container` of a cgroup, by what is known.
+/// Returns `namespace/pod/container` of a cgroup, as far as the directory knows it.
 fn name(directory: &Directory, cgroup: &str) -> String {
     let identity = PodIdentity::parse(&CgroupPath::new(cgroup.as_bytes())).expect("a pod's path");
     match directory.find(&identity) {

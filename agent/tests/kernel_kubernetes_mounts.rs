@@ -1,4 +1,4 @@
-//! What the agent's mounts give away: the host's cgroups, and its root directory for the audit.
+//! Access through the agent's mounts: the host's cgroups, and its root directory for the audit.
 
 mod kernel;
 mod kubernetes;
@@ -19,14 +19,14 @@ use kubernetes::{
 };
 use stallscope::cgroup::{Hierarchy, Mode};
 
-/// Where the chart mounts the host's cgroups.
+/// Mount point of the host's cgroups in the chart.
 const CGROUPS: &str = "/host/sys/fs/cgroup";
-/// What the agent says where it could write.
+/// Warning of an agent that could write to the host's cgroups.
 const WARNING: &str = "cgroup mounts of the host are writable in here";
-/// The controllers of version 1 whose limits are explained.
+/// Controllers of cgroup v1 whose limits the agent explains.
 const CONTROLLERS: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
 
-/// Tries to write to every hierarchy that it sees, and says where that went well. Nothing is left of it.
+/// Script that tries to write to every visible hierarchy and prints each success. It leaves nothing behind.
 const TRY: &str = "\
 for dir in /host/sys/fs/cgroup /host/sys/fs/cgroup/*; do
   [ -e $dir/cgroup.procs ] || continue
@@ -48,12 +48,12 @@ fn mode() -> Mode {
     found.expect("a cgroup hierarchy is mounted").mode()
 }
 
-/// As the chart has it by default.
+/// Returns the chart's default mount.
 fn whole() -> Vec<Mount> {
     vec![mount("/sys/fs/cgroup", CGROUPS)]
 }
 
-/// As the chart has it with a list: each controller by itself. Version 2 is one mount in any case.
+/// Returns the chart's mounts for a list of paths: each controller by itself. On v2 there is one mount in any case.
 fn each() -> Vec<Mount> {
     if mode() == Mode::V2 {
         return whole();
@@ -71,7 +71,7 @@ fn each() -> Vec<Mount> {
         .collect()
 }
 
-/// The chart's options with other mounts of cgroups.
+/// Returns the chart's options with other cgroup mounts.
 fn options(node: &Node, cgroups: Vec<Mount>) -> Options {
     let mut options = Options::chart(node);
     options
@@ -82,7 +82,8 @@ fn options(node: &Node, cgroups: Vec<Mount>) -> Options {
     options
 }
 
-/// What a container of the agent's privileges, without capabilities, can write to by these mounts.
+/// Returns the paths that a container with the agent's privileges, but without capabilities, can write to through these
+/// mounts.
 fn written(node: &Node, name: &str, cgroups: Vec<Mount>) -> Vec<String> {
     let mut options = options(node, cgroups);
     options.capabilities.clear();
@@ -104,7 +105,7 @@ fn nothing_can_be_written_to_through_controllers_that_are_mounted_each_by_itself
     let node = Node::start();
     let image = node.containerd.import_agent();
 
-    // Root without capabilities owns these files: only the mount can refuse it.
+    // Root without capabilities owns these files: only the mount can refuse the write.
     let mut open = each();
     for mount in &mut open {
         mount.readonly = false;
@@ -126,7 +127,7 @@ fn nothing_can_be_written_to_through_controllers_that_are_mounted_each_by_itself
     let through_each = written(&node, "each", each());
     assert_eq!(through_each, Vec::<String>::new());
 
-    // The agent says which of the two it is, and measures with both.
+    // The agent says which of the two mounts it has, and measures with both.
     for (name, cgroups, writable) in [
         ("agent-whole", whole(), !through_whole.is_empty()),
         ("agent-each", each(), false),
@@ -140,7 +141,7 @@ fn nothing_can_be_written_to_through_controllers_that_are_mounted_each_by_itself
     }
 }
 
-/// A pod that starts now is measured by name, and what holds it back is read from its cgroup.
+/// Checks that a pod that starts now is measured by name, and that the agent reads its limit from its cgroup.
 fn names_and_limits(node: &Node, agent: &Agent) {
     let spin = Container::shell("main", PERIOD / 20, "while :; do :; done");
     let pod = Pod::start(node, "limited", Qos::Burstable, &[spin]);
@@ -168,8 +169,8 @@ fn names_and_limits(node: &Node, agent: &Agent) {
     assert!(cgroups::usage(&cgroup) > 0.0, "{cgroup} ran");
 }
 
-/// Whether a container can follow what is mounted and unmounted on the host's root: it has peers or a master (man
-/// `proc_pid_mountinfo(5)`, the optional fields).
+/// Returns whether a container can follow mounts and unmounts on the host's root: the root's mount has peers or a
+/// master (man `proc_pid_mountinfo(5)`, the optional fields).
 fn root_is_shared() -> bool {
     let text = fs::read_to_string("/proc/self/mountinfo").expect("a list of mounts");
     let mut roots = text

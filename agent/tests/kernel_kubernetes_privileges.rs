@@ -1,4 +1,4 @@
-//! What each privilege and each mount is needed for, by taking it away: the table in `docs/privileges.md`.
+//! Purpose of each privilege and each mount, shown by taking it away: the table in `docs/privileges.md`.
 
 mod kernel;
 mod kubernetes;
@@ -20,10 +20,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use stallscope::{agent::Config, probe::State};
 
-/// What the kernel says to an agent that does not look first what it may do: each hook with its state, or each probe
-/// whose tables were refused.
+/// Starts an agent that does not check its privileges first. Returns the kernel's answers: each hook with its state, or
+/// each probe whose tables were refused.
 fn attempt(capabilities: CapabilitySet) -> Vec<(String, State)> {
-    // Capabilities are a thread's own.
+    // Capabilities belong to a thread.
     let attempt = thread::spawn(move || {
         let sets = CapabilitySets {
             effective: capabilities,
@@ -50,7 +50,7 @@ fn attempt(capabilities: CapabilitySet) -> Vec<(String, State)> {
     attempt.join().expect("the attempt ends")
 }
 
-/// What failed, and the errors.
+/// Returns the failed hooks and their errors.
 fn failures(states: &[(String, State)]) -> Vec<(&str, &str)> {
     let failed = states.iter().filter_map(|(name, state)| match state {
         State::Failed { error } => Some((name.as_str(), error.as_str())),
@@ -109,7 +109,7 @@ fn the_kernel_itself_demands_both_capabilities() {
 #[ignore = "needs root and BPF: attaches the probes"]
 fn tables_are_locked_memory_up_to_linux_5_10() {
     let all = failures(&attempt(CapabilitySet::all() & held())).len();
-    // As a container's without CAP_SYS_RESOURCE may be, which then cannot raise it.
+    // A container without CAP_SYS_RESOURCE may have such a limit, and cannot raise it.
     let before = getrlimit(Resource::Memlock);
     let low = Rlimit {
         current: Some(64 << 10),
@@ -118,7 +118,7 @@ fn tables_are_locked_memory_up_to_linux_5_10() {
     setrlimit(Resource::Memlock, low).expect("a limit can be lowered");
     let states = attempt(CapabilitySet::BPF | CapabilitySet::PERFMON);
     let counted = attempt(CapabilitySet::all() & held());
-    // Only where this process has CAP_SYS_RESOURCE; else it can do without.
+    // Only a process with CAP_SYS_RESOURCE can raise it again. Any other does without.
     let _ = setrlimit(Resource::Memlock, before);
 
     let release = stallscope::preflight::kernel_release();
@@ -132,25 +132,25 @@ fn tables_are_locked_memory_up_to_linux_5_10() {
     println!("with all capabilities: {with_all:#?}");
 }
 
-/// The capabilities of this process, which are all that it can give.
+/// Returns the capabilities of this process, which are all that it can give.
 fn held() -> CapabilitySet {
     capabilities(None)
         .expect("this process has a set of capabilities")
         .permitted
 }
 
-/// What becomes of an agent.
+/// Expected outcome of an agent.
 enum Outcome {
-    /// It ends with status 1 and this message.
+    /// The agent ends with status 1 and this message.
     Ends(&'static str),
-    /// Its hooks are those that it has with the chart's options, and it has these families besides.
+    /// The agent has the hooks of the chart's options, and these families besides.
     Gains(&'static [&'static str]),
-    /// It measures all the same but for this, which it says.
+    /// The agent measures everything except for this, which it logs.
     Says(&'static str),
 }
 use Outcome::{Ends, Gains, Says};
 
-/// Families that need the kernel's statistics of BPF programs.
+/// Families that need the kernel's BPF statistics.
 const STATISTICS: &[&str] = &[
     "stallscope_program_run_seconds_total",
     "stallscope_program_runs_total",
@@ -171,11 +171,11 @@ fn without_mount(chart: &Options, path: &str) -> Options {
     options
 }
 
-/// Each variant of the chart's options, with its name in the table.
+/// Returns each variant of the chart's options, with its name in the table.
 fn variants(chart: &Options) -> Vec<(String, Options, Outcome)> {
     let row = |name: &str, capabilities: &[&str], outcome| {
         let mut options = with_capabilities(chart, capabilities);
-        // Else nothing would be left of those that are given.
+        // The option would drop the capabilities under test.
         options
             .args
             .retain(|argument| argument != "--drop-capabilities");
@@ -282,7 +282,7 @@ fn each_privilege_of_the_agents_pods_is_needed_and_no_other() {
             (name, agent, ready, outcome)
         })
         .collect();
-    // Statistics of programs are taken for a second, and something of everything happens.
+    // The agent takes statistics of programs for a second, and in this time every kind of event happens.
     sleep(Duration::from_secs(3));
     let mut chart = BTreeSet::new();
     for (name, agent, ready, outcome) in agents {
@@ -316,7 +316,8 @@ fn each_privilege_of_the_agents_pods_is_needed_and_no_other() {
     }
 }
 
-/// What each hook does, and the families of the kernel's statistics. Other families depend on what happens meanwhile.
+/// Returns the state of each hook, and the families of the kernel's BPF statistics. Other families depend on what
+/// happens meanwhile.
 fn facts(agent: &Agent) -> BTreeSet<String> {
     let scrape = agent.scrape().0;
     let hooks = scrape

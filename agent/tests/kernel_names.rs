@@ -1,4 +1,4 @@
-//! Cgroups under names that try to break the exposition.
+//! Cgroups with names that try to break the exposition.
 
 mod kernel;
 
@@ -70,7 +70,7 @@ fn hostile_names_are_escaped_and_stay_apart() {
 fn a_removed_cgroup_keeps_its_counts() {
     let mut agent = agent(Config::default());
     let group = Group::new("gone");
-    // More of them than CPUs: time is counted when a task leaves its CPU.
+    // There are more tasks than CPUs, because time is counted when a task leaves its CPU.
     let tasks = group.spin(std::thread::available_parallelism().map_or(3, |cpus| cpus.get() + 1));
     sleep(Duration::from_millis(500));
     let label = [kernel::label("cgroup", &group.label)];

@@ -1,4 +1,4 @@
-//! Faults, made one by one and counted by the kernel: what is exported is exactly that.
+//! Page faults, made one by one and counted by the kernel. The exported counts must be equal.
 
 mod kernel;
 
@@ -29,7 +29,7 @@ fn page_size() -> usize {
     rustix::param::page_size()
 }
 
-/// A mapping that nobody has touched.
+/// A mapping whose pages are all untouched.
 struct Region {
     start: NonNull<u8>,
     length: usize,
@@ -53,7 +53,7 @@ impl Region {
         Self { start, length }
     }
 
-    /// Anonymous memory of base pages.
+    /// Maps anonymous memory of base pages.
     fn anonymous(pages: usize) -> Self {
         let length = pages * page_size();
         let region = Self::map(length, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1);
@@ -61,7 +61,7 @@ impl Region {
         region
     }
 
-    /// A file in memory, complete in the page cache and nowhere mapped.
+    /// Maps a file in memory whose pages are all in the page cache and mapped nowhere.
     fn file(pages: usize, flags: i32) -> Self {
         const NAME: &CStr = c"stallscope-test";
         let length = pages * page_size();
@@ -79,7 +79,7 @@ impl Region {
         unsafe { libc::madvise(self.start.as_ptr().cast(), self.length, advice) };
     }
 
-    /// Lets its pages be placed on one node only.
+    /// Binds its pages to one node.
     fn bind(&self, node: u32) {
         const MPOL_BIND: libc::c_ulong = 2;
         let mut mask = [0_u64; 16];
@@ -121,7 +121,7 @@ impl Drop for Region {
     }
 }
 
-/// Faults without I/O of this process.
+/// Returns the minor faults (without I/O) of this process.
 fn minor_faults() -> u64 {
     // SAFETY: an all-zero `rusage` is a valid one for the kernel to fill.
     unsafe {
@@ -131,8 +131,8 @@ fn minor_faults() -> u64 {
     }
 }
 
-/// A process in a group that waits to be told each step, so that what it does between two scrapes
-/// is the step and nothing else.
+/// A process in a group that waits for a command before each step, so that between two scrapes it does the step and
+/// nothing else.
 struct Worker {
     pid: i32,
     tell: fs::File,
@@ -140,7 +140,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// Starts it. `steps` does no more than is allowed after `fork`.
+    /// Starts it. `steps` may do only what is allowed after `fork`.
     fn start(group: &Group, steps: &dyn Fn(u8)) -> Self {
         let procs = fs::OpenOptions::new()
             .write(true)
@@ -168,7 +168,7 @@ impl Worker {
         Self { pid, tell, answer }
     }
 
-    /// Does a step; the kernel's own count of its faults.
+    /// Runs a step and returns the kernel's count of its faults.
     fn step(&mut self, step: u8) -> u64 {
         self.begin(step);
         self.end()
@@ -208,7 +208,7 @@ fn pipe() -> (fs::File, fs::File) {
     }
 }
 
-/// Lets the calling thread run on one CPU only; it runs there when this returns.
+/// Pins the calling thread to one CPU. It runs there when this returns.
 fn pin(cpu: usize) -> bool {
     // SAFETY: an all-zero set is a valid set, and the size is its own.
     unsafe {
@@ -218,7 +218,7 @@ fn pin(cpu: usize) -> bool {
     }
 }
 
-/// Local and remote counts of a group so far; 0 for what has no series yet.
+/// Local and remote counts of a group so far; 0 without a series.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct Counts {
     faults: [u64; 2],
@@ -239,7 +239,7 @@ fn counts(scrape: &Scrape, family: &str, group: &Group) -> Counts {
     }
 }
 
-/// What a step adds to a family.
+/// Returns the counts that a step adds to a family.
 fn grown(
     agent: &mut Agent,
     family: &str,
@@ -275,7 +275,7 @@ fn every_first_touch_is_counted_once() {
     let mut agent = agent(Config::default());
     let group = Group::new("faults-touch");
     let (warm, fresh) = (Region::anonymous(7), Region::anonymous(PAGES));
-    // The first step takes the faults on code and stack that a new process has anyhow.
+    // The first step takes the faults on code and stack that every new process has.
     let mut worker = Worker::start(&group, &|step| match step {
         b'w' => warm.write(),
         _ => fresh.write(),
@@ -289,7 +289,7 @@ fn every_first_touch_is_counted_once() {
         "{counts:?}"
     );
     assert_eq!(counts.pages.iter().sum::<u64>(), PAGES as u64, "{counts:?}");
-    // Once placed, a page is not placed again.
+    // The kernel does not place a page again.
     let (counts, truth) = grown(&mut agent, FIRST_TOUCH, &group, || worker.step(b't'));
     assert_eq!((counts, truth), (Counts::default(), 0));
 }
@@ -300,7 +300,7 @@ fn copies_on_write_are_first_touches() {
     let mut agent = agent(Config::default());
     let group = Group::new("faults-cow");
     let (warm, shared) = (Region::anonymous(7), Region::anonymous(PAGES));
-    // Ours before the fork: the child's writes copy them.
+    // These pages are ours before the fork: the child's writes copy them.
     shared.write();
     let file = Region::file(PAGES, libc::MAP_PRIVATE);
     let mut worker = Worker::start(&group, &|step| match step {
@@ -423,7 +423,7 @@ fn localities_are_those_of_the_nodes() {
         .collect();
     let mut worker = Worker::start(&group, &|step| match step {
         b'w' => {
-            // Refused only where the CPU does not exist: the counts would tell.
+            // The kernel refuses only a CPU that does not exist: the counts would show it.
             pin(cpu as usize);
             warm.write();
         }
@@ -470,8 +470,8 @@ fn pages_of_files_are_mapped_many_at_a_time() {
     assert!(sum(counts.pages) >= PAGES as u64, "{counts:?}");
 }
 
-/// Pages of a file that is read from the disk are new memory too, but the fault did not ask for
-/// those that are read ahead of it.
+/// Pages of a file that is read from the disk are new memory too, but the fault did not ask for the pages of the
+/// read-ahead.
 #[test]
 #[ignore = "needs root and BPF: counts the faults of processes in cgroups of its own"]
 fn reading_ahead_is_no_first_touch() {
@@ -521,7 +521,7 @@ fn what_no_hook_counts_has_no_series() {
             State::Failed { error } => panic!("{hook}: {error}"),
         }
     }
-    // Whoever reads the scrape alone can see why.
+    // A reader who has only the scrape can see the reason.
     let labels = [label("probe", "page_faults"), label("hook", "first touch")];
     let status = scrape.exact("stallscope_probe_hook_status", &labels);
     assert_eq!(status, Some(1));

@@ -1,6 +1,6 @@
-//! Attacks on the port of a real agent: what `peers.rs` does to the server alone.
+//! Attacks on the port of a real agent: those that `peers.rs` runs against the server alone.
 
-// Clippy takes only the test functions themselves for tests, not what they share.
+// Clippy counts only the test functions themselves as tests, not the code they share.
 #![allow(clippy::unwrap_used)]
 
 #[path = "server/client.rs"]
@@ -16,7 +16,7 @@ use client::{Client, sum};
 use need::{SOURCES, health_is_answered};
 use serving::Serving;
 
-/// Answers that clients have yet to read: what the agent keeps for them at most, in bytes (docs/api.md).
+/// Limit of answers that clients have yet to read and the agent keeps for them, in bytes (docs/api.md).
 const BUDGET: u64 = 32 << 20;
 
 #[tokio::test]
@@ -45,7 +45,8 @@ async fn whoever_reaches_the_port_locks_nobody_out() {
         assert!(sum(&answer.body, evicted) >= count - 64);
     }
 
-    // As many requests as fit into a head's buffer: each connection has more answers to come than it takes.
+    // The client sends as many requests as fit into a head's buffer: each connection has more answers to come than it
+    // takes.
     let mut slow = Vec::new();
     for path in ["/metrics", "/api/v1/top", "/api/v1/status"].repeat(20) {
         let mut client = Client::narrow_at(address).await;
@@ -62,7 +63,7 @@ async fn whoever_reaches_the_port_locks_nobody_out() {
         if answer.status == 200 {
             break answer.body;
         }
-        // Its peer is this host, as is theirs: it has to wait until they are given up.
+        // The client has the same peer address as the slow ones, and must wait until the agent closes them.
         assert_eq!(answer.status, 503, "{answer:?}");
     };
     let unread = sum(&scrape, "stallscope_http_unread_bytes ");
@@ -87,7 +88,7 @@ fn names_of_others_are_refused_unless_they_are_asked_for() {
             assert_eq!(found, status, "{path} as {name}");
         }
     }
-    // The agent's own commands ask by address, whatever name they are given.
+    // The agent's own commands connect to the address, whatever name users give it.
     let (_, port) = agent.address.rsplit_once(':').unwrap();
     let status = Command::new(env!("CARGO_BIN_EXE_stallscope"))
         .args(["status", "--agent", &format!("localhost:{port}")])

@@ -1,5 +1,5 @@
-//! Every expression of the dashboards, rules and alerts, asked of a Prometheus that scrapes the agent while each stall is
-//! caused.
+//! Every expression of the dashboards, rules and alerts, evaluated by a Prometheus that scrapes the agent while the
+//! test causes each stall.
 
 #![expect(
     clippy::unwrap_used,
@@ -71,7 +71,7 @@ fn every_expression_gives_what_it_is_asked_for() {
         address: address.to_owned(),
         labels: json!({"cluster": cluster, "node": node}),
     };
-    // Two nodes that are set up alike and one that is not.
+    // Two nodes have the same settings and a third one differs.
     let mut twin = target(&alike.address, "audited", "node-b");
     twin.labels["instance"] = json!("node-b:9750");
     let targets = [
@@ -79,7 +79,7 @@ fn every_expression_gives_what_it_is_asked_for() {
         target(&alike.address, "audited", "node-a"),
         twin,
         target(&other.address, "audited", "node-c"),
-        // Nobody answers there.
+        // No agent listens there.
         target(&http::free_address(), CLUSTER, "node-down"),
         Target {
             job: "others",
@@ -109,7 +109,7 @@ fn every_expression_gives_what_it_is_asked_for() {
             format!("increase(stallscope_daemon_cpu_seconds_total{{daemon=\"{daemon}\"}}[1m]) > 0");
         prometheus.wait(daemon, &ran);
     }
-    // All limits are read every ten seconds, and a rate takes a while to be one.
+    // The agent reads all limits every ten seconds, and a rate needs several samples.
     while now() < began + 25 {
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
@@ -127,7 +127,7 @@ fn every_expression_gives_what_it_is_asked_for() {
         range: now() - began,
     };
     let mut proof = Proof::new(&prometheus, choices);
-    // What is asked is about the time up to now.
+    // All queries are about the time up to now.
     drop(pods);
     println!("stalls were seen after {} s", now() - began);
     proof.needs();
@@ -138,7 +138,7 @@ fn every_expression_gives_what_it_is_asked_for() {
     proof.end();
 }
 
-/// Waits until each stall that is caused has been seen by Prometheus.
+/// Waits until Prometheus has seen each stall that the test causes.
 fn await_stalls(prometheus: &Prometheus) {
     for stall in &STALLS {
         for series in stall.grows {
@@ -149,7 +149,7 @@ fn await_stalls(prometheus: &Prometheus) {
     }
 }
 
-/// Waits until all is recorded that rules give, and what rules give of that.
+/// Waits until every recording rule has recorded, and rules that depend on recorded series too.
 fn await_records(prometheus: &Prometheus) {
     let rules = asked::recorded();
     let gives = |expr: &str| {

@@ -1,4 +1,4 @@
-//! Reclaim in the task's own time against the kernel's tracepoints, read without BPF.
+//! Direct reclaim against the kernel's tracepoints, which the test reads through tracefs instead of BPF.
 
 mod kernel;
 
@@ -14,15 +14,15 @@ use std::{
 use kernel::{Group, Memory, Scrape, agent, label};
 use stallscope::{agent::Config, probe::State};
 
-/// tracefs, mounted for the test if it is not, with an instance of its own.
+/// A tracefs instance for the test. It mounts tracefs if needed.
 struct Tracing {
     instance: PathBuf,
     mounted: Option<tempfile::TempDir>,
 }
 
 impl Tracing {
-    /// Records `events` (such as `vmscan/mm_vmscan_memcg_reclaim_begin`) of one thread, by the clock
-    /// that `bpf_ktime_get_ns` reads.
+    /// Records `events` (such as `vmscan/mm_vmscan_memcg_reclaim_begin`) of one thread, with the clock that
+    /// `bpf_ktime_get_ns` reads.
     fn of(pid: u32, events: &[&str]) -> Self {
         let usual = Path::new("/sys/kernel/tracing");
         let mut mounted = None;
@@ -58,7 +58,7 @@ impl Tracing {
             .unwrap_or_else(|error| panic!("cannot write {text} to {file}: {error}"));
     }
 
-    /// Nanoseconds between each begin and the end that follows.
+    /// Returns the nanoseconds from each begin to the end that follows.
     fn pairs(&self) -> Vec<u64> {
         self.write("tracing_on", "0");
         let text = fs::read_to_string(self.instance.join("trace")).expect("the trace is readable");
@@ -95,7 +95,7 @@ impl Drop for Tracing {
     }
 }
 
-/// A shell in the given cgroups that runs `script` when told to.
+/// Starts a shell in the given cgroups that runs `script` on command.
 fn shell(cgroups: &[&Path], script: &str) -> Child {
     let procs: Vec<PathBuf> = cgroups.iter().map(|dir| dir.join("cgroup.procs")).collect();
     let mut command = Command::new("sh");
@@ -110,7 +110,7 @@ fn shell(cgroups: &[&Path], script: &str) -> Child {
     command.spawn().expect("sh starts")
 }
 
-/// Lets the shell run, and says how long that took.
+/// Runs the shell's script and returns how long it took.
 fn run(mut shell: Child) -> Duration {
     let started = Instant::now();
     let mut input = shell.stdin.take().expect("a pipe");
@@ -121,7 +121,8 @@ fn run(mut shell: Child) -> Duration {
     started.elapsed()
 }
 
-/// What was exported for a cgroup and cause: total, histogram's sum, buckets' last and count.
+/// Returns the exported total and histogram sum of a cgroup and cause in nanoseconds, and the count, which must equal
+/// the last bucket.
 fn exported(scrape: &Scrape, group: &Group, cause: &str) -> (u64, u64, u64) {
     let labels = [label("cgroup", &group.label), label("cause", cause)];
     let seconds = |family| {
@@ -143,7 +144,7 @@ fn exported(scrape: &Scrape, group: &Group, cause: &str) -> (u64, u64, u64) {
     (total, seconds("stallscope_reclaim_seconds_sum"), count)
 }
 
-/// Keeps a task on CPU 0.
+/// Pins a task to CPU 0.
 fn pin(pid: i32) {
     // SAFETY: a set of plain bits, and its size.
     let done = unsafe {
@@ -154,15 +155,15 @@ fn pin(pid: i32) {
     assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// What the group's tasks waited for a CPU, while they reclaimed or not.
+/// Returns the group's wait for CPUs, while its tasks reclaimed or not.
 fn waited(scrape: &Scrape, group: &Group) -> u64 {
     let labels = [label("cgroup", &group.label)];
     let waited = scrape.exact("stallscope_stall_seconds_total", &labels);
     waited.expect("the wait is measured")
 }
 
-/// The traced time has the wait for a CPU in it, which is not counted. Both clocks are read at
-/// slightly different moments, between which an interrupt may come.
+/// Checks that the exported time equals the traced time without the wait for a CPU, which the probe does not count. The
+/// two clocks are read at slightly different moments, between which an interrupt may come.
 fn between(total: u64, traced: u64, waited: u64, count: u64) {
     let slack = count * 20_000;
     assert!(total <= traced + slack, "{total} of {traced} ns");
@@ -172,7 +173,8 @@ fn between(total: u64, traced: u64, waited: u64, count: u64) {
     );
 }
 
-/// Nothing of the probe failed, nor was anything lost but ends of what was under way at the start.
+/// Checks that no part of the probe failed, and that it lost nothing but ends of reclaims that were under way at the
+/// start.
 fn sound(agent: &stallscope::agent::Agent, scrape: &Scrape) {
     for probe in agent
         .status()
@@ -256,7 +258,7 @@ fn compaction_in_the_tasks_own_time_is_what_the_tracepoints_say() {
     let mut agent = agent(Config::default());
     let script = format!("for i in $(seq {TIMES}); do echo 1 > /proc/sys/vm/compact_memory; done");
     let child = shell(&[&group.dir], &script);
-    // They share one CPU, so that about half of the time is a wait for it.
+    // The two share one CPU, so that about half of the time is a wait for it.
     let rival = other.spin(1);
     for pid in [child.id().cast_signed(), rival[0].pid()] {
         pin(pid);
@@ -284,7 +286,7 @@ fn compaction_in_the_tasks_own_time_is_what_the_tracepoints_say() {
     );
     let on_cpu = on_cpu.expect("the time on CPUs is measured");
     println!("on CPUs {on_cpu} ns, waited {} ns", waited(&scrape, &group));
-    // Compaction does not sleep to speak of: what it takes beyond its time on the CPU would be wait.
+    // Compaction hardly sleeps: time beyond its CPU time would be a wait.
     assert!(
         total <= on_cpu + on_cpu / 8,
         "the wait for the CPU is in it"

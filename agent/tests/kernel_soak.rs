@@ -1,7 +1,8 @@
-//! A soak: short-lived cgroups come by the thousand while the agent is scraped each second and its page is open.
+//! Soak test: short-lived cgroups come by the thousand while Prometheus scrapes the agent each second and its page is
+//! open.
 //!
-//! `STALLSCOPE_SOAK_SECONDS` says for how long, a minute if unset. From ten minutes on the agent's resident memory is
-//! judged as well: after the first five minutes it stays within a tenth.
+//! `STALLSCOPE_SOAK_SECONDS` sets its length, a minute by default. From ten minutes on the test judges the agent's
+//! resident memory as well: after the first five minutes it stays within a tenth.
 
 #![expect(
     clippy::unwrap_used,
@@ -31,18 +32,18 @@ use kernel::{Group, Task};
 use serving::Serving;
 use stallscope::exposition::Format;
 
-/// Cgroups made a minute.
+/// Cgroups made per minute.
 const RATE: u64 = 1000;
 /// Lifetime of each cgroup.
 const LIFETIME: Duration = Duration::from_secs(1);
-/// Works for a few milliseconds and sleeps twice, so that it is switched out and in again.
+/// Script that works for a few milliseconds and sleeps twice, so that it is switched out and in again.
 const SCRIPT: &str = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); done; sleep 0.01; sleep 0.01";
-/// From here on resident memory is flat.
+/// Time after which resident memory must be flat.
 const SETTLED: Duration = Duration::from_secs(300);
-/// The shortest soak that judges memory.
+/// Shortest soak that judges memory.
 const JUDGED: Duration = Duration::from_secs(600);
 
-/// A page in a real browser, where there is one.
+/// The page in a real browser, where one is installed.
 struct Page {
     browser: Option<Child>,
     _profile: tempfile::TempDir,
@@ -74,7 +75,7 @@ impl Page {
         }
     }
 
-    /// Asks what an open page asks, where no browser does.
+    /// Sends the requests of an open page, where no browser does.
     fn ask(&self, agent: &Serving, second: u64) {
         if self.browser.is_some() || second % 2 == 1 {
             return;
@@ -101,7 +102,7 @@ impl Drop for Page {
     }
 }
 
-/// Makes cgroups that live for a second, at a steady rate, on a thread of its own that ends when this is dropped.
+/// A thread that makes cgroups with a lifetime of a second at a steady rate. Dropping it ends the thread.
 struct Churn {
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<u64>>,
@@ -117,7 +118,7 @@ impl Churn {
         }
     }
 
-    /// Ends it; the number of cgroups it made.
+    /// Ends the thread and returns the number of cgroups it made.
     fn end(&mut self) -> u64 {
         self.over.store(true, Ordering::Relaxed);
         self.thread
@@ -150,7 +151,7 @@ fn churn(over: &AtomicBool) -> u64 {
         {
             alive.pop_front();
         }
-        // A few times the rate, so that a thread that was held up catches up.
+        // The pause allows a few times the rate, so that a delayed thread catches up.
         sleep(Duration::from_millis(15));
     }
     made
@@ -181,11 +182,11 @@ impl Counters {
         counters
     }
 
-    /// Counters that are lower here than in `before`.
+    /// Lists the counters that are lower here than in `before`.
     fn fallen(&self, before: &Self) -> Vec<String> {
         let mut fallen = Vec::new();
         for (series, last) in &before.series {
-            // A series ends five minutes after its cgroup; its counts go on in the sum.
+            // A series ends five minutes after its cgroup. Its counts go on in the sum.
             let now = self.series.get(series);
             if let Some(now) = now.filter(|now| *now < last) {
                 fallen.push(format!("{series} fell from {last} to {now}"));
@@ -193,7 +194,7 @@ impl Counters {
         }
         for (name, last) in &before.sums {
             let now = self.sums.get(name).copied().unwrap_or(0.0);
-            // Sums of decimal fractions: a millionth is rounding.
+            // Sums of decimal fractions are rounded in their last digits.
             if now < last * (1.0 - 1e-9) {
                 fallen.push(format!("the sum of {name} fell from {last} to {now}"));
             }
@@ -202,7 +203,7 @@ impl Counters {
     }
 }
 
-/// Resident memory of a process in bytes (`VmRSS`, proc(5)).
+/// Returns the resident memory of a process in bytes (`VmRSS`, proc(5)).
 fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));

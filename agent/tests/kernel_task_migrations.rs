@@ -1,4 +1,4 @@
-//! Migrations, made one by one and counted by the kernel: what is exported is exactly that.
+//! Task migrations, made one by one and counted by the kernel. The exported counts must be equal.
 
 #![expect(
     clippy::unwrap_used,
@@ -31,8 +31,8 @@ const TOTAL: &str = "stallscope_task_migrations_total";
 const BETWEEN: &str = "stallscope_task_migrations_between_nodes_total";
 const DISTANCE: &str = "stallscope_task_migration_distance_total";
 
-/// Moves between CPU 0 and 1, `moves` in all, the first to 1. On either side the thread may run on
-/// one CPU only, so nothing else can move it.
+/// Returns a function that migrates between CPU 0 and 1, `moves` times, first to 1. On either side the thread may run
+/// on one CPU only, so nothing else can move it.
 fn hop(moves: u64) -> impl Fn() -> io::Result<()> + Send + Sync + 'static {
     move || (1..=moves).try_for_each(|nth| pin(0, (nth % 2) as usize))
 }
@@ -41,7 +41,7 @@ fn on_cpu_0() -> io::Result<()> {
     pin(0, 0)
 }
 
-/// The value of a series of a group; `None` if it is not exported.
+/// Returns the value of a series of a group; `None` without one.
 fn value(scrape: &Scrape, family: &str, group: &str, labels: &[(&str, &str)]) -> Option<u64> {
     let mut all = vec![label("cgroup", group)];
     all.extend(labels.iter().map(|(name, value)| label(name, value)));
@@ -49,7 +49,7 @@ fn value(scrape: &Scrape, family: &str, group: &str, labels: &[(&str, &str)]) ->
     scrape.exact(family, &all)
 }
 
-/// The migrations of a group by boundary; `None` for one that is not exported.
+/// Returns the migrations of a group by boundary; `None` where one is not exported.
 fn by_boundary(scrape: &Scrape, group: &str) -> Vec<(Boundary, Option<u64>)> {
     let count = |boundary: Boundary| {
         let labels = [("boundary", boundary.as_str())];
@@ -65,7 +65,7 @@ fn sum(scrape: &Scrape, group: &str) -> u64 {
         .sum()
 }
 
-/// Checks that `moves` crossed `boundary` and nothing crossed another, of those that `topology` reports.
+/// Checks that `moves` crossed `boundary` and none crossed another one that `topology` reports.
 fn assert_crossed(
     scrape: &Scrape,
     group: &str,
@@ -107,7 +107,7 @@ fn as_many_migrations_as_were_made() {
     if topology.nodes().len() == 1 {
         assert!(!scrape.0.contains(BETWEEN) && !scrape.0.contains(DISTANCE));
     }
-    // And again, on top of them.
+    // These come on top of the first.
     group.run(on_cpu_0, hop(13));
     assert_eq!(sum(&Scrape::of(&mut agent), &group.label), 110);
 }
@@ -129,8 +129,8 @@ fn two_cgroups_side_by_side_keep_their_own() {
 #[test]
 #[ignore = "needs root and BPF: loads the probes and moves threads"]
 fn a_slot_taken_over_counts_for_each_cgroup_apart() {
-    // More cgroups than slots, one after the other: at least one slot has served two, or what a
-    // cgroup counted lies beyond the capacity and not in its own series.
+    // With more cgroups than slots, one after the other, at least one slot has served two, or the counts of a cgroup
+    // lie beyond the capacity and not in its own series.
     let mut slots = 32;
     loop {
         let config = Config {
@@ -164,8 +164,7 @@ fn a_slot_taken_over_counts_for_each_cgroup_apart() {
     }
 }
 
-/// A host that has this one's first two CPUs, on either side of `boundary`, and of the others knows
-/// nothing.
+/// Makes a host that has this one's first two CPUs, on either side of `boundary`, and no information about the others.
 fn two_cpus(boundary: Boundary) -> TempDir {
     let sys = fixture::sys("vm-2-cpus");
     let possible = fs::read_to_string("/sys/devices/system/cpu/possible").unwrap();
@@ -206,7 +205,7 @@ fn two_cpus(boundary: Boundary) -> TempDir {
         for node in ["0", "1"] {
             fixture::write(&sys, &format!("node/node{node}/cpulist"), node);
         }
-        // As firmware may have it: not the same both ways.
+        // Firmware may give different distances each way.
         fixture::write(&sys, "node/node0/distance", "10 17");
         fixture::write(&sys, "node/node1/distance", "31 10");
         fixture::write(&sys, "node/node1/meminfo", "Node 1 MemTotal: 1024 kB");
@@ -266,7 +265,7 @@ fn moves_between_nodes_are_counted_by_pair_and_distance() {
     for (group, runs, moves) in [(&left, 13, 97), (&right, 11, 89), (&still, 1, 1)] {
         let label = &group.label;
         assert_crossed(&scrape, label, &topology, Boundary::Node, runs * moves);
-        // The first move is from 0 to 1, and so there is one more of those.
+        // The first move is from 0 to 1, so there is one more of those.
         let there = runs * moves.div_ceil(2);
         let back = runs * (moves / 2);
         let pair = |from, to| value(&scrape, BETWEEN, label, &[("from", from), ("to", to)]);
@@ -282,7 +281,7 @@ fn moves_between_nodes_are_counted_by_pair_and_distance() {
     assert_eq!(scrape.exact("stallscope_lost_events_total", &lost), Some(0));
 }
 
-/// The entries that a cgroup has in the kernel's tables of node pairs.
+/// Returns the number of a cgroup's entries in the kernel's tables of node pairs.
 fn pairs_of(cgroup: u64) -> usize {
     let tables = loaded_maps()
         .flatten()
@@ -305,7 +304,7 @@ fn pairs_of_a_cgroup_that_nobody_knows_make_room_and_stay_counted() {
         sys: sys.path().to_owned(),
         ..Config::default()
     });
-    // It comes and goes between two looks at the cgroups.
+    // The cgroup exists only between two looks of the agent at the cgroups.
     let group = Group::new("migr-short");
     let cgroup = fs::metadata(&group.dir).unwrap().ino();
     group.run(on_cpu_0, hop(5));
@@ -318,7 +317,8 @@ fn pairs_of_a_cgroup_that_nobody_knows_make_room_and_stay_counted() {
     }
     assert_eq!(pairs_of(cgroup), 0);
     let mut after = removed(&Scrape::of(&mut agent));
-    // Cells and pairs are read one after the other: what others moved in between is in one of them for a reading.
+    // The agent reads cells and pairs one after the other: moves of others in between are in only one of them for one
+    // reading.
     for _ in 0..60 {
         if after.pairs.iter().sum::<u64>() == after.crossed {
             break;
@@ -334,7 +334,7 @@ fn pairs_of_a_cgroup_that_nobody_knows_make_room_and_stay_counted() {
     );
 }
 
-/// What was counted for cgroups that are gone, twice: by the pair of nodes and by the boundary.
+/// Counts of removed cgroups, kept twice: by the pair of nodes and by the boundary.
 #[derive(Debug)]
 struct Removed {
     /// Moves from node 0 to node 1, and back.
@@ -355,8 +355,8 @@ fn removed(scrape: &Scrape) -> Removed {
     }
 }
 
-/// The sum of `se.nr_migrations` over the threads of this process: `None` where the kernel does not
-/// show it (`CONFIG_SCHED_DEBUG`).
+/// Returns the sum of `se.nr_migrations` over the threads of this process; `None` where the kernel does not show it
+/// (`CONFIG_SCHED_DEBUG`).
 fn moves_by_the_kernel() -> Option<u64> {
     let mut sum = 0;
     for task in fs::read_dir("/proc/self/task").unwrap() {
@@ -367,7 +367,7 @@ fn moves_by_the_kernel() -> Option<u64> {
     Some(sum)
 }
 
-/// Threads that wake each other in a ring, so that the scheduler moves them as it likes.
+/// Starts threads that wake each other in a ring, so that the scheduler moves them as it likes.
 fn ring(threads: usize, rounds: usize) -> Arc<Barrier> {
     let parked = Arc::new(Barrier::new(threads + 1));
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::channel()).unzip();
@@ -377,7 +377,7 @@ fn ring(threads: usize, rounds: usize) -> Arc<Barrier> {
         thread::spawn(move || {
             unpin().unwrap();
             for round in 0..rounds {
-                // Where the scheduler sees no reason to move it, this is one.
+                // If the scheduler has no reason to move the thread, this makes a move.
                 if round % 16 == at {
                     pin(0, round / 16 % 2).unwrap();
                     unpin().unwrap();
@@ -388,7 +388,7 @@ fn ring(threads: usize, rounds: usize) -> Arc<Barrier> {
                 }
                 next.send(work).unwrap();
             }
-            // Once to say that it is done, and once to be let go.
+            // The thread waits once to report that it is done, and once until it may end.
             parked.wait();
             parked.wait();
         });
@@ -400,7 +400,7 @@ fn ring(threads: usize, rounds: usize) -> Arc<Barrier> {
     parked
 }
 
-/// This process inside a group, which it leaves when this is dropped: a group kills what is in it.
+/// Membership of this process in a group. Dropping it leaves the group, because a dropped group kills the tasks in it.
 struct Inside(PathBuf);
 
 impl Inside {
@@ -417,7 +417,7 @@ impl Drop for Inside {
     }
 }
 
-/// The kernel's moves and the exported ones, at a moment at which no thread moves: one may be on its way to
+/// Returns the kernel's migrations and the exported ones at a moment without any: a thread may still be on its way to
 /// where it waits.
 fn at_rest(agent: &mut Agent, group: &Group) -> (u64, u64) {
     for _ in 0..100 {
@@ -430,16 +430,15 @@ fn at_rest(agent: &mut Agent, group: &Group) -> (u64, u64) {
     panic!("the threads do not come to rest");
 }
 
-/// Moves this process into a fresh group, where `work` moves threads. Gives the moves that the
-/// kernel counted meanwhile and those that are exported; `None` where the kernel does not show its
-/// own. What a thread moved is shown while it is there, so `work` leaves its threads waiting at the
-/// barrier it gives back.
+/// Moves this process into a fresh group, where `work` moves threads. Returns the migrations that the kernel counted
+/// meanwhile and the exported ones; `None` where the kernel does not show its own. The kernel shows the count of a
+/// thread only while it exists, so `work` leaves its threads waiting at the barrier it returns.
 fn moved_and_counted(
     name: &'static str,
     work: impl FnOnce() -> Arc<Barrier> + Send + 'static,
 ) -> Option<(u64, u64)> {
     moves_by_the_kernel()?;
-    // By a thread that nothing moves, so that entering the group and reading are no matter of timing.
+    // The test runs in a thread that nothing moves, so that entering the group and reading do not depend on timing.
     let test = thread::spawn(move || {
         pin(0, 0).unwrap();
         let mut agent = agent(Config::default());

@@ -1,4 +1,4 @@
-//! `stallscope top` with a real agent: whoever a quota holds up is first, and is explained.
+//! `stallscope top` with a real agent: the container that a quota throttles most is first, with an explanation.
 
 mod kernel;
 mod serving;
@@ -21,7 +21,8 @@ fn stallscope(args: &[&str]) -> Command {
     command
 }
 
-/// A hundredth of a CPU for a group, until this is dropped: tasks need CPU time to start and to end, too.
+/// A limit of a hundredth of a CPU for a group. Dropping it removes the limit, because tasks need CPU time to start and
+/// to end, too.
 struct Throttle<'a>(&'a Group);
 
 impl<'a> Throttle<'a> {
@@ -37,7 +38,7 @@ impl Drop for Throttle<'_> {
     }
 }
 
-/// The names in a table, in order.
+/// Returns the names in a table, in order.
 fn ranking(address: &str, sort: &str) -> Vec<String> {
     let output = stallscope(&[
         "top", "--once", "--window", "5s", "--agent", address, "--sort", sort,
@@ -59,7 +60,7 @@ fn ranking(address: &str, sort: &str) -> Vec<String> {
 #[ignore = "needs root and BPF: attaches the probes and makes cgroups with a CPU quota"]
 fn whoever_a_quota_holds_up_is_first_and_is_explained() {
     let group = Group::new("top");
-    // More that wait for the quota than any other cgroup has tasks that wait for CPUs.
+    // More tasks wait for the quota than any other cgroup has tasks that wait for CPUs.
     let waiting = group.spin(40);
     let throttle = Throttle::new(&group);
     let agent = Serving::start(["--doctor", "off"]);

@@ -1,5 +1,5 @@
-//! What depends on the number of CPUs and NUMA nodes or on the size of a page, by value: no kernel is
-//! needed, of whatever size.
+//! Values that depend on the number of CPUs and NUMA nodes or on the page size, checked by computation: no kernel of
+//! any size is needed.
 
 #[path = "limits/maps.rs"]
 mod maps;
@@ -11,11 +11,11 @@ use stallscope_ebpf::{HINTED_CGROUPS, Host, MAX_CPUS, MAX_NODES, NODE_PAIRS};
 
 use maps::{ARRAY, HASH, MMAPABLE, Map, RING};
 
-/// The sizes a page can have, in bytes.
+/// Possible page sizes, in bytes.
 const PAGES: [usize; 3] = [4 << 10, 16 << 10, 64 << 10];
 const LARGEST_PAGE: u32 = 64 << 10;
 
-/// Hosts at the limits: the smallest, a small one, the documented one, and the largest.
+/// Returns hosts at the limits: the smallest, a small one, the documented one, and the largest.
 fn hosts() -> [Host; 5] {
     let most = u32::MAX;
     [
@@ -27,7 +27,7 @@ fn hosts() -> [Host; 5] {
     ]
 }
 
-/// The type of a map, and the entries that it must have on a host.
+/// Returns the type of a map, and its required number of entries on a host.
 fn expected(probe: &str, map: &str, host: &Host) -> Option<(u32, u64)> {
     let (cpus, slots) = (u64::from(host.cpus), u64::from(host.slots));
     let nodes = u64::from(host.nodes);
@@ -38,18 +38,18 @@ fn expected(probe: &str, map: &str, host: &Host) -> Option<(u32, u64)> {
         | ("task_migrations", "PLACES" | "UNPAIRED")
         | ("cpu_throttling", "UNTHROTTLING") => (ARRAY, cpus),
         ("cpu_wait" | "page_faults" | "task_migrations", "ORDER") => (HASH, cpus),
-        // One a CPU, and one for all.
+        // One entry per CPU, and one for all.
         ("cpu_wait" | "page_faults" | "task_migrations", "TURNS") => (ARRAY, cpus + 1),
         ("cpu_wait", "OWNERS") => (ARRAY, slots),
         ("cpu_wait", "PHANTOMS") => (HASH, 1024),
         ("cpu_wait", "TASKS") => (ARRAY, 1 << host.task_bits),
-        // One of three daemons on each node, and what has no cell.
+        // One entry per node for each of three daemons, and one for what has no cell.
         ("cpu_wait", "DAEMONS") => (ARRAY, 3 * nodes + 1),
         ("task_migrations", "DISTANCES") => (ARRAY, nodes * nodes),
         ("task_migrations", "NODE_PAIRS") | ("page_faults", "HINTS") if nodes == 1 => (HASH, 1),
         ("task_migrations", "NODE_PAIRS") => (HASH, NODE_PAIRS.into()),
         ("page_faults", "HINTS") => (HASH, HINTED_CGROUPS.into()),
-        // By cgroup, task or reason.
+        // Entries by cgroup, task or reason.
         ("page_faults", "LOST") | ("cpu_wait", "PHANTOMS_LOST") => (ARRAY, 1),
         ("cpu_throttling", "LENGTHS") | ("reclaim", "TASKS") => (HASH, 4096),
         ("cpu_throttling", "LOST") => (ARRAY, 2),
@@ -60,7 +60,7 @@ fn expected(probe: &str, map: &str, host: &Host) -> Option<(u32, u64)> {
     })
 }
 
-/// Every map of every probe on a host: probe and map, with the entries it is made with.
+/// Returns every map of every probe on a host: the probe's name and the map, with its number of entries.
 fn made(host: &Host) -> Vec<(&'static str, Map)> {
     let mut all = Vec::new();
     for probe in PROBES {
@@ -97,7 +97,7 @@ fn every_map_is_as_large_as_what_it_is_indexed_by() {
                 "{probe} {name}, {} CPUs and {} nodes",
                 host.cpus, host.nodes
             );
-            // What an array takes must fit what the kernel and mmap(2) count with.
+            // The size of an array must fit the integers that the kernel and mmap(2) count with.
             let bytes = u64::from(map.entries) * u64::from(map.value);
             assert!(
                 i32::try_from(bytes).is_ok(),
@@ -109,7 +109,7 @@ fn every_map_is_as_large_as_what_it_is_indexed_by() {
 
 #[test]
 fn an_array_that_the_agent_maps_has_values_of_whole_words() {
-    // The kernel pads values to eight bytes; the agent walks them without padding.
+    // The kernel pads values to eight bytes. The agent walks them without padding.
     for (probe, map) in made(&hosts()[0]) {
         if map.flags & MMAPABLE != 0 {
             assert_eq!(map.kind, ARRAY, "{probe} {}", map.name);
@@ -145,7 +145,7 @@ fn ring_buffers_are_powers_of_two_of_whole_pages_of_any_size() {
 
 #[test]
 fn tables_keep_to_their_budget_with_pages_of_any_size() {
-    /// What the tables may take on 128 CPUs, in bytes: `docs/cost.md`.
+    /// Target for the tables on 128 CPUs, in bytes: `docs/cost.md`.
     const MOST: u64 = 64_000_000;
     for page in PAGES {
         let host = tables(128, 8, 1 << 22, page, u32::MAX, false);

@@ -1,4 +1,5 @@
-//! From cgroups and a kubelet's files to owners: both are real directories, of the form that kernel and kubelet give them.
+//! Resolution of owners from cgroups and a kubelet's files. Both are real directories in the form that the kernel and
+//! the kubelet give them.
 
 use std::{
     collections::HashMap,
@@ -25,7 +26,7 @@ const UID: [&str; 2] = [
     "0c7e0f7e-6a35-4d34-8d39-b1f0f5f7a001",
 ];
 
-/// A container's ID.
+/// Returns a container's ID.
 fn id(digit: char) -> String {
     digit.to_string().repeat(64)
 }
@@ -35,9 +36,9 @@ struct Node {
     dir: TempDir,
     owners: Owners,
     now: Instant,
-    /// What owners did lately.
+    /// Recent activity of owners.
     activity: HashMap<OwnerIndex, u64>,
-    /// Owners that lost their seats, and where their totals went.
+    /// Evicted owners, and the owners that took over their totals.
     evicted: Vec<(OwnerIndex, OwnerIndex)>,
 }
 
@@ -68,7 +69,7 @@ impl Node {
         let labels: LabelSet = labels.parse().expect("labels");
         let mut owners = Owners::new(watch, names, labels, trees, budget);
         let reads = Reads::register(&prometheus::Registry::new()).expect("an empty registry");
-        // A poll waits for the files however busy the machine is.
+        // A poll waits for the files even on a busy machine.
         let moment = Duration::from_secs(60);
         let started = owners.start_names(&reads, moment);
         started.expect("the source starts");
@@ -85,7 +86,7 @@ impl Node {
         node
     }
 
-    /// Looks, and lets the clock of the file system go on, so that what comes next is seen at the next look.
+    /// Polls, and waits until the clock of the file system advances, so that the next poll sees the next change.
     fn poll(&mut self) {
         let Self {
             owners, activity, ..
@@ -105,14 +106,14 @@ impl Node {
         self.dir.path().join(path)
     }
 
-    /// Makes a cgroup and says its id.
+    /// Makes a cgroup and returns its ID.
     fn cgroup(&self, path: &str) -> CgroupId {
         let dir = self.path("cgroup").join(path);
         fs::create_dir_all(&dir).expect("a cgroup");
         CgroupId(fs::metadata(dir).expect("it is there").ino())
     }
 
-    /// Makes a cgroup in which anybody may make others.
+    /// Makes a cgroup in which any user may make others.
     fn delegated(&self, path: &str) {
         self.cgroup(path);
         let dir = self.path("cgroup").join(path);
@@ -132,13 +133,13 @@ impl Node {
         fs::remove_dir(self.path(&path)).expect("a cgroup goes");
     }
 
-    /// The log directory that a kubelet makes before the first container of a pod.
+    /// Makes the log directory that a kubelet makes before the first container of a pod.
     fn log_pod(&self, pod: usize, name: &str) {
         let dir = self.path(&format!("log/pods/shop_{name}_{}", UID[pod]));
         fs::create_dir(dir).expect("a pod's logs");
     }
 
-    /// The link that it makes after the start of a container.
+    /// Makes the link that a kubelet makes after the start of a container.
     fn log_container(&self, pod: usize, name: &str, container: &str, digit: char) {
         let target = self.path(&format!(
             "log/pods/shop_{name}_{}/{container}/0.log",
@@ -155,7 +156,7 @@ impl Node {
         }
     }
 
-    /// The label text of a cgroup's owner; `pending` while its name is waited for.
+    /// Returns the label text of a cgroup's owner; `pending` while its name is pending.
     fn labels(&mut self, cgroup: CgroupId) -> String {
         let owner = self.owner(cgroup);
         let labels = owner.map(|owner| self.owners.labels(owner).expect("an owner has labels"));
@@ -187,7 +188,7 @@ fn a_container_waits_for_its_name_and_a_pod_is_named_before_its_containers() {
     node.log_container(0, "cart-0", "server", 'a');
     node.pass(Duration::from_secs(1));
     assert_eq!(node.labels(server), text("cart-0", "server", &pod_path(0)));
-    // Cgroups that a container makes for itself are its own.
+    // Cgroups that a container makes below its own belong to the container.
     let nested = node.cgroup(&format!("{}/{}/nested/deep", &pod_path(0)[1..], id('a')));
     node.poll();
     assert_eq!(node.owner(nested), node.owner(server));
@@ -209,7 +210,7 @@ fn what_has_no_name_in_a_pod_belongs_to_the_pod_once_patience_is_over() {
     assert_eq!(node.labels(sandbox), "pending");
     node.pass(Duration::from_secs(1));
     assert_eq!(node.labels(sandbox), text("cart-0", "", &pod_path(0)));
-    // A name that comes late is taken all the same.
+    // A late name still replaces the pending one.
     node.log_container(0, "cart-0", "server", 'f');
     node.pass(Duration::from_secs(60));
     assert_eq!(node.labels(sandbox), text("cart-0", "server", &pod_path(0)));
@@ -231,7 +232,7 @@ fn pods_that_no_source_names_share_one_sum_until_they_are_named() {
         unresolved,
         refused: 0,
     };
-    // Two containers and their pods' own cgroups.
+    // Two containers and their pods' own cgroups count.
     assert_eq!(node.owners.pod_cgroups(), count(0, 4));
     node.log_pod(0, "cart-0");
     node.log_container(0, "cart-0", "server", 'a');
@@ -258,7 +259,7 @@ fn a_container_that_starts_anew_goes_on_under_its_name() {
     let second = node.container(0, 'b');
     node.pass(Duration::from_secs(1));
     assert_eq!(node.owner(second), owner);
-    // It has not ended, however long ago its first container did.
+    // The owner has not ended, no matter how long ago its first container did.
     node.pass(GRACE);
     assert_eq!(node.owners.expire(node.now).0, Vec::new());
     assert_eq!(node.owner(second), owner);
@@ -270,7 +271,7 @@ fn a_pod_that_ended_keeps_its_name_for_its_last_counts_and_then_goes() {
     node.log_pod(0, "job-1");
     let container = node.container(0, 'a');
     node.poll();
-    // It ends before its link is seen, and the kubelet removes its logs.
+    // The container ends before the agent sees its link, and the kubelet removes its logs.
     node.log_container(0, "job-1", "work", 'a');
     node.pass(Duration::from_millis(500));
     fs::remove_dir_all(node.path("log/pods")).expect("the logs go");
@@ -303,11 +304,11 @@ fn fewer_labels_make_fewer_owners() {
     assert_eq!(node.labels(containers[0]), "namespace=\"shop\"");
     assert_eq!(node.owner(containers[0]), node.owner(containers[1]));
     assert_eq!(node.labels(unit), "namespace=\"\"");
-    // The shop, and everything that is in no namespace.
+    // The owners are the shop, and everything without a namespace.
     assert_eq!(node.owners.budget().0, 2);
     let removed = node.owners.labels(Owners::REMOVED).expect("a sum");
     assert_eq!(removed.as_str(), "namespace=\"(removed)\"");
-    // One of two pods that are one owner ends: the owner does not.
+    // One of two pods with the same owner ends, and the owner does not.
     node.remove(0, 'a');
     node.pass(GRACE);
     assert!(node.owners.expire(node.now).0.is_empty());
@@ -327,7 +328,7 @@ fn beyond_the_budget_and_when_folded_cgroups_belong_to_the_rest() {
     assert_eq!(node.owner(one), Some(Owners::OTHER));
     assert_eq!(node.labels(one), text("", "", "(other)"));
     assert_eq!((node.owners.budget().0, node.owners.folded()), (1, 2));
-    // Sums never end, whoever leaves them.
+    // Sums never end, no matter which owners end.
     for name in ["one", "two"] {
         fs::remove_dir(node.path("cgroup").join(name)).expect("a cgroup goes");
     }
@@ -351,7 +352,7 @@ fn containers_of_a_pod_are_one_anothers_own_whatever_their_labels() {
     assert_ne!(groups[0], groups[2]);
 }
 
-/// A cgroup of a user's own.
+/// A cgroup delegated to a user.
 const USER: &str = "user.slice/user-1000.slice/user@1000.service";
 
 #[test]
@@ -390,7 +391,7 @@ fn a_users_cgroup_named_after_a_pod_is_not_the_pods() {
     }
     let trees = node.owners.trees();
     assert!(trees.starts_with("in /kubepods: "), "{trees}");
-    // The pods and the containers in them, of the four that were made up.
+    // These are pods and their containers, of the four made-up ones.
     assert!(
         trees.contains("; 6 cgroups elsewhere are named after pods"),
         "{trees}"
@@ -413,7 +414,7 @@ fn one_cgroup_is_a_pod_and_a_second_that_says_so_is_counted_by_its_path() {
     assert_ne!(node.owners.group_of(claim), node.owners.group_of(first));
     let pods = node.owners.pod_cgroups();
     assert_eq!((pods.named, pods.refused), (2, 2));
-    // The first one goes, say with the kubelet's old root.
+    // The first one goes, for example with the kubelet's old root.
     node.remove(0, 'a');
     node.end(&pod_path(0)[1..]);
     node.pass(Duration::from_secs(1));
@@ -485,7 +486,7 @@ fn pods_go_before_services_and_these_before_what_a_user_makes() {
             .filter(|owner| **owner != Some(Owners::OTHER))
             .count()
     };
-    // The root, the three levels above, and as many of the flood as there is room for.
+    // Places go to the root, the three levels above, and as much of the flood as there is room for.
     assert_eq!(seated(&mut node, &flood), 4);
     let lucky: Vec<_> = flood
         .iter()
@@ -496,7 +497,7 @@ fn pods_go_before_services_and_these_before_what_a_user_makes() {
         let owner = node.owner(*group).expect("an owner");
         node.activity.insert(owner, [3, 1, 4, 2][at]);
     }
-    // A pod comes, and whoever did the least gives way at once.
+    // When a pod comes, the owner with the least activity is evicted at once.
     let least = node.owner(lucky[1]);
     node.log_pod(0, "cart-0");
     node.log_container(0, "cart-0", "server", 'a');
@@ -508,7 +509,7 @@ fn pods_go_before_services_and_these_before_what_a_user_makes() {
         node.evicted
             .contains(&(least.expect("it had a seat"), Owners::OTHER))
     );
-    // kubepods and its burstable are no pods, but root's; the pod's own cgroup is named without its container.
+    // kubepods and its burstable belong to no pod, but to root. The pod's own cgroup is named without its container.
     let services: Vec<_> = (0..8)
         .map(|n| node.cgroup(&format!("system.slice/s{n}.service")))
         .collect();
@@ -542,14 +543,15 @@ fn room_is_given_back_at_once() {
         .map(|n| node.cgroup(&format!("{USER}/x{n}.scope")))
         .collect();
     node.poll();
-    // The root, three levels, and two of ten.
+    // Places go to the root, three levels, and two of ten.
     let other = |node: &Node, group| node.owners.owner_of(group) == Some(Owners::OTHER);
     let seated: Vec<_> = (0..10).filter(|n| !other(&node, flood[*n])).collect();
     assert_eq!(seated.len(), 2);
     let ended = node.owner(flood[seated[0]]).expect("an owner");
     node.end(&format!("{USER}/x{}.scope", seated[0]));
     node.pass(Duration::from_millis(100));
-    // One of those that stand has its seat, long before its grace is over, and what it counted is with the removed.
+    // One of the waiting owners has its place, long before its grace period is over, and its counts are with the
+    // removed.
     assert_eq!(node.evicted, [(ended, Owners::REMOVED)]);
     assert_eq!(node.owner(flood[seated[0]]), Some(Owners::REMOVED));
     let standing = (0..10).filter(|n| other(&node, flood[*n])).count();

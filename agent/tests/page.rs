@@ -1,7 +1,7 @@
-//! The files of the live page over a real socket. What the page does is tested in a browser: see
-//! `agent/tests/page/` and `cargo xtask test page`.
+//! Files of the live page over a real socket. Tests in a browser cover the page's behaviour: see `agent/tests/page/`
+//! and `cargo xtask test page`.
 
-// Clippy takes only the test functions themselves for tests, not what they share.
+// Clippy counts only the test functions themselves as tests, not the code they share.
 #![allow(clippy::unwrap_used)]
 
 #[path = "server/client.rs"]
@@ -16,14 +16,14 @@ fn server() -> Server {
     Server::start(Limits::default(), handlers(|_| Ok(Bytes::new())))
 }
 
-/// The files that a text refers to.
+/// Returns the files that a text refers to.
 fn files(text: &str) -> Vec<String> {
     let quoted = text.split('"').skip(1).step_by(2);
     let named = quoted.filter_map(|word| word.strip_prefix("page/").or(word.strip_prefix("./")));
     named.map(|name| format!("/page/{name}")).collect()
 }
 
-/// The page and all files that it leads to, with their paths.
+/// Returns the page and all files that it leads to, with their paths.
 async fn everything(client: &mut Client) -> Vec<(String, Answer)> {
     let mut found: Vec<(String, Answer)> = Vec::new();
     let mut next = vec!["/".to_owned()];
@@ -69,7 +69,7 @@ async fn nothing_comes_from_elsewhere_and_nothing_is_made_from_text() {
     let server = server();
     let mut client = Client::connect(&server).await;
     for (path, answer) in everything(&mut client).await {
-        // The name of a format is no address to fetch.
+        // The name of a format is not an address that a browser fetches.
         let text = answer.body.replace("http://www.w3.org/2000/svg", "");
         for forbidden in [
             "http:",

@@ -1,8 +1,8 @@
-//! Many clients at once, idle, slow and in floods: health is answered beside them, and memory is bounded.
+//! Many clients at once, idle, slow and in floods: the server still answers health requests, and its memory is bounded.
 //!
-//! The same attacks on the agent itself: `kernel_peers.rs`.
+//! `kernel_peers.rs` runs the same attacks on the agent itself.
 
-// Clippy takes only the test functions themselves for tests, not what they share.
+// Clippy counts only the test functions themselves as tests, not the code they share.
 #![allow(clippy::unwrap_used)]
 
 #[path = "server/client.rs"]
@@ -23,10 +23,10 @@ use serde_json::json;
 use stallscope::server::{Handlers, Limits};
 use tokio::sync::{Mutex, MutexGuard};
 
-/// More than the kernel's own buffers hold.
+/// Size of a large answer, in bytes: more than the kernel's own buffers hold.
 const LARGE: usize = 8 << 20;
 
-/// Keeps the tests one after the other: they share the process' memory and descriptors.
+/// Serializes the tests, because they share the process' memory and descriptors.
 async fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::const_new(());
     let guard = ALONE.lock().await;
@@ -52,7 +52,7 @@ async fn idle_sockets_lock_nobody_out() {
         let mut idle = Vec::new();
         for index in 0..count {
             let mut client = Client::connect(&server).await;
-            // Some say nothing, some not all of it, and some have been answered before.
+            // Some clients send nothing, some part of a request, and some have already been answered.
             match index % 3 {
                 0 => {}
                 1 => client.send("GET /metrics HT").await,
@@ -68,7 +68,7 @@ async fn idle_sockets_lock_nobody_out() {
                 .await;
             assert_eq!((answer.status, answer.body.len()), (200, LARGE));
         }
-        // Those that waited longest made room; those that came last are still there.
+        // The server evicted the clients that waited longest. Those that came last are still there.
         let evicted = server.sum("stallscope_http_connections_evicted_total{reason=\"waiting\"}");
         assert!(evicted >= count - 64, "{evicted} of {count}");
         assert_eq!(server.sum("stallscope_http_connections_refused_total"), 0);
@@ -79,7 +79,7 @@ async fn idle_sockets_lock_nobody_out() {
 #[tokio::test]
 async fn slow_readers_lock_nobody_out_of_health() {
     let _alone = alone().await;
-    // Were there no limit by peer, as when they come from everywhere.
+    // The second case has no limit by peer, as if the requests came from everywhere.
     for (requests_by_peer, most, refused) in [(24, 24, "peer"), (1000, 96, "all")] {
         let limits = Limits {
             requests_by_peer,
@@ -97,7 +97,7 @@ async fn slow_readers_lock_nobody_out_of_health() {
                 .await;
             slow.push(client);
         }
-        // The next one is refused once all of them are being answered.
+        // The server refuses the next request once it is answering all of these.
         let mut answer = Client::connect(&server).await.get("/").await;
         while answer.status == 200 {
             answer = Client::connect(&server).await.get("/").await;
@@ -112,7 +112,7 @@ async fn slow_readers_lock_nobody_out_of_health() {
         let refusals = format!("stallscope_http_connections_refused_total{{reason=\"{refused}\"}}");
         assert!(server.sum(&refusals) >= 1);
         drop(slow);
-        // Who has left takes no room.
+        // Clients that have left take no room.
         while Client::connect(&server).await.get("/").await.status != 200 {}
     }
 }
@@ -147,7 +147,7 @@ async fn a_flood_of_connections_locks_nobody_out() {
     eprintln!("{count} connections were made meanwhile");
 }
 
-/// Bytes of this process in memory, at most since [`forget_peak`].
+/// Returns the peak memory of this process in bytes since [`forget_peak`].
 fn peak() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -155,7 +155,7 @@ fn peak() -> usize {
     kib.parse::<usize>().unwrap() * 1024
 }
 
-/// See proc(5), `clear_refs`.
+/// Resets the peak memory of this process (proc(5), `clear_refs`).
 fn forget_peak() {
     fs::write("/proc/self/clear_refs", "5").unwrap();
 }
@@ -166,13 +166,13 @@ async fn answers_that_nobody_reads_stay_within_the_budget() {
     let limits = Limits {
         requests_by_peer: 96,
         stall_time: LONG * 10,
-        // Nobody is closed for the others here.
+        // The server closes no client in favour of others here.
         slow_time: LONG * 10,
         room_time: Duration::from_millis(20),
         ..Limits::default()
     };
     let server = server(limits);
-    // Once before, so that what the process keeps for itself is there.
+    // Each answer is requested once before, so that the process has allocated the memory it keeps.
     let mut client = Client::connect(&server).await;
     for path in ["/metrics", "/api/v1/timeline", "/page/main.js"] {
         assert_eq!(client.get(path).await.status, 200);
@@ -204,15 +204,16 @@ async fn answers_that_nobody_reads_stay_within_the_budget() {
     }
     let grown = peak() - before;
     eprintln!("60 answers of {LARGE} bytes that nobody reads: {grown} bytes more in memory");
-    // Beside the budget, one of each kind as it is made: a scrape, an answer as a tree and as a text that is growing.
+    // Besides the budget there is one answer of each kind in the making: a scrape, an answer as a tree, and one as a
+    // growing text.
     let most = limits.unread_bytes + 6 * LARGE;
     assert!(grown < most, "{grown} bytes, expected at most {most}");
-    // Scrapes at the same time share their memory; of the others as many are answered as fit.
+    // Scrapes at the same time share their memory. Of the others the server answers as many as fit.
     let refused = server.sum("stallscope_http_requests_total{code=\"503\"");
     assert!(refused >= 36, "{refused}");
     let unread = server.sum("stallscope_http_unread_bytes");
     assert!(unread >= limits.unread_bytes as u64 / 2, "{unread}");
-    // All of it is given back with the clients.
+    // The server frees all of it with the clients.
     drop(slow);
     while server.sum("stallscope_http_unread_bytes") > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -234,7 +235,7 @@ async fn who_is_slow_leaves_when_others_need_the_room() {
         let mut slow = Client::narrow(&server).await;
         slow.send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"))
             .await;
-        // It has begun to be answered, and so has its room.
+        // The answer has begun, and so has its room.
         slow.0.readable().await.unwrap();
         let answer = Client::from(SOURCES[1], server.address)
             .await

@@ -1,7 +1,7 @@
-//! Names from the Kubernetes API: the real client, against a server on this machine that speaks the API's protocol as
-//! it should or as it should not, and on demand against a real API server.
+//! Names from the Kubernetes API: the real client, against a server on this machine that follows the API's protocol or
+//! breaks it, and on demand against a real API server.
 
-// Clippy takes only the test functions themselves for tests, not what they share.
+// Clippy counts only the test functions themselves as tests, not the code they share.
 #![allow(clippy::unwrap_used)]
 
 #[path = "pod_source_api/failing.rs"]

@@ -1,4 +1,4 @@
-//! Names over a runtime's socket: sockets that give none, and a real containerd.
+//! Names over a runtime's socket: sockets that fail to give any, and a real containerd.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Names from the kubelet's log directories, made here as a kubelet makes them.
+//! Names from the kubelet's log directories, which the tests make as a kubelet does.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,6 +1,6 @@
-//! The server over real sockets: what it serves, and how it bears clients that are slow, hostile or many.
+//! The server over real sockets: its answers, and its behaviour with slow, hostile or many clients.
 
-// Clippy takes only the test functions themselves for tests, not what they share.
+// Clippy counts only the test functions themselves as tests, not the code they share.
 #![allow(clippy::unwrap_used)]
 
 #[path = "server/binding.rs"]
@@ -249,7 +249,7 @@ async fn scrapes_at_the_same_time_share_a_collect() {
             .await;
         clients.push(client);
     }
-    // Health is answered while the collect runs, and after all requests above have been read.
+    // The server answers health requests while the collect runs, and after it has read all requests above.
     for client in [
         &mut Client::connect(&server).await,
         &mut Client::connect(&server).await,

@@ -1,4 +1,4 @@
-//! `stallscope top` as its users meet it: in a pipe, and at a terminal, with the real server behind it.
+//! `stallscope top` as users see it: in a pipe, and at a terminal, with the real server behind it.
 
 #[path = "top/terminal.rs"]
 mod terminal;
@@ -33,7 +33,7 @@ fn json(name: &str) -> Value {
     serde_json::from_str(&fixture(name)).expect("JSON")
 }
 
-/// The agent's server, with answers that are always the same.
+/// The agent's server, with constant answers.
 struct Agent {
     address: String,
     stop: Option<oneshot::Sender<()>>,

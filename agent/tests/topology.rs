@@ -1,4 +1,4 @@
-//! The topology of hosts with documented layouts, and of the host the tests run on.
+//! Topology of hosts with documented layouts, and of the host that runs the tests.
 
 #![expect(
     clippy::unwrap_used,
@@ -26,7 +26,7 @@ use std::sync::LazyLock;
 
 use stallscope::topology::{Boundary, CpuList, CpuPlace, Level, Source, Topology};
 
-/// Every fixture's topology, read once: thousands of files are slow to write on a busy disk.
+/// Every fixture's topology, read once, because thousands of files are slow to write on a busy disk.
 static HOSTS: LazyLock<BTreeMap<String, Topology>> = LazyLock::new(|| {
     let read = |name: String| {
         let sys = fixture::sys(&name);
@@ -40,7 +40,7 @@ fn read(name: &str) -> &'static Topology {
     &HOSTS[name]
 }
 
-/// The answer as the levels give it, by looking for each CPU in each level's groups.
+/// Finds the boundary between two CPUs from the levels, by looking for each CPU in each level's groups.
 fn boundary_by_groups(
     groups: &BTreeMap<Boundary, Option<u16>>,
     other: &BTreeMap<Boundary, Option<u16>>,
@@ -71,7 +71,7 @@ fn comparing_places_gives_the_boundary_of_the_levels_for_every_pair_of_cpus() {
             topology.possible_cpus() as usize,
             "{name}"
         );
-        // Every CPU that is online, and one each of those that are not.
+        // All online CPUs are compared, and one offline and one absent CPU.
         let extra = [&cpus.offline, &cpus.possible.without(&cpus.present)];
         let all: Vec<u32> = cpus
             .online

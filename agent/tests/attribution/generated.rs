@@ -1,4 +1,5 @@
-//! Paths put together from every part that kubelets, drivers and runtimes vary: what was put in comes out.
+//! Generated paths, assembled from every part that kubelets, drivers and runtimes vary. Attribution must return the
+//! parts.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -7,13 +8,13 @@ use stallscope::attribution::{Owner, OwnerKind, attribute};
 use stallscope::cgroup::CgroupPath;
 use stallscope::pods::{PodIdentity, PodTrees, QosClass};
 
-/// How a kubelet makes a pod's cgroup.
+/// Cgroup driver that makes a pod's cgroup.
 #[derive(Clone, Copy, Debug)]
 enum Driver {
     Systemd,
     Cgroupfs,
-    /// The kubelet's is systemd and the runtime's cgroupfs: the slice's name is taken for a plain one, below the
-    /// runtime's own cgroup.
+    /// The kubelet uses systemd and the runtime cgroupfs: the runtime takes the slice's name for a plain one, below its
+    /// own cgroup.
     Mixed,
 }
 
@@ -21,16 +22,16 @@ enum Driver {
 enum Runtime {
     Containerd,
     Crio,
-    /// CRI-O with crun, which puts a level below its own.
+    /// CRI-O with crun, which adds a level below its own.
     CrioCrun,
     Docker,
 }
 
-/// What the innermost part of a path is.
+/// Kind of the innermost part of a path.
 #[derive(Clone, Copy, Debug)]
 enum Leaf {
     Container,
-    /// The pod itself, and what of the runtime is beside its containers.
+    /// The pod itself, and the runtime's cgroup beside its containers.
     Pod,
     Conmon,
 }
@@ -45,12 +46,12 @@ struct Spec {
     root: Vec<String>,
     uid: String,
     id: String,
-    /// Cgroups that the container has made in its own.
+    /// Cgroups that the container has made below its own.
     nested: Vec<String>,
 }
 
 impl Spec {
-    /// The cgroup that owns what is counted, and the path of the cgroup where it is counted.
+    /// Returns the cgroup of the owner, and the path of the cgroup that is counted.
     fn paths(&self) -> (String, String) {
         let pod = self.pod();
         let Spec { id, .. } = self;
@@ -81,7 +82,7 @@ impl Spec {
         (owning, path)
     }
 
-    /// Where the kubelet's pods are looked for.
+    /// Returns the trees in which attribution looks for the kubelet's pods.
     fn trees(&self) -> PodTrees {
         let root = match self.driver {
             Driver::Cgroupfs => format!("/{}", self.root.join("/")),
@@ -90,7 +91,7 @@ impl Spec {
         PodTrees::Given(vec![root.parse().expect("a root")])
     }
 
-    /// Whether the tree is one that needs not be given.
+    /// Returns whether attribution finds the tree without configuration.
     fn is_found_by_itself(&self) -> bool {
         match self.driver {
             Driver::Systemd | Driver::Mixed => true,
@@ -185,7 +186,7 @@ fn spec() -> impl Strategy<Value = Spec> {
         vec(nested, 0..3),
     )
         .prop_map(|(driver, runtime, leaf, qos, root, uid, id, nested)| Spec {
-            // The runtime has a cgroup of each container, and the pod's own is the kubelet's.
+            // The runtime makes a container's cgroup, and the kubelet makes the pod's.
             driver: match (driver, leaf) {
                 (Driver::Mixed, Leaf::Pod | Leaf::Conmon) => Driver::Systemd,
                 _ => driver,
@@ -200,7 +201,7 @@ fn spec() -> impl Strategy<Value = Spec> {
         })
 }
 
-/// What somebody else's cgroup is in front, and how many names of it are root's.
+/// Generates a foreign cgroup to put in front of a path, and the number of its levels that root owns.
 fn front() -> impl Strategy<Value = (String, usize)> {
     let all = |front: String| {
         let depth = front.matches('/').count();
@@ -245,7 +246,7 @@ proptest! {
         prop_assert_eq!(PodIdentity::parse(&path).is_some(), is_pod, "{}", path);
     }
 
-    /// The node being a container, a unit or a pod of another cluster.
+    /// The node is itself a container, a unit or a pod of another cluster: the owner is that of the outer cgroup.
     #[test]
     fn pods_elsewhere_are_whose_they_are_in(spec in spec(), front in front()) {
         let (front, depth) = front;

@@ -1,4 +1,4 @@
-//! Labels, and what holds for paths of any bytes.
+//! Labels, and properties that hold for paths of any bytes.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -32,7 +32,7 @@ fn labels() {
     assert_eq!(label(b"//a//b/"), "/a/b");
 }
 
-/// The reverse of the label's rule, kept apart from the code that it checks.
+/// Reverses the escapes of a label, independently of the code under test.
 fn unescape(label: &str) -> Vec<u8> {
     let (mut out, mut rest) = (Vec::new(), label.as_bytes());
     while let [byte, tail @ ..] = rest {
@@ -57,7 +57,7 @@ fn unescape(label: &str) -> Vec<u8> {
     out
 }
 
-/// Bytes among which escapes, and what looks like them, are frequent.
+/// Generates bytes among which escapes, and text that looks like them, are frequent.
 fn tricky_bytes() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         any::<u8>().prop_map(|byte| vec![byte]),

@@ -1,4 +1,4 @@
-//! Paths as runtimes and the kubelet are known to make them.
+//! Known paths of runtimes and the kubelet.
 
 use proptest::prelude::*;
 use stallscope::attribution::{self, Owner, OwnerKind, Rank, Runtime};
@@ -13,12 +13,12 @@ fn path(text: &str) -> CgroupPath {
     CgroupPath::new(text.as_bytes())
 }
 
-/// The owner of a cgroup that only root could make.
+/// Returns the owner of a cgroup that only root could make.
 pub fn attribute(path: &CgroupPath) -> Owner {
     attribution::attribute(path, usize::MAX, &PodTrees::Found)
 }
 
-/// The owner of a cgroup of which the first `trusted` names are root's.
+/// Returns the owner of a cgroup whose first `trusted` names are root's.
 fn owner(text: &str, trusted: usize, trees: &PodTrees) -> Owner {
     attribution::attribute(&path(text), trusted, trees)
 }
@@ -27,7 +27,7 @@ fn given(root: &str) -> PodTrees {
     PodTrees::Given(vec![root.parse().expect("a root")])
 }
 
-/// The UID and the container of the pod that owns a cgroup.
+/// Returns the UID and the container of the pod that owns a cgroup.
 fn pod_of(owner: &Owner) -> Option<(&str, Option<&str>)> {
     match &owner.kind {
         OwnerKind::Pod(pod) => Some((pod.uid.as_str(), pod.container_id.as_deref())),
@@ -39,7 +39,8 @@ fn kind(text: &str) -> OwnerKind {
     attribute(&path(text)).kind
 }
 
-/// Every form of path with a container of a pod in it; the part in front of `|` leads to the cgroup that owns the rest.
+/// Returns every form of path with a container of a pod in it. The part in front of `|` leads to the cgroup that owns
+/// the rest.
 fn pod_paths(uid: &str, id: &str, front: &str) -> Vec<(String, Option<QosClass>)> {
     let uid_ = uid.replace('-', "_");
     let mut paths = Vec::new();
@@ -112,7 +113,7 @@ fn containers_of_pods() {
     }
 }
 
-/// Where a node is a container itself: its own name in front of the kubelet's tree.
+/// Cgroups of nodes that are themselves containers: they come in front of the kubelet's tree.
 const NODES: [&str; 3] = [
     "/docker/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
     "/system.slice/docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope",
@@ -132,7 +133,8 @@ fn pods_of_a_cluster_in_a_container_belong_to_the_container_unless_asked_for() {
             assert_eq!(inner.rank, Rank::Other, "root in the container made it");
         }
     }
-    // The same as seen from inside the node, whose cgroup is the root there: kind's and the plain forms.
+    // These are the same paths as seen from inside the node, whose cgroup is the root there: kind's and the plain
+    // forms.
     for tree in [
         "/kubelet.slice/kubelet-kubepods.slice",
         "/kubelet/kubepods",
@@ -158,7 +160,7 @@ fn a_delegated_cgroup_makes_no_pod_whatever_is_below_it() {
             "/kubepods-of-mine",
             "/system.slice/worker.service",
         ] {
-            // The last level of the front is the user's, all below it is of his making.
+            // The last level of the front belongs to the user, who made everything below it.
             let depth = front.matches('/').count();
             let claimed = format!("{front}{text}");
             for trees in [PodTrees::Found, PodTrees::Nested, given("/kubelet")] {
@@ -169,7 +171,7 @@ fn a_delegated_cgroup_makes_no_pod_whatever_is_below_it() {
                 assert_eq!(found.rank, Rank::Delegated, "{claimed}");
             }
         }
-        // The kubelet's own path, were any level down to the pod's somebody else's.
+        // This is the kubelet's own path, with each level down to the pod's owned by somebody else.
         let path = path(&text);
         let mut levels = path.components();
         let pod = levels.position(|name| name.windows(8).any(|part| part == b"3d2f0a9c"));
@@ -205,7 +207,7 @@ fn a_root_that_is_given_is_taken_and_no_other() {
             format!("/x.slice/x-kubepods.slice/x-kubepods-pod{UID}.slice/crio-{ID}.scope"),
         ),
     ] {
-        // Whoever gave it knows whom it belongs to.
+        // The administrator who gave this root knows its owner.
         assert_eq!(
             pod_of(&owner(&text, 1, &given(root))),
             Some((UID, Some(ID))),
@@ -263,7 +265,7 @@ fn pods_without_a_container() {
         None,
         Some(QosClass::Burstable),
     );
-    // Kata's, of a whole sandbox: a virtual machine has no cgroup for each container here.
+    // Kata has one cgroup for a whole sandbox: a virtual machine has no cgroup for each container here.
     check_pod(
         &format!("/kubepods/burstable/pod{UID}|/kata_{ID}"),
         UID,

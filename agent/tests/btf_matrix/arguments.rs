@@ -1,20 +1,20 @@
-//! Which arguments programs take from their hooks, and as what.
+//! Arguments that programs take from their hooks, with their types.
 
 use stallscope::btf::Argument;
 
-/// What a program takes an argument for.
+/// Type that a program expects of an argument.
 #[derive(Clone, Copy, Debug)]
 pub enum Taken {
     /// A pointer to this structure.
     Pointer(&'static str),
-    /// A number of this many bytes.
+    /// A number with this many bytes.
     Scalar(u32),
 }
 
 use Taken::{Pointer, Scalar};
 
 impl Taken {
-    /// Whether the kernel passes it.
+    /// Returns whether the kernel passes an argument of this type.
     pub fn is(self, passed: &Argument) -> bool {
         match (self, passed) {
             (Pointer(name), Argument::Pointer(passed)) => name == passed,
@@ -49,7 +49,7 @@ const OF_FAULT: Arguments = &[(0, Pointer("vm_fault")), (1, Pointer("page"))];
 const FLAGS: Arguments = &[(3, Scalar(4))];
 const RUN_QUEUE: Arguments = &[(0, Pointer("cfs_rq"))];
 
-/// The arguments that a program takes, by place.
+/// Returns the arguments that a program takes, by position.
 pub fn taken(probe: &str, program: &str) -> Arguments {
     match (probe, program) {
         ("cpu_wait", "sched_switch") => TASKS,
@@ -70,7 +70,7 @@ pub fn taken(probe: &str, program: &str) -> Arguments {
         (_, "unthrottle_cfs_rq" | "unthrottle_cfs_rq_exit" | "unthrottle_cfs_rq_probed") => {
             RUN_QUEUE
         }
-        // Reclaim and the return from a function: what is asked is asked of the current task.
+        // Programs of reclaim and at the return of a function use the current task instead of arguments.
         _ => &[],
     }
 }

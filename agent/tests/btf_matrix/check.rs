@@ -1,4 +1,4 @@
-//! What the agent would make of a kernel, as far as its type information tells.
+//! Checks of a kernel from its type information: the agent's layout, hooks and arguments on it.
 
 use std::{fs, path::Path};
 
@@ -51,7 +51,7 @@ impl Machine {
         }
     }
 
-    /// The kernel with this type information on this machine, its NUMA balancing on.
+    /// Returns the kernel with this type information on this machine, with NUMA balancing on.
     pub fn kernel(&self, btf: Btf) -> Kernel {
         let host = Host {
             cpus: 1,
@@ -67,7 +67,7 @@ impl Machine {
     }
 }
 
-/// All in which a kernel is not as expected.
+/// Lists all differences of a kernel from its expectations.
 pub fn faults(expected: &Expected, kernel: &Kernel) -> Vec<String> {
     let mut faults = absent_fields(expected, &kernel.layout);
     faults.extend(wrong_offsets(expected, &kernel.layout));
@@ -112,7 +112,7 @@ fn wrong_offsets(expected: &Expected, layout: &Layout) -> Vec<String> {
         .collect()
 }
 
-/// Says so when the first alternative that this kernel takes is another one than expected.
+/// Returns a fault when the first alternative that this kernel takes differs from the expected one.
 fn wrong_hook(expected: &Expected, kernel: &Kernel, probe: &Probe, hook: &Hook) -> Option<String> {
     let works = |alternative: &&Alternative| {
         alternative.refusal(kernel).is_none()
@@ -160,10 +160,10 @@ fn programs_of(expected: &Expected, probe: &str, hook: &str) -> Vec<String> {
     }
 }
 
-/// What the kernel passes to a program's hook; none if it has no such hook.
+/// Returns the arguments that the kernel passes to a program's hook; none if it has no such hook.
 ///
-/// On arm64 5.10 static functions are in no type information: absence would prove nothing there, but
-/// every function that is hooked on that kernel is global, and found.
+/// On arm64 5.10 static functions are in no type information. Absence would prove nothing there, but every function
+/// that is hooked on that kernel is global, and found.
 fn passed(btf: &Btf, attach: Attach) -> Option<Vec<Argument>> {
     match attach {
         Attach::TpBtf(_, tracepoint) => btf.tracepoint(tracepoint),
@@ -175,8 +175,8 @@ fn passed(btf: &Btf, attach: Attach) -> Option<Vec<Argument>> {
     }
 }
 
-/// Arguments that this kernel passes otherwise than programs take them, where their hook exists and
-/// they are for this kernel.
+/// Lists the arguments that this kernel passes differently from what programs take, where their hook exists and the
+/// programs are for this kernel.
 fn wrong_arguments(kernel: &Kernel, probe: &Probe, alternative: &Alternative) -> Vec<String> {
     let mut faults = Vec::new();
     if alternative.refusal(kernel).is_some() {

@@ -1,35 +1,35 @@
-//! What is known of the lab's kernels from elsewhere than from our own reader.
+//! Facts about the lab's kernels from sources other than our own reader.
 
 /// A kernel of the lab.
 pub struct Expected {
-    /// The name of its fixture.
+    /// Name of its fixture.
     pub name: &'static str,
-    /// The release that the numbers below are of.
+    /// Release that the numbers below describe.
     pub release: &'static str,
-    /// Whether programs attach to functions by trampolines: on arm64 since 6.4.
+    /// True if programs attach to functions by trampolines: on arm64 since 6.4.
     pub trampolines: bool,
-    /// 64 less `CONFIG_NODES_SHIFT` of its configuration.
+    /// 64 minus `CONFIG_NODES_SHIFT` of its configuration.
     pub page_node_shift: u32,
-    /// Fields it lacks, and why.
+    /// Fields that it lacks, with the reason.
     pub absent: &'static [(&'static str, &'static str)],
-    /// Programs that are attached, by probe and hook.
+    /// Programs that attach, by probe and hook.
     pub programs: Programs,
-    /// Offsets in bytes, but of [`SPOTS`]' last in bits, as pahole 1.24 prints them from the whole type
-    /// information: `pahole -F btf -E -C STRUCTURE vmlinux.btf`. `None` for what it does not have.
+    /// Offsets in bytes, except for the last of [`SPOTS`] in bits, as pahole 1.24 prints them from the whole type
+    /// information: `pahole -F btf -E -C STRUCTURE vmlinux.btf`. `None` for absent fields.
     pub offsets: [Option<u32>; SPOTS.len()],
 }
 
-/// The programs that differ between kernels.
+/// Programs that differ between kernels.
 pub struct Programs {
     pub throttles: &'static [&'static str],
     pub first_touch: &'static str,
     pub file_mapping: &'static str,
     pub hinting: &'static str,
-    /// What the names of those for reclaim end with.
+    /// Suffix of the names of the reclaim programs.
     pub reclaim_suffix: &'static str,
 }
 
-/// Fields whose offsets are stated for every kernel.
+/// Fields with a stated offset for every kernel.
 pub const SPOTS: [&str; 15] = [
     "task_state",
     "task_cpu",
@@ -71,7 +71,7 @@ const CURRENT: Programs = Programs {
     reclaim_suffix: "",
 };
 
-/// In the order of the lab.
+/// Kernels in the lab's order.
 pub const KERNELS: [Expected; 7] = [
     Expected {
         name: "arm64-5.10",

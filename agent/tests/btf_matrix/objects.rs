@@ -1,31 +1,31 @@
-//! What BPF objects read: which arguments of their hooks, and which kernel fields. Read from their
-//! instructions (`Documentation/bpf/standardization/instruction-set.rst`), not from their sources.
+//! Reads of BPF objects: the arguments of their hooks and the kernel fields that they use. They come from the objects'
+//! instructions (`Documentation/bpf/standardization/instruction-set.rst`), not from the sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SymbolKind};
 use stallscope_ebpf::kernel::Layout;
 
-/// What a program reads, itself and through the functions it calls.
+/// Reads of a program, including those of the functions it calls.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Reads {
-    /// Offsets in bytes into the context it is started with.
+    /// Offsets in bytes into the context with which the kernel starts it.
     pub context: BTreeSet<u32>,
     /// Names of fields in [`Layout`].
     pub fields: BTreeSet<&'static str>,
     calls: BTreeSet<Place>,
 }
 
-/// A section's number, and an offset in it.
+/// Number of a section, and an offset in it.
 type Place = (usize, u64);
 
-/// What is known of a register or a slot of the stack.
+/// Known content of a register or stack slot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Value {
     Unknown,
-    /// The context, and how far behind its beginning.
+    /// Pointer to the context, with its offset from the beginning.
     Context(i64),
-    /// The global `LAYOUT`, and how far behind its beginning.
+    /// Pointer to the global `LAYOUT`, with its offset from the beginning.
     Layout(i64),
 }
 
@@ -36,7 +36,7 @@ struct State {
 }
 
 impl State {
-    /// At a program's start its first register points to the context.
+    /// Returns the state at a program's start, in which the first argument's register points to the context.
     fn start() -> Self {
         let mut registers = [Value::Unknown; 11];
         registers[1] = Value::Context(0);
@@ -46,7 +46,7 @@ impl State {
         }
     }
 
-    /// Keeps what holds in both; whether that changed this.
+    /// Keeps the knowledge that both states share. Returns whether this state changed.
     fn join(&mut self, other: &Self) -> bool {
         let before = self.clone();
         for (mine, theirs) in self.registers.iter_mut().zip(other.registers) {
@@ -60,7 +60,7 @@ impl State {
     }
 }
 
-/// An object's programs and functions by name.
+/// Returns an object's programs and functions, by name.
 pub fn read(elf: &[u8]) -> BTreeMap<String, Reads> {
     let file = object::File::parse(elf).expect("an ELF object");
     let mut functions = BTreeMap::new();
@@ -89,7 +89,7 @@ struct Function<'a> {
     section: usize,
     start: u64,
     code: &'a [u8],
-    /// By offset in the section.
+    /// Relocations by offset in the section.
     relocations: BTreeMap<u64, Target>,
 }
 
@@ -132,7 +132,7 @@ impl<'a> Function<'a> {
         }
     }
 
-    /// Follows every path, joining what is known where paths meet.
+    /// Follows every path, and joins the known states where paths meet.
     fn reads(&self) -> Reads {
         let mut reads = Reads::default();
         let mut states = BTreeMap::from([(0, State::start())]);
@@ -152,7 +152,7 @@ impl<'a> Function<'a> {
         reads
     }
 
-    /// Does one instruction; returns the numbers of those that may come next.
+    /// Executes one instruction. Returns the numbers of the possible next ones.
     fn step(&self, at: usize, state: &mut State, reads: &mut Reads) -> Vec<usize> {
         const FRAME: usize = 10;
         let code = &self.code[at * 8..at * 8 + 8];
@@ -166,7 +166,7 @@ impl<'a> Function<'a> {
         let target = self.relocations.get(&(self.start + at as u64 * 8));
         let jump = at.wrapping_add_signed(1 + isize::from(offset));
         match opcode {
-            // 64-bit constant, which takes two places.
+            // A 64-bit constant takes two instruction slots.
             0x18 => {
                 state.registers[to] = match target {
                     Some(Target::Layout) => Value::Layout(immediate.into()),
@@ -177,7 +177,7 @@ impl<'a> Function<'a> {
             0x95 => return Vec::new(),
             0x05 => return vec![jump],
             0x85 => {
-                // Relative to what the relocation names, or else to the next instruction.
+                // The target is relative to the relocation's symbol, or else to the next instruction.
                 let behind = 8 * (i64::from(immediate) + 1);
                 let place = match (target, from) {
                     (Some(Target::Code((section, base))), _) => Some((*section, *base)),
@@ -231,17 +231,17 @@ impl<'a> Function<'a> {
     }
 }
 
-/// Bytes of relocations by the kernel's types; none if the object does not say
-/// (`Documentation/bpf/btf.rst`, ".BTF.ext section").
+/// Returns the bytes of CO-RE relocations; none if the object does not say (`Documentation/bpf/btf.rst`, ".BTF.ext
+/// section").
 pub fn core_relocations(elf: &[u8]) -> Option<u32> {
     let file = object::File::parse(elf).expect("an ELF object");
     let header = file.section_by_name(".BTF.ext")?.data().expect("data");
     let word = |at: usize| Some(u32::from_le_bytes(header.get(at..at + 4)?.try_into().ok()?));
-    // A shorter header knows no such relocations.
+    // A shorter header has no such relocations.
     if word(4)? < 32 { Some(0) } else { word(28) }
 }
 
-/// Symbols that the loader would have to find in the kernel: functions (`kfunc`), variables, options.
+/// Returns the symbols that the loader would have to find in the kernel: functions (`kfunc`), variables, options.
 pub fn unresolved(elf: &[u8]) -> Vec<String> {
     let file = object::File::parse(elf).expect("an ELF object");
     file.symbols()

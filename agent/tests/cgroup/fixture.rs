@@ -1,4 +1,4 @@
-//! Directories that look like cgroup hierarchies, and the proc files that name them.
+//! Directories with the layout of cgroup hierarchies, and the proc files that name them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use stallscope::cgroup::{Cgroup, CgroupId, CgroupPath, Changes};
 use tempfile::TempDir;
 
-/// `/proc/cgroups` with the cpu controller on hierarchy `cpu`.
+/// Returns `/proc/cgroups` with the cpu controller on hierarchy `cpu`.
 pub fn proc_cgroups(cpu: u32) -> String {
     format!(
         "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t3\t1\t1\ncpu\t{cpu}\t1\t1\ncpuacct\t{cpu}\t1\t1\nmemory\t0\t9\t1\n"
@@ -64,7 +64,7 @@ impl Fixture {
         fs::write(self.path("proc/self/mountinfo"), &self.mountinfo).expect("mountinfo");
     }
 
-    /// A cgroup of v1's cpu hierarchy.
+    /// Makes a cgroup of v1's cpu hierarchy.
     pub fn v1(&self, name: &str) {
         for file in ["cgroup.procs", "tasks"] {
             self.write(&format!("{name}/{file}"), "");
@@ -78,14 +78,14 @@ impl Fixture {
         );
     }
 
-    /// The root of v1's cpu hierarchy.
+    /// Makes the root of v1's cpu hierarchy.
     pub fn v1_root(&self, name: &str) {
         self.v1(name);
         self.write(&format!("{name}/release_agent"), "");
         self.write(&format!("{name}/cgroup.sane_behavior"), "0\n");
     }
 
-    /// The root of v2's hierarchy.
+    /// Makes the root of v2's hierarchy.
     pub fn v2_root(&self, name: &str, controllers: &str, enabled: &str) {
         self.write(&format!("{name}/cgroup.procs"), "");
         self.write(
@@ -98,13 +98,13 @@ impl Fixture {
         );
     }
 
-    /// Another cgroup of v2's.
+    /// Makes another cgroup of v2's.
     pub fn v2(&self, name: &str, enabled: &str) {
         self.v2_root(name, "", enabled);
         self.write(&format!("{name}/cgroup.type"), "domain\n");
     }
 
-    /// A systemd host: cpu enabled for slices and two pods, pids and memory everywhere.
+    /// Makes a systemd host: cpu enabled for slices and two pods, pids and memory everywhere.
     pub fn v2_host(&self) {
         self.v2_root("sys", "cpuset cpu io memory pids", "cpu memory pids");
         self.v2("sys/init.scope", "");
@@ -118,7 +118,7 @@ impl Fixture {
     }
 }
 
-/// Cgroups as a table, by which a watch and a scan can be compared.
+/// Table of cgroups, by which tests compare a watch and a scan.
 pub type Table = BTreeMap<CgroupId, CgroupPath>;
 
 pub fn table(cgroups: Vec<Cgroup>) -> Table {
@@ -128,7 +128,7 @@ pub fn table(cgroups: Vec<Cgroup>) -> Table {
         .collect()
 }
 
-/// Takes changes in as the documentation says.
+/// Applies changes to a table by the documented rules.
 pub fn apply(table: &mut Table, changes: Changes) {
     for id in changes.removed {
         assert!(table.remove(&id).is_some(), "removed what was not there");
@@ -145,7 +145,7 @@ pub fn apply(table: &mut Table, changes: Changes) {
     }
 }
 
-/// The paths in a table below `name`.
+/// Returns the paths in a table below `name`.
 pub fn below<'a>(table: &'a Table, name: &str) -> Vec<&'a CgroupPath> {
     let above = Path::new(name);
     let is_below = |path: &&CgroupPath| path.below(Path::new("/")).starts_with(above);

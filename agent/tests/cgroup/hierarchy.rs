@@ -1,4 +1,4 @@
-//! Finding, choosing and scanning, without root.
+//! Discovery, choice and scan of hierarchies, without root.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +13,7 @@ fn discover(fixture: &Fixture) -> Hierarchy {
     Hierarchy::discover(&fixture.proc(), None).expect("a hierarchy")
 }
 
-/// The error's text, which must name the path.
+/// Returns the error's text, which must name the path.
 fn refusal(fixture: &Fixture, controller: Option<Controller>, path: &str) -> String {
     let text = Hierarchy::discover(&fixture.proc(), controller)
         .expect_err("no hierarchy")

@@ -1,4 +1,4 @@
-//! On this machine's own cgroup file systems, in cgroups of our own.
+//! This machine's own cgroup file systems, in cgroups of our own.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,7 +15,7 @@ use stallscope::cgroup::{Cgroup, CgroupId, CpuLimit, CpuStat, CpuStats, Hierarch
 
 use super::fixture::{Table, apply, below, table};
 
-/// A cgroup of ours in the hierarchy in use, removed with all below it at the end.
+/// A cgroup of ours in the hierarchy in use. Dropping it removes it with everything below.
 struct Own {
     hierarchy: Hierarchy,
     name: String,
@@ -51,7 +51,7 @@ impl Own {
         found.expect("our cgroup")
     }
 
-    /// Our part of a table.
+    /// Returns our part of a table.
     fn ours<'a>(&self, known: &'a Table) -> Vec<&'a stallscope::cgroup::CgroupPath> {
         below(known, &format!("/{}", self.name))
     }
@@ -63,14 +63,14 @@ impl Drop for Own {
     }
 }
 
-/// Removes cgroups from the leaves up; their files are the kernel's.
+/// Removes cgroups from the leaves up. The kernel owns their files.
 fn remove(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove(&entry.path());
         }
     }
-    // Tasks that were just killed leave a moment later.
+    // Killed tasks take a moment to leave.
     for _ in 0..100 {
         match fs::remove_dir(dir) {
             Err(error) if error.kind() == ErrorKind::ResourceBusy => {
@@ -223,7 +223,7 @@ fn a_thousand_cgroups_take_milliseconds() {
     println!(
         "scan {scan:?}, placing watches {placing:?}, idle poll {poll:?}, held cpu.stat {held:?}"
     );
-    // Far above what it takes, for busy machines and unoptimised code.
+    // The limit is far above the usual time, for busy machines and unoptimised code.
     assert!(scan < Duration::from_millis(200), "scan took {scan:?}");
 }
 

@@ -1,4 +1,4 @@
-//! Following directories as they come and go, without root.
+//! Watches of directories that come and go, without root.
 
 use std::fs;
 use std::path::PathBuf;
@@ -121,14 +121,14 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    // Few cases: closing an inotify descriptor takes tens of milliseconds.
+    // The cases are few because closing an inotify descriptor takes tens of milliseconds.
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn any_order_of_changes_ends_as_a_scan_does(steps in prop::collection::vec(step(), 0..150)) {
         let (fixture, mut watch, mut known) = watched();
         let root = fixture.path("");
         for step in steps {
-            // Steps that cannot be done, such as removing what is not there, do nothing.
+            // Impossible steps, such as removing a missing directory, do nothing.
             match step {
                 Step::Make(path) => drop(fs::create_dir_all(root.join(path))),
                 Step::Remove(path) => drop(fs::remove_dir_all(root.join(path))),

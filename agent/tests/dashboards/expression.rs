@@ -1,24 +1,24 @@
-//! What an expression names. Whether it is one at all is for Prometheus to say.
+//! Names in an expression. Prometheus itself checks the syntax.
 
 use std::collections::BTreeSet;
 
-/// What names of series begin with that workloads export by themselves.
+/// Prefixes of the series that workloads export by themselves.
 const OF_WORKLOADS: [&str; 3] = ["flink_", "tikv_", "envoy_"];
 
 /// Names in an expression.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct Names<'a> {
-    /// Series of ours and of workloads with the labels they are selected by.
+    /// Series of ours and of workloads, with the labels of their selectors.
     pub series: Vec<(&'a str, Vec<&'a str>)>,
     /// Labels of `by`, `on`, `group_left` and the like.
     pub grouped: BTreeSet<&'a str>,
-    /// Labels of `by` only: what is left after the outermost aggregation is among them.
+    /// Labels of `by` only, among them all labels after the outermost aggregation.
     pub by: BTreeSet<&'a str>,
-    /// Texts in quotes, among them the labels that `label_replace` makes.
+    /// Strings in quotes, among them the labels that `label_replace` makes.
     pub quoted: BTreeSet<&'a str>,
 }
 
-/// Reads the names in an expression with its variables substituted.
+/// Parses the names in an expression with its variables substituted.
 pub fn names(expr: &str) -> Names<'_> {
     let mut names = Names::default();
     let mut rest = expr;
@@ -65,14 +65,14 @@ fn named<'a>(names: &mut Names<'a>, name: &'a str, after: &'a str) -> &'a str {
     }
 }
 
-/// Whether a word names a series of ours, one recorded of them, or one of a workload.
+/// Returns whether a word names a series of ours, one recorded from them, or one of a workload.
 fn is_series(name: &str) -> bool {
     name.starts_with("stallscope_")
         || name.contains(":stallscope_")
         || OF_WORKLOADS.iter().any(|of| name.starts_with(of))
 }
 
-/// Labels of the braces that a text begins with, and what follows them.
+/// Parses the labels in the braces at the start of a text. Returns them and the rest.
 fn matchers(text: &str) -> (Vec<&str>, &str) {
     let Some(mut rest) = text.strip_prefix('{') else {
         return (Vec::new(), text);
@@ -101,7 +101,7 @@ fn word(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
-/// The text in the quotes that it begins with, and what follows them.
+/// Parses the quoted string at the start of a text. Returns it and the rest.
 fn quoted(text: &str) -> (&str, &str) {
     text[1..]
         .split_once('"')

@@ -1,4 +1,4 @@
-//! Files that Grafana takes by hand or by sidecar, and panels that say how they are read.
+//! Files that users or sidecars import into Grafana, and panels that say how to read them.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::model::{dashboards, list, references, text};
 
-/// The schema of Grafana 10.4, the oldest that is looked after.
+/// Schema version of Grafana 10.4, the oldest supported one.
 const SCHEMA: u64 = 39;
 
 #[test]
@@ -73,7 +73,7 @@ fn data_come_from_the_chosen_source_only() {
     }
 }
 
-/// Values of a key, at any depth.
+/// Collects the values of a key, at any depth.
 fn values_of<'a>(key: &str, json: &'a Value, found: &mut Vec<&'a Value>) {
     match json {
         Value::Object(fields) => {
@@ -171,7 +171,7 @@ fn every_panel_says_how_it_is_read_and_in_which_unit() {
     }
 }
 
-/// Whether a panel's values have a unit, or it shows none.
+/// Returns whether a panel's values have a unit, or the panel shows none.
 fn has_unit(panel: &Value) -> bool {
     if panel["type"] == "heatmap" {
         return !text(panel, "/options/yAxis/unit").is_empty();
@@ -199,7 +199,7 @@ fn every_line_has_a_name_in_a_legend() {
             if kind == "timeseries" || kind == "stat" {
                 for target in list(panel, "/targets") {
                     let legend = text(target, "/legendFormat");
-                    // Which labels a typed expression leaves nobody knows before.
+                    // The labels of an expression that the user types are not known in advance.
                     let typed = text(target, "/expr").starts_with("${");
                     let named = !legend.is_empty() && typed == (legend == "__auto");
                     assert!(named, "{place}: {}", text(target, "/refId"));

@@ -1,4 +1,4 @@
-//! The dashboards as they are shipped, and what the tests ask of them.
+//! The shipped dashboards, and the tests' access to their parts.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,12 +17,12 @@ pub struct Dashboard {
 pub struct Query {
     /// File, panel and letter, for messages.
     pub place: String,
-    /// As shipped, with Grafana's variables.
+    /// Expression as shipped, with Grafana's variables.
     pub expr: String,
     pub legend: Option<String>,
 }
 
-/// All dashboards, by name of file.
+/// Reads all dashboards, sorted by file name.
 pub fn dashboards() -> Vec<Dashboard> {
     let folder = root().join("dashboards");
     let mut files: Vec<String> = std::fs::read_dir(&folder)
@@ -43,14 +43,14 @@ pub fn dashboards() -> Vec<Dashboard> {
         .collect()
 }
 
-/// The text at a JSON pointer, empty where there is none.
+/// Returns the text at a JSON pointer, empty without one.
 pub fn text<'a>(json: &'a Value, pointer: &str) -> &'a str {
     json.pointer(pointer)
         .and_then(Value::as_str)
         .unwrap_or_default()
 }
 
-/// The list at a JSON pointer, empty where there is none.
+/// Returns the list at a JSON pointer, empty without one.
 pub fn list<'a>(json: &'a Value, pointer: &str) -> &'a [Value] {
     json.pointer(pointer)
         .and_then(Value::as_array)
@@ -58,7 +58,7 @@ pub fn list<'a>(json: &'a Value, pointer: &str) -> &'a [Value] {
 }
 
 impl Dashboard {
-    /// Panels, with those of collapsed rows and the rows themselves.
+    /// Returns all panels: rows, and the panels of collapsed rows too.
     pub fn panels(&self) -> Vec<&Value> {
         let top = list(&self.json, "/panels").iter();
         top.flat_map(|panel| std::iter::once(panel).chain(list(panel, "/panels")))
@@ -69,7 +69,7 @@ impl Dashboard {
         list(&self.json, "/templating/list")
     }
 
-    /// What marks moments on every panel.
+    /// Returns the annotations, which mark moments on every panel.
     pub fn annotations(&self) -> &[Value] {
         list(&self.json, "/annotations/list")
     }
@@ -97,7 +97,7 @@ impl Dashboard {
         queries
     }
 
-    /// Selector and label that variables ask for, and the variable's name.
+    /// Returns the name of each query variable, with the selector and label that it queries.
     pub fn variable_queries(&self) -> Vec<(&str, &str, &str)> {
         let queries = self.variables().iter().filter(|v| v["type"] == "query");
         queries
@@ -114,8 +114,8 @@ impl Dashboard {
             .collect()
     }
 
-    /// An expression as Grafana sends it: what text fields begin with, a host where one has to be chosen, else
-    /// everything.
+    /// Substitutes an expression's variables as Grafana does: the initial content of text fields, a host where the user
+    /// must choose one, else everything.
     pub fn substituted(&self, expr: &str) -> String {
         let mut expr = expr
             .replace("$__rate_interval", "5m")
@@ -136,7 +136,7 @@ impl Dashboard {
     }
 }
 
-/// Names of variables that a text refers to, as `$name`, `${name}` or `${name:format}`.
+/// Returns the names of variables that a text refers to, as `$name`, `${name}` or `${name:format}`.
 pub fn references(text: &str) -> BTreeSet<&str> {
     let after = text.split('$').skip(1);
     after

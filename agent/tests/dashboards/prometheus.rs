@@ -1,4 +1,5 @@
-//! Prometheus itself takes every expression, and those that rank and compare give what they say.
+//! Evaluation by Prometheus itself: it accepts every expression, and those that rank and compare give the documented
+//! results.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +13,7 @@ use super::shipped::{promtool, read};
 
 const TESTS: &str = "dashboards/tests/dashboards.yaml";
 
-/// Every expression as it is sent, those of variables included.
+/// Returns every expression in its final form, those of variables included.
 fn expressions() -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for dashboard in dashboards() {
@@ -26,7 +27,7 @@ fn expressions() -> BTreeSet<String> {
     all
 }
 
-/// The expressions for the field of latency that the page offers, by workload.
+/// Returns the expressions that the page offers for the latency field, by workload.
 fn offered() -> Vec<String> {
     let page = read("docs/dashboards.md");
     let table = page
@@ -66,7 +67,7 @@ fn prometheus_takes_every_expression() {
         .collect();
     assert!(rules.len() > 80, "{} expressions", rules.len());
     let folder = tempfile::tempdir().expect("a folder");
-    // JSON is YAML as well.
+    // JSON is valid YAML.
     let file = folder.path().join("expressions.yaml");
     let text = json!({"groups": [{"name": "dashboards", "rules": rules}]}).to_string();
     fs::write(&file, text).expect("a file of rules");

@@ -1,4 +1,4 @@
-//! Queries ask for series that there are, by labels that those have.
+//! Queries: their series exist and have the labels that they select by.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use super::expression::names;
 use super::model::dashboards;
 use super::reference::{OF_TARGETS, series};
 
-/// Panics unless the series exist and have the labels; gives all labels there can be in the result.
+/// Panics unless the series exist and have the labels. Returns all labels that the result can have.
 pub fn check(
     place: &str,
     expr: &str,
@@ -19,7 +19,7 @@ pub fn check(
         let labels = known
             .get(*name)
             .unwrap_or_else(|| panic!("{place}: {name} is neither known nor recorded"));
-        // A rule leaves nothing but the labels of its level.
+        // A rule keeps only the labels of its level.
         let of_target = |label: &str| OF_TARGETS.contains(&label) && !name.contains(':');
         for label in selected {
             let has = labels.contains(*label) || of_target(label);
@@ -80,7 +80,7 @@ fn legends_name_labels_that_are_left() {
     }
 }
 
-/// Nodes whose value of a fact is not the most frequent one of their cluster, as the fleet's page asks for them.
+/// Returns the fleet page's query for nodes whose value of a fact is not the most frequent one of their cluster.
 fn differing(family: &str, label: &str) -> String {
     let of = r#"cluster=~"$cluster""#;
     let count = format!(r#"count by (cluster, {label}) ({family}{{{of}, {label}!=""}})"#);

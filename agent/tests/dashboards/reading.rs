@@ -1,4 +1,4 @@
-//! What is drawn alike means the same: units, colours of causes, heatmaps, marks.
+//! Consistent looks: units, colours of causes, heatmaps and annotations mean the same everywhere.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::model::{dashboards, list, text};
 /// Grafana's names of the units that values here can have.
 const UNITS: [&str; 5] = ["s", "percentunit", "short", "ops", "bytes"];
 
-/// Properties of a panel's fields by the name that they are for.
+/// Returns the overrides of a panel's fields, by field name.
 fn overrides(panel: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let fields = list(panel, "/fieldConfig/overrides").iter();
     fields.flat_map(|field| {

@@ -1,13 +1,13 @@
-//! Series that there are: those of the reference, and what the rules record of them.
+//! Existing series: those of the reference, and those that the rules record.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::shipped::read;
 
-/// Labels that the scrape configuration gives to every series, unless a series has its own.
+/// Labels that the scrape configuration adds to every series, unless a series has its own.
 pub const OF_TARGETS: [&str; 4] = ["cluster", "instance", "job", "node"];
 
-/// Series of workloads that the dashboards ask for, with their labels; `namespace` is the scrape configuration's.
+/// Series of workloads in the dashboards' queries, with their labels. The scrape configuration adds `namespace`.
 ///
 /// Source: the names of gauges in Flink's Prometheus reporter, of histograms in `TiKV` and in Envoy's statistics.
 const OF_WORKLOADS: [(&str, &[&str]); 10] = [
@@ -41,7 +41,7 @@ const OF_WORKLOADS: [(&str, &[&str]); 10] = [
     ),
 ];
 
-/// Labels by name of series, those of targets left out.
+/// Returns the labels by series name, without those of targets.
 pub fn series() -> BTreeMap<String, BTreeSet<String>> {
     let mut series = metrics(&read("docs/metrics.md"));
     assert!(series.len() > 40, "{series:?}");
@@ -82,7 +82,7 @@ fn metrics(reference: &str) -> BTreeMap<String, BTreeSet<String>> {
     found
 }
 
-/// What rules record, with the labels that their outermost sum or their level leaves.
+/// Returns the series that rules record, with the labels of their outermost sum or their level.
 fn recorded(rules: &str) -> BTreeMap<String, BTreeSet<String>> {
     let rules = rules.split("- record: ").skip(1);
     rules

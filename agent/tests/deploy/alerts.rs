@@ -1,4 +1,4 @@
-//! Alerts: each says what it means, leads to a page, is tested and asks for what exists.
+//! Alerts: each says what it means, links to a page, has a test and uses existing series.
 
 use super::{assert_metrics_exist, files, metrics, read};
 
@@ -87,7 +87,7 @@ fn the_alerts_ask_for_metrics_that_exist() {
     assert_metrics_exist(&metrics(&read("dashboards/alerts.yaml")));
 }
 
-/// The alerts on what workloads lose, which are those that read the recording rules.
+/// Returns the alerts on time that workloads lose, which are those that read the recording rules.
 fn of_workloads() -> Vec<Alert> {
     let found: Vec<Alert> = alerts()
         .into_iter()
@@ -109,7 +109,7 @@ fn the_alerts_ask_for_what_is_recorded() {
     }
 }
 
-/// The parts of an alert's expression that all have to hold.
+/// Returns the conditions of an alert's expression, which must all hold.
 fn conditions(text: &str) -> Vec<&str> {
     let expr = text.split("for: ").next().unwrap_or_default();
     expr.split(" and\n").collect()

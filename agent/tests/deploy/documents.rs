@@ -1,4 +1,4 @@
-//! Pages and manifests against each other and against the program.
+//! Consistency of pages and manifests with each other and with the program.
 
 use super::{files, promtool, read};
 
@@ -6,7 +6,7 @@ fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The blocks of a page in that language.
+/// Returns the blocks of a page in that language.
 fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
     page.split(&format!("```{language}\n"))
         .skip(1)
@@ -36,7 +36,7 @@ fn prometheus_takes_the_configuration_of_the_page() {
         .into_iter()
         .find(|block| block.starts_with("scrape_configs:"))
         .expect("the page shows how to scrape");
-    // Debian's promtool is built without discovery in Kubernetes.
+    // Debian's promtool is built without Kubernetes service discovery.
     let discovery =
         "kubernetes_sd_configs:\n      - role: pod\n        namespaces: {names: [stallscope]}\n";
     assert!(configuration.contains(discovery), "{configuration}");

@@ -1,14 +1,14 @@
-//! The unit, as systemd judges it.
+//! The systemd unit, checked by systemd's own tools.
 
 use super::{read, root};
 use std::process::Command;
 
 const UNIT: &str = "deploy/systemd/stallscope.service";
 
-/// systemd's own scale of 0 to 100; what is left is what measuring and serving take.
+/// Limit on systemd's exposure scale of 0 to 100. The rest is what measuring and serving need.
 const MOST_EXPOSURE: u32 = 20;
 
-/// systemd-analyze, if it can judge files that are not installed; that came with version 250.
+/// Runs systemd-analyze, if it can judge files that are not installed (version 250 and later).
 fn analyze(args: &[&str]) -> Option<(bool, String)> {
     let version = Command::new("systemd-analyze")
         .arg("--version")

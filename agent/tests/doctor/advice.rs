@@ -1,4 +1,4 @@
-//! What mends a finding, with cgroups whose names are to do harm: nothing that a name says may happen.
+//! Remedies of findings on nodes with malicious cgroup names: a remedy must not execute anything from a name.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -9,7 +9,7 @@ use crate::{
     harmless::Harmless,
 };
 
-/// Names as only somebody who means harm would give them. Each is of the cgroup in which all others are put.
+/// Malicious names. Each is the name of a cgroup that contains all others.
 const NAMES: [&str; 6] = [
     "q; touch PWNED $(id)",
     "`touch PWNED` $(touch PWNED)",
@@ -19,7 +19,7 @@ const NAMES: [&str; 6] = [
     "* && touch PWNED #",
 ];
 
-/// Puts all cgroups of a node into one of this name, or takes them out again.
+/// Moves all cgroups of a node into one of this name, or out of it again.
 fn wrap(dir: &Path, name: &str, undo: bool) {
     let mount = dir.join("sys/fs/cgroup");
     let v2 = mount.join("cgroup.controllers").exists();
@@ -47,7 +47,7 @@ fn folders(dir: &Path) -> Vec<std::path::PathBuf> {
     paths.filter(|path| path.is_dir()).collect()
 }
 
-/// Every command of a report.
+/// Returns every command of a report.
 fn commands(report: &Report) -> impl Iterator<Item = String> {
     let mends = report.findings.iter().flat_map(|finding| &finding.mend);
     let commands = mends.filter_map(|mend| match mend {
@@ -57,7 +57,7 @@ fn commands(report: &Report) -> impl Iterator<Item = String> {
     commands.flatten().flatten().map(ToString::to_string)
 }
 
-/// What is different in each case of the fixtures, which have every check with each severity (`cases.rs`).
+/// Returns the changes of each case of the fixtures, which have every check with each severity (`cases.rs`).
 fn cases() -> Vec<(String, String)> {
     let mut all = Vec::new();
     for file in ["checks.cases", "bad.cases"] {
@@ -106,8 +106,8 @@ fn no_mend_runs_what_a_name_says() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // Those whose commands have names of cgroups in them: else nothing was tried. `limit-without-quota` names containers
-    // of pods only, which are taken from the kubelet's own tree: nobody else names a cgroup there.
+    // These checks have cgroup names in their commands: without them nothing would be tried. `limit-without-quota`
+    // names only containers of pods, from the kubelet's own tree: nobody else names a cgroup there.
     let expected = [
         "cgroup-controllers",
         "cpu-memory-apart",

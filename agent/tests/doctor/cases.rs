@@ -1,4 +1,4 @@
-//! Every check: a node with its finding for each severity, and a node without.
+//! Cases of every check: a node with its finding for each severity, and a node without.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use stallscope::doctor::{CHECKS, Finding, Report, Severity};
 
 use crate::fixture::{NODES, audited, change, node, text};
 
-/// One of `checks.cases`.
+/// One case of `checks.cases`.
 struct Case {
     check: String,
     /// A severity, or `clean`.
@@ -56,7 +56,7 @@ fn judge(case: &Case, report: &Report) -> Result<(), String> {
     whole(finding)
 }
 
-/// A finding that leaves nothing out.
+/// Checks that a finding is complete.
 fn whole(finding: &Finding) -> Result<(), String> {
     let said = [&finding.title, &finding.value, &finding.why, &finding.link];
     let empty =
@@ -90,7 +90,7 @@ fn every_check_has_a_case_for_each_severity_and_one_without() {
         .into_iter()
         .map(|case| (case.check, case.state))
         .collect();
-    // Root may read everything: `command.rs` audits as somebody else.
+    // Root may read everything: `command.rs` audits as another user.
     let elsewhere = [("unreadable", Severity::Info)];
     for check in CHECKS {
         let has = |state: &str| proven.contains(&(check.name.to_owned(), state.to_owned()));

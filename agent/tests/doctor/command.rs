@@ -1,4 +1,4 @@
-//! The command as its users meet it: exit codes, what is printed, and audits without root.
+//! The command as users see it: exit codes, output, and audits without root.
 
 use std::{
     fs,

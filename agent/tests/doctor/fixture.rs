@@ -1,4 +1,4 @@
-//! Nodes as directories: the format is described in `tests/fixtures/doctor/README.md`.
+//! Nodes as directories, in the format of `tests/fixtures/doctor/README.md`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use tempfile::TempDir;
 
 use crate::sysfs;
 
-/// The nodes there are.
+/// Names of the nodes.
 pub const NODES: [&str; 6] = ["altra", "kunpeng", "graviton", "epyc", "vm", "kind"];
 
-/// A file of the fixtures.
+/// Returns the text of a fixture file.
 pub fn text(name: &str) -> String {
     fs::read_to_string(folder().join(name)).unwrap()
 }
@@ -20,7 +20,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/doctor")
 }
 
-/// A node with its files.
+/// Writes the files of a node into a temporary directory.
 pub fn node(name: &str) -> TempDir {
     // Thousands of files are slow to write on a busy disk.
     let memory = Path::new("/dev/shm");
@@ -39,28 +39,28 @@ pub fn audited(dir: &Path) -> Report {
     audit(&read(dir))
 }
 
-/// What its files say.
+/// Reads the files of a node.
 pub fn read(dir: &Path) -> Node {
     let root = Root::open(dir).unwrap();
     let live = Live::of_report(&root);
     Node::read(root, live)
 }
 
-/// What was changed in a tree, so that it can be put back: a tree takes longer to write than to audit.
+/// Changes to a tree, which a test can undo: writing a tree takes longer than auditing it.
 #[derive(Default)]
 pub struct Changes(Vec<Change>);
 
 enum Change {
-    /// A file that had this content.
+    /// A written file, with its previous content.
     Written(PathBuf, Vec<u8>),
-    /// A file or directory that was not there.
+    /// A new file or directory.
     Made(PathBuf),
-    /// What was taken away, and where it is meanwhile.
+    /// A removed file or directory, with the directory that keeps it meanwhile.
     Taken(PathBuf, TempDir),
 }
 
 impl Changes {
-    /// Puts everything back.
+    /// Undoes all changes.
     pub fn undo(self) {
         for change in self.0.into_iter().rev() {
             match change {
@@ -90,7 +90,7 @@ impl Changes {
     fn take(&mut self, dir: &Path, path: &str) {
         sysfs::each(path, "", &mut |path, _| {
             let path = at(dir, path);
-            // Beside the tree, as nothing can be moved to another file system.
+            // The directory lies beside the tree, because a rename does not work across file systems.
             let aside = tempfile::tempdir_in(dir.parent().unwrap()).unwrap();
             fs::rename(&path, aside.path().join("taken")).unwrap();
             self.0.push(Change::Taken(path, aside));
@@ -115,7 +115,7 @@ impl Changes {
     }
 }
 
-/// Writes the files that a text describes, and takes those away that it says so of.
+/// Writes the files that a text describes, and removes those it names for removal.
 pub fn change(dir: &Path, text: &str) -> Changes {
     let mut changes = Changes::default();
     let mut block: Option<(String, String)> = None;

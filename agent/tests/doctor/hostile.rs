@@ -1,4 +1,4 @@
-//! Files that are not what they should be: each is a finding, and the rest is audited.
+//! Malformed files: each gives a finding, and the audit continues with the rest.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,7 +8,7 @@ use stallscope::doctor::{Report, Severity};
 
 use crate::fixture::{audited, node};
 
-/// Whether the audit says that it could not read the file, with this among the reasons.
+/// Returns whether the audit reports that it could not read the file, for this reason among others.
 fn told(report: &Report, path: &str, reason: &str) -> bool {
     report.findings.iter().any(|finding| {
         finding.check == "unreadable"

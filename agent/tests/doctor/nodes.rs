@@ -1,4 +1,4 @@
-//! Whole nodes: what is found on each kind, set up well and badly, and how two of them are compared.
+//! Whole nodes: the findings on each kind, well and badly configured, and the comparison of two nodes.
 
 use std::collections::BTreeSet;
 
@@ -12,14 +12,14 @@ use stallscope::exposition::{Encoder, Format};
 
 use crate::fixture::{NODES, audited, change, node, read, text};
 
-/// Checks with a finding of at least this severity.
+/// Returns the checks with a finding of at least this severity.
 fn found(report: &Report, least: Severity) -> BTreeSet<&'static str> {
     let findings = report.findings.iter();
     let severe = findings.filter(|finding| finding.severity >= least);
     severe.map(|finding| finding.check).collect()
 }
 
-/// What is found, for those who look for what went wrong.
+/// Returns the titles of all findings, for the messages of failed tests.
 fn titles(report: &Report) -> Vec<String> {
     let findings = report.findings.iter();
     findings
@@ -190,7 +190,7 @@ fn two_nodes_are_compared_by_what_matters() {
         .iter()
         .map(|each| (each.what.as_str(), each.matters.is_some()))
         .collect();
-    // Memory that differs by a few KiB is of one size; the two infos are said by the facts.
+    // Memory that differs by a few KiB counts as the same size. The facts already report the two infos.
     let expected = [
         ("finding: thp-enabled (warning)", true),
         ("memory.settings.numa_balancing", true),

@@ -1,4 +1,4 @@
-//! The pages of the checks.
+//! The documentation pages of the checks.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The rules for definitions, each with something that breaks it.
+//! Rules for metric definitions, each with a definition that breaks it.
 
 use stallscope::exposition::{lint, lint_all};
 use stallscope::metric::{Kind, Metric, Scope};

@@ -1,4 +1,4 @@
-//! A parser for both formats that accepts what the agent writes and nothing looser: written from the formats'
+//! A strict parser for both formats that accepts what the agent writes and nothing looser. It follows the formats'
 //! descriptions, so that it does not share the encoder's mistakes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +36,7 @@ impl Sample {
     }
 }
 
-/// Parses a scrape; says in which line it is broken.
+/// Parses a scrape. An error names the broken line.
 pub fn parse(text: &str, format: Format) -> Result<Vec<Family>, String> {
     let mut body = text
         .strip_suffix('\n')
@@ -168,7 +168,7 @@ fn parse_line(line: &str, format: Format, families: &mut Vec<Family>) -> Result<
     Ok(())
 }
 
-/// Splits at the first quote that is not escaped.
+/// Splits a text at the first quote that is not escaped.
 fn take_value(text: &str) -> Result<(&str, &str), String> {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate() {
@@ -207,7 +207,7 @@ fn legal(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':'))
 }
 
-/// Buckets ascend in bound and count, the last is `+Inf` and equals the count.
+/// Checks that buckets ascend in bound and count, and that the last is `+Inf` and equals the count.
 fn check_histogram(family: &Family) -> Result<(), String> {
     let mut groups: BTreeMap<Vec<&(String, String)>, Vec<&Sample>> = BTreeMap::new();
     for sample in &family.samples {

@@ -1,4 +1,4 @@
-//! What Prometheus' own parsers make of a scrape, where they are installed.
+//! Prometheus' own parsers on a scrape, where they are installed.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ fn pipe(command: &mut Command, input: &str) -> Option<(bool, String)> {
         .stderr(Stdio::piped())
         .spawn()
         .ok()?;
-    // A child that fails at once closes its end; its exit code says why.
+    // A child that fails at once closes its end. Its exit code gives the reason.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     let text = [output.stdout, output.stderr]

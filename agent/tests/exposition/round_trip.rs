@@ -1,4 +1,4 @@
-//! Whatever is written can be read back.
+//! Round trips: the parser reads back everything that the encoder writes.
 
 use bytes::BytesMut;
 use proptest::prelude::*;

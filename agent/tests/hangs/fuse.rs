@@ -1,5 +1,5 @@
-//! A FUSE file system that hangs when it is told to: the protocol spoken over `/dev/fuse`
-//! (`include/uapi/linux/fuse.h`, version 7.31), without a library.
+//! A FUSE file system that hangs on command. It speaks the protocol over `/dev/fuse` (`include/uapi/linux/fuse.h`,
+//! version 7.31), without a library.
 
 use std::{
     ffi::CString,
@@ -26,21 +26,21 @@ const RELEASEDIR: u32 = 29;
 const INTERRUPT: u32 = 36;
 const BATCH_FORGET: u32 = 42;
 
-/// Nodes of the directories in the root, which is node 1.
+/// Directories in the root (node 1), with their node numbers.
 const FOLDERS: [(&[u8], u64); 2] = [(b"pods", 2), (b"containers", 3)];
 
-/// How it hangs.
+/// Behaviour of the file system.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum State {
     /// It answers: the root has two empty directories.
     Answers,
-    /// It takes requests and answers none. Who waits for one of these cannot be killed.
+    /// It takes requests and answers none. A task that waits for one of these cannot be killed.
     Mute,
-    /// It takes no requests. Who waits can be killed.
+    /// It takes no requests. A waiting task can be killed.
     Deaf,
 }
 
-/// A mounted one. Dropped, it fails whoever waits, and is unmounted.
+/// A mounted file system. Dropping it fails all waiting requests and unmounts it.
 pub struct Fuse {
     folder: TempDir,
     shared: Arc<Shared>,
@@ -53,7 +53,7 @@ struct Shared {
     ends: AtomicBool,
 }
 
-/// Why there can be none here.
+/// Returns the reason why FUSE does not work here; none if it does.
 pub fn unavailable() -> Option<String> {
     // SAFETY: `geteuid` has no preconditions.
     let root = unsafe { libc::geteuid() } == 0;
@@ -75,7 +75,7 @@ impl Fuse {
             .expect("the FUSE device");
         mount(folder.path(), &device);
         let shared = Arc::new(Shared {
-            // Whatever comes later, it has to be mounted first.
+            // Mounting needs answers, whatever state comes later.
             state: Mutex::new(State::Answers),
             changed: Condvar::new(),
             ends: AtomicBool::new(false),
@@ -115,7 +115,7 @@ impl Drop for Fuse {
         let path = CString::new(self.folder.path().as_os_str().as_encoded_bytes()).expect("a path");
         // SAFETY: the path ends with a zero byte.
         unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
-        // The device is closed with its thread, and the kernel fails what is not answered (`fuse_dev_release`).
+        // The thread closes the device at its end, and the kernel fails the open requests (`fuse_dev_release`).
         let _ = self.server.take().map(JoinHandle::join);
     }
 }
@@ -171,7 +171,7 @@ fn mount(path: &Path, device: &File) {
     assert_eq!(mounted, 0, "mount: {}", std::io::Error::last_os_error());
 }
 
-/// Whether a request comes within a moment.
+/// Returns whether a request comes within 50 ms.
 fn readable(device: &File) -> bool {
     let mut poll = libc::pollfd {
         fd: device.as_raw_fd(),
@@ -189,7 +189,7 @@ struct Request {
     body: Vec<u8>,
 }
 
-/// None once it is unmounted.
+/// Reads a request; none once the file system is unmounted.
 fn receive(device: &mut File) -> Option<Request> {
     let mut bytes = vec![0; 1 << 17];
     let length = device.read(&mut bytes).ok()?;
@@ -209,7 +209,7 @@ fn reply(device: &mut File, unique: u64, error: i32, body: &[u8]) {
     bytes.extend((-error).to_ne_bytes());
     bytes.extend(unique.to_ne_bytes());
     bytes.extend(body);
-    // Whoever asked may have been killed.
+    // The task that asked may have been killed.
     let _ = device.write(&bytes);
 }
 
@@ -217,7 +217,7 @@ fn answer(device: &mut File, request: &Request) {
     let (error, body) = match request.opcode {
         FORGET | BATCH_FORGET | INTERRUPT => return,
         GETATTR => {
-            // Valid for no time, so that the next look asks again.
+            // The answer is valid for no time, so that the next look asks again.
             let mut body = vec![0; 16];
             body.extend(attributes(request.node));
             (0, body)
@@ -242,7 +242,7 @@ fn answer(device: &mut File, request: &Request) {
     reply(device, request.unique, error, &body);
 }
 
-/// Those of a directory (`struct fuse_attr`).
+/// Returns the attributes of a directory (`struct fuse_attr`).
 fn attributes(node: u64) -> Vec<u8> {
     let mut bytes = node.to_ne_bytes().to_vec();
     bytes.resize(60, 0);
@@ -252,7 +252,7 @@ fn attributes(node: u64) -> Vec<u8> {
     bytes
 }
 
-/// Runs a test whose mounts nobody else sees, and which are gone with it.
+/// Runs a test in its own mount namespace, so that others do not see its mounts, which go with it.
 pub fn apart(test: impl FnOnce() + Send) {
     thread::scope(|scope| {
         let own = scope.spawn(|| {

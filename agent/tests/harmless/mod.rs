@@ -1,4 +1,4 @@
-//! A shell in which advice is tried: nothing that a name says may happen in it.
+//! A shell that tries out printed commands: no name in them may execute anything.
 
 use std::{
     fs,
@@ -7,14 +7,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Commands in a shell of their own, in which none of them may make a file.
+/// Commands in a shell of their own. None of them may make a file.
 pub struct Harmless {
     dir: tempfile::TempDir,
     path: tempfile::TempDir,
 }
 
 impl Harmless {
-    /// A shell that finds no program but `touch`, which is what a name would run, and `id`.
+    /// Makes a shell that finds no program but `touch`, which malicious names run, and `id`.
     pub fn new() -> Self {
         let made = Self {
             dir: tempfile::tempdir().expect("a directory"),
@@ -33,7 +33,7 @@ impl Harmless {
         made
     }
 
-    /// Runs a command. As root it would do what it says to this host: as nobody it cannot.
+    /// Runs a command as nobody. As root it would really change this host.
     pub fn run(&self, command: &str) -> Result<(), String> {
         for flags in [&["-n", "-c"][..], &["-c"]] {
             let mut shell = Command::new("/bin/sh");

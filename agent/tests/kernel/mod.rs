@@ -1,4 +1,4 @@
-//! What the kernel tests share: cgroups of their own, tasks in them, and the exported values.
+//! Shared parts of the kernel tests: cgroups, tasks in them, and the exported values.
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::{
@@ -17,17 +17,17 @@ use stallscope::{
     exposition::Format,
 };
 
-/// An agent whose programs are attached.
+/// Starts an agent whose programs are attached.
 pub fn agent(config: Config) -> Agent {
     stallscope::preflight::raise_memlock_limit();
     Agent::start(config, prometheus::Registry::new()).expect("the agent starts")
 }
 
-/// A cgroup of the hierarchy that the agent follows, removed with all its tasks when dropped.
+/// A cgroup of the hierarchy that the agent follows. Dropping it kills its tasks and removes it.
 pub struct Group {
-    /// The directory.
+    /// Directory of the cgroup.
     pub dir: PathBuf,
-    /// The value of the label `cgroup`.
+    /// Value of its label `cgroup`.
     pub label: String,
 }
 
@@ -46,13 +46,13 @@ impl Group {
         }
     }
 
-    /// Writes one of its files.
+    /// Writes one of the cgroup's files.
     pub fn write(&self, file: &str, text: &str) {
         fs::write(self.dir.join(file), text)
             .unwrap_or_else(|error| panic!("cannot write {text} to {file}: {error}"));
     }
 
-    /// Lets it have nearly all of a busy machine, as far as its quota goes.
+    /// Gives it nearly all of a busy machine's CPU time, as far as its quota goes.
     pub fn prefer(&self) {
         if self.dir.join("cpu.weight").exists() {
             self.write("cpu.weight", "10000");
@@ -61,7 +61,7 @@ impl Group {
         }
     }
 
-    /// Sets a CPU quota of so many microseconds each 100 ms, or none.
+    /// Sets a CPU quota in microseconds per 100 ms, or none.
     pub fn limit(&self, quota_us: Option<u64>) {
         if self.dir.join("cpu.max").exists() {
             let quota = quota_us.map_or("max".to_owned(), |quota| quota.to_string());
@@ -73,7 +73,7 @@ impl Group {
         }
     }
 
-    /// The time for which its quota kept it from running, summed over CPUs, in nanoseconds.
+    /// Returns the time for which the quota throttled it, summed over CPUs, in nanoseconds.
     pub fn throttled(&self) -> u64 {
         let text = self.read("cpu.stat");
         let value = |key: &str| -> Option<u64> {
@@ -84,7 +84,7 @@ impl Group {
         throttled.expect("cpu.stat has the quota's numbers")
     }
 
-    /// Reads one of its files.
+    /// Reads one of the cgroup's files.
     pub fn read(&self, file: &str) -> String {
         fs::read_to_string(self.dir.join(file)).unwrap_or_default()
     }
@@ -103,7 +103,7 @@ impl Group {
 
     /// Forks a process that does `outside`, enters the group, does `inside` and ends, and waits for it.
     ///
-    /// Both run between fork and exec: they may make system calls and no more.
+    /// Both run between fork and exec: they may only make system calls.
     pub fn run(
         &self,
         outside: impl Fn() -> io::Result<()> + Send + Sync + 'static,
@@ -128,7 +128,7 @@ impl Group {
         assert!(status.success());
     }
 
-    /// Starts `count` shells that only count.
+    /// Starts `count` shells that spin.
     pub fn spin(&self, count: usize) -> Vec<Task> {
         (0..count)
             .map(|_| self.spawn("while :; do :; done"))
@@ -153,15 +153,15 @@ impl Drop for Group {
     }
 }
 
-/// A memory cgroup with a limit: of v1, or the group itself on v2.
+/// A memory cgroup with a limit: one of v1, or the group itself on v2.
 pub struct Memory {
-    /// Its directory.
+    /// Directory of the cgroup.
     pub dir: PathBuf,
     own: bool,
 }
 
 impl Memory {
-    /// At most `bytes` for what is written into its `cgroup.procs`.
+    /// Limits the memory of tasks in its `cgroup.procs` to `bytes`.
     pub fn limited(group: &Group, bytes: u64) -> Self {
         let v1 = Path::new("/sys/fs/cgroup/memory");
         let (dir, file, own) = if v1.join("memory.limit_in_bytes").exists() {
@@ -216,18 +216,18 @@ impl Task {
         signal(self.pid(), libc::SIGCONT);
     }
 
-    /// `T` while it is stopped (proc(5)).
+    /// Returns its state, `T` while it is stopped (proc(5)).
     pub fn state(&self) -> Option<char> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
         stat.rsplit_once(')')?.1.trim().chars().next()
     }
 
-    /// Its wait on run queues so far, in nanoseconds (`/proc/PID/schedstat`).
+    /// Returns its wait on run queues so far, in nanoseconds (`/proc/PID/schedstat`).
     pub fn run_delay(&self) -> u64 {
         self.schedstat(1)
     }
 
-    /// Its time on CPUs so far, in nanoseconds.
+    /// Returns its time on CPUs so far, in nanoseconds.
     pub fn on_cpu(&self) -> u64 {
         self.schedstat(0)
     }
@@ -254,8 +254,8 @@ fn signal(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
-/// Lets a thread, 0 for the calling one, run on one CPU only. The calling one runs there when this
-/// returns, one that sleeps will when it wakes.
+/// Pins a thread (0 for the calling one) to one CPU. The calling thread runs there when this returns, a sleeping one
+/// once it wakes.
 pub fn pin(thread: libc::pid_t, cpu: usize) -> io::Result<()> {
     set_affinity(thread, |each| each == cpu)
 }
@@ -287,7 +287,7 @@ pub struct Scrape(pub String);
 impl Scrape {
     pub fn of(agent: &mut Agent) -> Self {
         agent.tick();
-        // A cgroup newer than the last look is named at the second.
+        // The agent learns the name of a new cgroup at the second scrape.
         for _ in 0..2 {
             agent.collect(Format::Text).expect("a scrape works");
         }
@@ -295,7 +295,7 @@ impl Scrape {
         Self(String::from_utf8(text.to_vec()).expect("an exposition is UTF-8"))
     }
 
-    /// The lines of `family` that carry all of `labels` (such as `cause="own"`).
+    /// Returns the lines of `family` that carry all of `labels` (such as `cause="own"`).
     pub fn series<'a>(
         &'a self,
         family: &'a str,
@@ -312,7 +312,7 @@ impl Scrape {
         })
     }
 
-    /// The sum of those series in nanoseconds (or counts), without rounding; `None` if there are none.
+    /// Returns the sum of those series in nanoseconds (or counts), without rounding; `None` if there are none.
     pub fn exact(&self, family: &str, labels: &[String]) -> Option<u64> {
         let nanoseconds = family.contains("_seconds");
         self.series(family, labels)
@@ -327,7 +327,7 @@ impl Scrape {
     }
 }
 
-/// `1.5` seconds in nanoseconds.
+/// Converts seconds such as `1.5` to nanoseconds.
 pub fn nanos(value: &str) -> u64 {
     let (whole, part) = value.split_once('.').unwrap_or((value, ""));
     let whole: u64 = whole.parse().expect("decimal seconds");
@@ -335,7 +335,7 @@ pub fn nanos(value: &str) -> u64 {
     whole * 1_000_000_000 + part
 }
 
-/// `name="value"`.
+/// Formats `name="value"`.
 pub fn label(name: &str, value: &str) -> String {
     format!("{name}=\"{value}\"")
 }

@@ -1,4 +1,4 @@
-//! Agents as processes: one that measures this host, others that audit the files of another node.
+//! Agents as processes: one measures this host, the others audit the files of other nodes.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::{fixture, serving::Serving};
 
-/// A node of the audit's tests, and what is different on it.
+/// A node from the audit's tests, and the changes on it.
 pub struct Audited {
     like: &'static str,
     changes: &'static str,
@@ -48,7 +48,7 @@ reservedSystemCPUs: \"0-1\"
     },
 ];
 
-/// Hooks that fire often; what is left counts moves.
+/// Hooks that fire often. The others only count migrations.
 const BUSY_HOOKS: [&str; 6] = [
     "tp_btf/sched_switch",
     "tp_btf/mm_page_alloc",
@@ -61,7 +61,7 @@ const BUSY_HOOKS: [&str; 6] = [
 /// An agent that is ready.
 pub struct Agent {
     pub address: String,
-    // Ended before its files go.
+    // The process ends before its files go.
     _serving: Serving,
     _files: Option<TempDir>,
 }
@@ -82,13 +82,13 @@ impl Agent {
         }
     }
 
-    /// One that measures this host, with names from a kubelet's directories.
+    /// Starts an agent that measures this host, with names from a kubelet's directories.
     pub fn measuring(logs: &Path) -> Self {
         Self::start(None, &["--kubelet-logs".as_ref(), logs])
     }
 
-    /// One that audits the files of another node, attaches nothing that costs, knows no pod by name and has hardly any
-    /// series to give.
+    /// Starts an agent that audits the files of another node, attaches no frequent hook, knows no pod by name and has
+    /// hardly any series.
     pub fn auditing(node: &Audited) -> Self {
         let files = fixture::node(node.like);
         fixture::change(files.path(), node.changes);

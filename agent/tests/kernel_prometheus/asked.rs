@@ -1,4 +1,4 @@
-//! Everything that is asked of Prometheus: by panels, annotations and variables of dashboards, and by rules.
+//! Every expression for Prometheus: those of dashboards' panels, annotations and variables, and of rules.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -13,40 +13,40 @@ use super::{
 
 /// One expression.
 pub struct Asked {
-    /// The file, and what asks within it.
+    /// File of the expression, and the panel, variable or rule in it.
     pub file: String,
     pub by: String,
-    /// The letter of a panel's query, else empty.
+    /// Letter of a panel's query, else empty.
     pub letter: String,
     pub expr: String,
     pub kind: Kind,
-    /// Labels of the result that are shown, or lead on; of those in one list any will do.
+    /// Labels of the result that are shown or linked. Any one label of an inner list is enough.
     pub used: Vec<Vec<String>>,
 }
 
-/// How it is asked.
+/// Kind of evaluation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// At the end of the time shown.
+    /// At the end of the displayed time.
     Instant,
-    /// At every point of the time shown.
+    /// At every point of the displayed time.
     Range,
     /// For the values of the label in `used`.
     Values,
-    /// By Prometheus itself, under the name in `by`.
+    /// By a recording rule, under the name in `by`.
     Record,
     Alert,
 }
 
 impl Asked {
-    /// For messages and lists.
+    /// Describes the expression's place, for messages and lists.
     pub fn place(&self) -> String {
         let letter = if self.letter.is_empty() { "" } else { ", " };
         format!("{}: {}{letter}{}", self.file, self.by, self.letter)
     }
 }
 
-/// All of a dashboard.
+/// Returns all expressions of a dashboard.
 pub fn of_dashboard(dashboard: &Dashboard) -> Vec<Asked> {
     let mut all = of_variables(dashboard);
     all.extend(
@@ -93,7 +93,7 @@ fn of_variables(dashboard: &Dashboard) -> Vec<Asked> {
     asked.collect()
 }
 
-/// Grafana's default is a query over time.
+/// Returns the kinds of a panel's query. Grafana's default is a query over time.
 fn kinds(target: &Value) -> Vec<Kind> {
     match (target["instant"] == true, target["range"] == true) {
         (true, false) => vec![Kind::Instant],
@@ -102,14 +102,14 @@ fn kinds(target: &Value) -> Vec<Kind> {
     }
 }
 
-/// All of the files of rules.
+/// Returns all expressions of the rule files.
 pub fn of_rules() -> Vec<Asked> {
     let files = rule_files();
     let names = files.iter().filter_map(|path| path.file_name()?.to_str());
     names.flat_map(of_rule_file).collect()
 }
 
-/// The files of rules, as they are shipped.
+/// Returns the shipped rule files.
 pub fn rule_files() -> Vec<PathBuf> {
     let files = std::fs::read_dir(root().join("dashboards")).expect("a folder of rules");
     let files = files.map(|entry| entry.expect("an entry").path());
@@ -144,7 +144,8 @@ fn of_rule_file(file: &str) -> Vec<Asked> {
     asked.collect()
 }
 
-/// Labels of the result that an alert's texts name, but for those that are left out where they are empty.
+/// Returns the labels of the result that an alert's texts name, except those that a text leaves out where they are
+/// empty.
 fn templated(rule: &Value) -> Vec<Vec<String>> {
     let texts = rule["annotations"].as_object().into_iter().flatten();
     let texts = texts.filter_map(|(_, text)| text.as_str());
@@ -171,15 +172,15 @@ fn labels_in(action: &str) -> Vec<String> {
     names.collect()
 }
 
-/// Who can be chosen.
+/// Values to choose for a page's variables.
 pub struct Choices {
-    /// Addresses of agents; the first measures this host.
+    /// Addresses of agents. The first measures this host.
     pub hosts: Vec<String>,
     pub cluster: String,
     pub namespace: String,
     pub pods: Vec<String>,
     pub containers: Vec<String>,
-    /// The time shown, in seconds.
+    /// Displayed time, in seconds.
     pub range: u64,
 }
 
@@ -195,8 +196,8 @@ impl Choices {
         }
     }
 
-    /// Every way to fill in a page that is looked at: "All" wherever that can be, with each value of what can have but one,
-    /// and the measuring host's pods by name.
+    /// Returns every way to fill in a page: "All" wherever possible, with each value of variables that can have only
+    /// one, and the measuring host's pods by name.
     pub fn selections(&self, dashboard: &Dashboard) -> Vec<Selection> {
         let mut selections = self.combined(dashboard, false);
         selections.extend(self.combined(dashboard, true));
@@ -246,14 +247,14 @@ impl Choices {
     }
 }
 
-/// Everything, without the values of variables.
+/// Returns all expressions, without those for the values of variables.
 pub fn everything() -> Vec<Asked> {
     let mut all: Vec<Asked> = dashboards().iter().flat_map(of_dashboard).collect();
     all.extend(of_rules());
     all
 }
 
-/// Expressions of recording rules, by what they record.
+/// Returns the expressions of recording rules, by the name they record.
 pub fn recorded() -> BTreeMap<String, String> {
     let records = of_rules()
         .into_iter()

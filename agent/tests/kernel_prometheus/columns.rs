@@ -1,4 +1,4 @@
-//! What a panel makes of the labels of its results: legends, columns, matrices, links.
+//! Labels of results in a panel: legends, columns, matrices, links.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::{
     prometheus::Series,
 };
 
-/// Labels that the legend of a query, or the texts of an annotation, name.
+/// Returns the labels that the legend of a query, or the texts of an annotation, name.
 pub fn used_by_target(target: &Value) -> Vec<Vec<String>> {
     let mut used = BTreeSet::new();
     for pointer in ["/legendFormat", "/titleFormat", "/textFormat"] {
@@ -24,7 +24,7 @@ pub fn used_by_target(target: &Value) -> Vec<Vec<String>> {
     used.into_iter().map(|label| vec![label]).collect()
 }
 
-/// What is written between these.
+/// Returns the parts of a text between the two marks.
 pub fn between<'a>(text: &'a str, open: &str, close: &str) -> Vec<&'a str> {
     let after = text.split(open).skip(1);
     after
@@ -32,21 +32,21 @@ pub fn between<'a>(text: &'a str, open: &str, close: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// Columns that every table has, for its values and times.
+/// Returns whether a column is a label. Every table also has columns for its values and times.
 fn is_label(column: &str) -> bool {
     !column.starts_with("Value") && column != "Time" && !column.is_empty()
 }
 
-/// What a panel as a whole needs to find among the labels of its results, and what it does with the others.
+/// Labels that a panel needs among its results, and how it treats the others.
 pub struct Columns {
-    /// Shown, ordered, hidden or led on by.
+    /// Labels that are shown, ordered, hidden or linked.
     pub used: BTreeSet<String>,
-    /// Whether a label that is not among them would be a column that nobody asked for.
+    /// True if a label outside of `used` would become an unwanted column.
     pub complete: bool,
 }
 
 impl Columns {
-    /// Of one panel.
+    /// Reads the columns of one panel.
     pub fn of(panel: &Value) -> Self {
         let mut used = BTreeSet::new();
         let (mut organized, mut reshaped) = (false, false);
@@ -83,7 +83,7 @@ impl Columns {
         Self { used, complete }
     }
 
-    /// What is wrong with the labels of all of a panel's results.
+    /// Lists the faults in the labels of all of a panel's results.
     pub fn faults(&self, panel: &Value, results: &[&Series]) -> Vec<String> {
         let labels = results.iter().flat_map(|series| &series.labels);
         let labels: BTreeSet<&str> = labels.map(|(name, _)| name.as_str()).collect();
@@ -120,14 +120,14 @@ fn organized_columns(step: &Value) -> Vec<String> {
     maps.flat_map(|map| map.keys().cloned()).collect()
 }
 
-/// Columns whose look is told by name.
+/// Returns the columns whose look is overridden by name.
 fn overridden(panel: &Value) -> impl Iterator<Item = String> {
     let overrides = list(panel, "/fieldConfig/overrides").iter();
     let by_name = overrides.filter(|field| text(field, "/matcher/id") == "byName");
     by_name.map(|field| text(field, "/matcher/options").to_owned())
 }
 
-/// Names that columns are given.
+/// Returns the names that the panel gives to columns.
 fn renamed(panel: &Value) -> BTreeSet<String> {
     let steps = list(panel, "/transformations").iter();
     let maps = steps.filter_map(|step| step["options"]["renameByName"].as_object());

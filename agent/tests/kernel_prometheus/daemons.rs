@@ -1,8 +1,8 @@
-//! Work for khugepaged, whose pace is not changed for it.
+//! Work for khugepaged, at its normal pace.
 
 use std::{fs, ptr::NonNull};
 
-/// Memory of small pages that khugepaged may make huge ones of, until it is dropped.
+/// Memory of small pages that khugepaged may collapse into huge ones, until it is dropped.
 pub struct Collapsible {
     start: NonNull<u8>,
 }
@@ -10,7 +10,7 @@ pub struct Collapsible {
 impl Collapsible {
     const LENGTH: usize = 64 << 20;
 
-    /// None where this kernel has no huge pages, or none are wanted.
+    /// Maps the memory; none where this kernel has no huge pages or they are disabled.
     pub fn new() -> Option<Self> {
         let enabled = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?;
         if enabled.contains("[never]") {

@@ -1,4 +1,5 @@
-//! Expressions as Grafana sends them: its variables put in, escaped and joined as its Prometheus source does.
+//! Expressions as Grafana sends them, with variables substituted, escaped and joined as its Prometheus data source
+//! does.
 
 use std::collections::BTreeMap;
 
@@ -6,22 +7,22 @@ use serde_json::Value;
 
 use super::dashboards::{references, text};
 
-/// Between two scrapes, in seconds; the setting of that name of the data source.
+/// Scrape interval in seconds, as in the data source's setting of that name.
 pub const SCRAPE: u64 = 1;
 
-/// What a variable stands for.
+/// Value of a variable.
 #[derive(Clone, Debug)]
 pub enum Chosen {
-    /// Put in as it is: "All", or the text of a box.
+    /// Text that is substituted unchanged: "All", or the text of a box.
     Raw(String),
-    /// The one value of a variable that can have but one.
+    /// The one value of a single-choice variable.
     One(String),
-    /// Values of a variable that can have several.
+    /// Values of a multiple-choice variable.
     Several(Vec<String>),
 }
 
 impl Chosen {
-    /// What is put in for `${name:format}`.
+    /// Returns the text for `${name:format}`.
     fn formatted(&self, format: &str) -> String {
         match (self, format) {
             (Self::Raw(text) | Self::One(text), "raw") | (Self::Raw(text), "") => text.clone(),
@@ -32,7 +33,7 @@ impl Chosen {
     }
 }
 
-/// One of several values as a regular expression within quotes.
+/// Returns a quoted regular expression that matches any of the values.
 fn alternatives(values: &[String]) -> String {
     let escaped: Vec<String> = values.iter().map(|value| escaped(value)).collect();
     match escaped.as_slice() {
@@ -56,21 +57,21 @@ fn escaped(value: &str) -> String {
     escaped
 }
 
-/// What is chosen on a page, and the time that it shows.
+/// Chosen values and displayed time of a page.
 #[derive(Clone, Debug)]
 pub struct Selection {
-    /// By name of variable.
+    /// Chosen values by variable name.
     pub chosen: BTreeMap<String, Chosen>,
-    /// Whether values are chosen where "All" could be.
+    /// True if values are chosen where "All" is possible.
     pub by_name: bool,
-    /// From the left of the page to its right, in seconds.
+    /// Displayed time, in seconds.
     pub range: u64,
-    /// Between two points, in seconds.
+    /// Time between two points, in seconds.
     pub interval: u64,
 }
 
 impl Selection {
-    /// The expression with everything put in. A `$1` of `label_replace` stays.
+    /// Substitutes all variables of an expression. A `$1` of `label_replace` stays.
     pub fn put_into(&self, expr: &str) -> String {
         let mut done = String::new();
         let mut rest = expr;
@@ -106,7 +107,7 @@ impl Selection {
     }
 }
 
-/// The name, the format and the rest of what follows a `$`.
+/// Splits the text after a `$` into name, format and rest.
 fn reference(after: &str) -> (&str, &str, &str) {
     if let Some((inside, rest)) = after.strip_prefix('{').and_then(|r| r.split_once('}')) {
         let (name, format) = inside.split_once(':').unwrap_or((inside, ""));
@@ -118,7 +119,7 @@ fn reference(after: &str) -> (&str, &str, &str) {
     (&after[..end], "", &after[end..])
 }
 
-/// What a variable stands for that nobody has touched, where it does not ask Prometheus.
+/// Returns the default of a variable that does not query Prometheus.
 pub fn untouched(variable: &Value) -> Option<Chosen> {
     let query = text(variable, "/query");
     match text(variable, "/type") {
@@ -134,13 +135,13 @@ pub fn untouched(variable: &Value) -> Option<Chosen> {
     }
 }
 
-/// Whether it can be "All", and what is put in for that.
+/// Returns the text for "All", if the variable has that choice.
 pub fn all(variable: &Value) -> Option<Chosen> {
     let all = text(variable, "/allValue").to_owned();
     (variable["includeAll"] == true).then_some(Chosen::Raw(all))
 }
 
-/// Whether an expression asks for what is chosen under one of these names.
+/// Returns whether an expression uses one of these variables.
 pub fn asks_for_one_of(expr: &str, names: &[&str]) -> bool {
     let asked = references(expr);
     names.iter().any(|name| asked.contains(name))

@@ -1,19 +1,19 @@
-//! What cannot be seen everywhere, with the reason. Held against what is seen in both directions.
+//! Series and labels that do not exist everywhere, with the reason. The test checks the list in both directions.
 
 use std::collections::BTreeMap;
 
 use super::expression::names;
 
-/// Series that there are where something holds, and nowhere else.
+/// Series that exist under a condition, and only then.
 pub struct Need {
     pub series: &'static [&'static str],
-    /// What has to hold, for the page.
+    /// Condition in words, for the page.
     pub what: &'static str,
-    /// An expression that gives something where it holds.
+    /// Expression that has a result where the condition holds.
     pub here: &'static str,
 }
 
-/// Series that not every machine and kernel can give.
+/// Series that not every machine and kernel has.
 pub const NEEDS: [Need; 4] = [
     Need {
         series: &[
@@ -47,7 +47,7 @@ pub const NEEDS: [Need; 4] = [
     },
 ];
 
-/// A label that not every machine gives values to.
+/// A label that not every machine has values for.
 pub struct LabelNeed {
     pub label: &'static str,
     pub series: &'static str,
@@ -63,19 +63,19 @@ pub const LABELS: [LabelNeed; 1] = [LabelNeed {
     here: r#"stallscope_topology_level_info{level="cluster", source!="none"} == 1"#,
 }];
 
-/// An expression that gives something only while something is wrong, or a threshold is passed, that the test does not
-/// care to make so.
+/// An expression that has a result only while something is wrong or a threshold is exceeded, which the test does not
+/// cause.
 pub struct Quiet {
     pub place: &'static str,
-    /// A part of it that does give something.
+    /// Part of the expression that always has a result.
     pub part: &'static str,
-    /// When the whole does.
+    /// Condition for a result of the whole expression.
     pub when: &'static str,
-    /// Whether that cannot be here, instead of going by how loaded this machine is.
+    /// True if the condition is impossible here; false if it depends on this machine's load.
     pub never: bool,
 }
 
-/// Expressions that may give nothing here.
+/// Expressions that may have no result here.
 pub const QUIET: [Quiet; 9] = [
     Quiet {
         place: "alerts.yaml: StallscopeAbsent",
@@ -140,7 +140,7 @@ pub const QUIET: [Quiet; 9] = [
     },
 ];
 
-/// What an expression needs; what is recorded needs what its rule does.
+/// Returns the needs of an expression. A recorded series has the needs of its rule.
 pub fn needs(expr: &str, rules: &BTreeMap<String, String>) -> Vec<&'static Need> {
     let mut read: Vec<&str> = Vec::new();
     let mut exprs = vec![expr];
@@ -157,7 +157,7 @@ pub fn needs(expr: &str, rules: &BTreeMap<String, String>) -> Vec<&'static Need>
     NEEDS.iter().filter(reads).collect()
 }
 
-/// The entry for a place, if there is one.
+/// Returns the entry for a place, if there is one.
 pub fn quiet(place: &str) -> Option<&'static Quiet> {
     QUIET.iter().find(|quiet| quiet.place == place)
 }

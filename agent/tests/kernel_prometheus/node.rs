@@ -1,4 +1,4 @@
-//! A node's pods: cgroups under a pod's path, named in a kubelet's directories, each with a stall of its own.
+//! A node's pods: cgroups under a pod's path with names in a kubelet's directories, each with its own stall.
 
 use std::{fs, path::Path};
 
@@ -10,13 +10,13 @@ use super::{
 pub const NAMESPACE: &str = "shop";
 pub const CONTAINER: &str = "main";
 
-/// A pod by the stall that it has, and the series that have to grow by it.
+/// A stall, by its pod, and the series that must grow because of it.
 pub struct Stall {
     pub pod: &'static str,
     pub grows: &'static [&'static str],
 }
 
-/// What is caused. Names of pods are put in for `$pod`.
+/// Stalls that the test causes. `$pod` stands for the pod's name.
 pub const STALLS: [Stall; 5] = [
     Stall {
         pod: "throttled-0",
@@ -49,14 +49,14 @@ pub const STALLS: [Stall; 5] = [
     },
 ];
 
-/// The cgroup that has the kubelet's tree in it.
+/// Returns the cgroup that contains the kubelet's tree.
 pub fn root() -> String {
     format!("/stallscope-test-{}-pods", std::process::id())
 }
 
-/// The pods while they run.
+/// Running pods.
 pub struct Pods {
-    // Dropped in this order: a cgroup can be removed once nothing is in it.
+    // Drop order: a cgroup can be removed once its tasks are gone.
     _tasks: Vec<Task>,
     _groups: Vec<Group>,
     _memory: Memory,
@@ -64,11 +64,11 @@ pub struct Pods {
 }
 
 impl Pods {
-    /// Makes them, with their names from this kubelet, and starts what stalls.
+    /// Makes the pods, with their names from this kubelet, and starts the tasks that stall.
     pub fn start(kubelet: &Kubelet) -> Self {
         let root = Group::new("pods");
         assert_eq!(root.label, self::root());
-        // As much as a few tasks of whatever else this machine does, so that every pod gets its turn.
+        // The weight equals a few of the machine's other tasks, so that every pod gets its turn.
         weigh(&root, 4);
         let kubepods = child(&root, "kubepods");
         let burstable = child(&kubepods, "burstable");
@@ -83,7 +83,7 @@ impl Pods {
         let files = tempfile::tempdir().expect("a folder");
         let memory = Memory::limited(&containers[3], 24 << 20);
         let tasks = tasks(&containers, &memory, &files.path().join("file"));
-        // Children first.
+        // Children come first.
         containers.extend(pods);
         containers.extend([burstable, kubepods, root]);
         Self {
@@ -104,7 +104,7 @@ fn named(number: usize, pod: &str) -> Named {
     }
 }
 
-/// A cgroup below another, which hands it the controllers that v2 does not hand down by itself.
+/// Makes a cgroup below another, and enables the controllers that v2 does not pass down by itself.
 fn child(parent: &Group, name: &str) -> Group {
     let handed = parent.dir.join("cgroup.subtree_control");
     if handed.exists() {
@@ -127,12 +127,13 @@ fn tasks(containers: &[Group], memory: &Memory, file: &Path) -> Vec<Task> {
     let dirty = format!("dd if=/dev/zero of={} bs=64k count=768", file.display());
     let compact = "echo 1 > /proc/sys/vm/compact_memory";
     let mut tasks = throttled.spin(20);
-    // So little that it runs out at once, on a machine that does other things as well.
+    // The quota is so small that it runs out at once, even on a busy machine.
     throttled.limit(Some(2000));
-    // On two CPUs, so that they are many on a large machine as well.
+    // They run on two CPUs, so that they crowd these on a large machine as well.
     let spin = "taskset -p -c 0,1 $$ > /dev/null; while :; do :; done";
     tasks.extend((0..10).map(|_| crowd.spawn(spin)));
-    // One on each, where the crowd weighs as much: at least half of the time is the crowd's, whatever else runs.
+    // One task runs on each, with the same weight as the crowd: at least half of the time is the crowd's, whatever else
+    // runs.
     tasks.extend([0, 1].map(|cpu| {
         victim.spawn(&format!(
             "taskset -p -c {cpu} $$ > /dev/null; while :; do :; done"
@@ -146,7 +147,7 @@ fn tasks(containers: &[Group], memory: &Memory, file: &Path) -> Vec<Task> {
     tasks
 }
 
-/// Gives a cgroup the weight of so many tasks beside it.
+/// Gives a cgroup the weight of that many tasks.
 fn weigh(group: &Group, tasks: u32) {
     if group.dir.join("cpu.shares").exists() {
         group.write("cpu.shares", &(1024 * tasks).to_string());

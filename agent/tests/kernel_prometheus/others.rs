@@ -1,4 +1,5 @@
-//! What others export that dashboards and rules join with: served from a file, counters growing with each scrape.
+//! Series of other exporters that dashboards and rules join with. The test serves them from a file, with counters that
+//! grow with each scrape.
 
 use std::{
     fmt::Write as _,
@@ -7,17 +8,17 @@ use std::{
     thread,
 };
 
-/// The series; values of counters and histograms are what a scrape adds.
+/// The series. The values of counters and histograms are their growth per scrape.
 const SERIES: &str = include_str!("others.prom");
 
-/// Serves them until the test ends; returns the address.
+/// Serves the series until the test ends. Returns the address.
 pub fn serve() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("its own address").to_string();
     thread::spawn(move || {
         for (scrape, stream) in listener.incoming().enumerate() {
             if let Ok(stream) = stream {
-                // A scraper that hangs up is asked again a second later.
+                // If the scraper hangs up, it asks again a second later.
                 let _ = answer(stream, scrape as u64 + 1);
             }
         }

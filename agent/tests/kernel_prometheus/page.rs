@@ -1,4 +1,4 @@
-//! docs/expressions.md: everything that is asked, and where it gives something.
+//! The page docs/expressions.md: every expression, and the conditions under which it has a result.
 
 use std::{collections::BTreeSet, fmt::Write as _, fs};
 
@@ -10,7 +10,7 @@ use super::{
 };
 
 const PAGE: &str = "docs/expressions.md";
-/// Set it to anything to have the page written.
+/// Environment variable that, set to anything, makes the test write the page.
 const FIX: &str = "UPDATE_GOLDEN";
 
 const HEAD: &str = "\
@@ -25,7 +25,7 @@ compaction, first touch, moves between CPUs, huge pages made by khugepaged. Each
 what is listed gives nothing where that is not so. Labels of legends, columns, links and texts are there.
 ";
 
-/// The whole page.
+/// Returns the whole page.
 fn page() -> String {
     let mut page = HEAD.to_owned();
     let rules = recorded();
@@ -97,7 +97,7 @@ fn the_page_is_what_is_asked_and_listed() {
     }
 }
 
-/// Without what is only there for the eye.
+/// Removes all white space, which is only for readability.
 fn squeezed(text: &str) -> String {
     text.split_whitespace().collect()
 }

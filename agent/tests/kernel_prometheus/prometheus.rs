@@ -1,4 +1,4 @@
-//! A Prometheus of the test's own, and what it answers.
+//! A Prometheus server for the test, and its answers.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use super::{
     },
 };
 
-/// What it scrapes, with the labels that its series get unless they have their own.
+/// A scrape target, with the labels that its series get unless they have their own.
 pub struct Target {
     pub job: &'static str,
     pub address: String,
@@ -35,46 +35,46 @@ pub struct Prometheus {
 
 /// One series of an answer.
 pub struct Series {
-    /// Labels, the name left out.
+    /// Labels, without the name.
     pub labels: Vec<(String, String)>,
-    /// The values over time; one of an instant.
+    /// Values over time; one for an instant query.
     pub values: Vec<f64>,
 }
 
 impl Series {
-    /// Whether there is a value that can be drawn.
+    /// Returns whether there is a value that a panel can draw.
     pub fn has_value(&self) -> bool {
         self.values.iter().any(|value| value.is_finite())
     }
 
-    /// The value of a label; Prometheus takes an empty one for none.
+    /// Returns the value of a label. Prometheus treats an empty one as missing.
     pub fn label(&self, name: &str) -> Option<&str> {
         let found = self.labels.iter().find(|(label, _)| label == name);
         found.map(|(_, value)| value.as_str())
     }
 }
 
-/// When a query is asked for, in seconds since the epoch.
+/// Time of a query, in seconds since the epoch.
 #[derive(Clone, Copy, Debug)]
 pub enum When {
     At(u64),
     Over { from: u64, to: u64, step: u64 },
 }
 
-/// Seconds since the epoch.
+/// Returns the seconds since the epoch.
 pub fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.expect("it is later than 1970").as_secs()
 }
 
 impl Prometheus {
-    /// Starts one that scrapes these each second; none where there is no such program.
+    /// Starts a server that scrapes these targets each second; none where Prometheus is not installed.
     pub fn start(targets: &[Target]) -> Option<Self> {
-        // JSON is YAML as well.
+        // JSON is valid YAML.
         Self::with(&configuration(targets).to_string())
     }
 
-    /// Starts one with this configuration; none where there is no such program.
+    /// Starts a server with this configuration; none where Prometheus is not installed.
     pub fn with(configuration: &str) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("prometheus.yaml");
@@ -115,10 +115,10 @@ impl Prometheus {
         }
     }
 
-    /// What an expression gives, series without any number left out.
+    /// Returns the result of an expression, without series that have no number.
     ///
     /// # Errors
-    /// What Prometheus says of an expression that it does not take.
+    /// Prometheus' error for an expression that it refuses.
     pub fn query(&self, expr: &str, when: When) -> Result<Vec<Series>, String> {
         let expr = encoded(expr);
         let data = match when {
@@ -134,7 +134,7 @@ impl Prometheus {
         Ok(result.into_iter().filter(Series::has_value).collect())
     }
 
-    /// The values of a label among the series that a selector finds.
+    /// Returns the values of a label among the series that a selector matches.
     ///
     /// # Errors
     /// As for [`Self::query`].
@@ -145,7 +145,7 @@ impl Prometheus {
         Ok(values.map(str::to_owned).collect())
     }
 
-    /// Alerts of that name, as its API gives them.
+    /// Returns the alerts of that name, as the API gives them.
     pub fn alerts(&self, name: &str) -> Vec<Value> {
         let data = self.ask("/api/v1/alerts").expect("it has alerts");
         let alerts = list(&data["alerts"]).iter();
@@ -155,7 +155,7 @@ impl Prometheus {
             .collect()
     }
 
-    /// Whether it has scraped that address, and scrapes no other of the job.
+    /// Returns whether Prometheus has scraped that address, and scrapes no other of the job.
     pub fn scrapes_only(&self, address: &str) -> bool {
         let data = self.ask("/api/v1/targets").expect("it has targets");
         let [target] = list(&data["activeTargets"]) else {
@@ -164,7 +164,7 @@ impl Prometheus {
         target["health"] == "up" && target["scrapeUrl"] == format!("http://{address}/metrics")
     }
 
-    /// All rules that it has loaded, as its API gives them.
+    /// Returns all loaded rules, as the API gives them.
     pub fn rules(&self) -> Vec<Value> {
         let data = self.ask("/api/v1/rules").expect("it has rules");
         let groups = list(&data["groups"]).iter();
@@ -173,7 +173,7 @@ impl Prometheus {
             .collect()
     }
 
-    /// Waits until an expression gives something.
+    /// Waits until an expression has a result.
     pub fn wait(&self, what: &str, expr: &str) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while self
@@ -209,7 +209,7 @@ fn series(json: &Value) -> Series {
     }
 }
 
-/// Scrapes as docs/kubernetes.md has it, with all rules.
+/// Returns the configuration of docs/kubernetes.md, with all rules.
 fn configuration(targets: &[Target]) -> Value {
     let jobs = targets.iter().map(|target| target.job);
     let jobs: std::collections::BTreeSet<&str> = jobs.collect();

@@ -1,4 +1,4 @@
-//! What is asked against what is answered. Faults are gathered, so that one run tells all.
+//! Comparison of all expressions with their results. It collects faults, so that one run shows them all.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,16 +18,16 @@ use super::{
     prometheus::{Prometheus, Series, When, now},
 };
 
-/// What was seen so far.
+/// Expectations, results and faults so far.
 pub struct Proof<'a> {
     prometheus: &'a Prometheus,
     choices: Choices,
     to: u64,
-    /// Expressions of recording rules, by what they record.
+    /// Expressions of recording rules, by the name they record.
     recorded: BTreeMap<String, String>,
-    /// Names of all series that there are.
+    /// Names of all existing series.
     there: BTreeSet<String>,
-    /// Series and labels that this machine cannot give.
+    /// Series and labels that this machine cannot have.
     absent: BTreeSet<&'static str>,
     absent_labels: BTreeSet<(&'static str, &'static str)>,
     faults: Vec<String>,
@@ -36,7 +36,7 @@ pub struct Proof<'a> {
 }
 
 impl<'a> Proof<'a> {
-    /// Of what there is up to now.
+    /// Starts with the series that exist now.
     pub fn new(prometheus: &'a Prometheus, choices: Choices) -> Self {
         Self {
             prometheus,
@@ -71,7 +71,7 @@ impl<'a> Proof<'a> {
         !self.gives("a need", expr, When::At(self.to)).is_empty()
     }
 
-    /// Lists of what is absent are true in both directions.
+    /// Checks the lists of absent series and labels in both directions.
     pub fn needs(&mut self) {
         for need in &NEEDS {
             for series in need.series {
@@ -96,7 +96,7 @@ impl<'a> Proof<'a> {
         }
     }
 
-    /// Whether `here` holds, which has to be just where `selected` gives something.
+    /// Returns whether `here` holds. It must hold exactly where `selected` has a result.
     fn is_met(&mut self, subject: &str, what: &str, here: &str, selected: &str) -> bool {
         let holds = self.holds(here);
         let exists = self.holds(&format!("count({selected})"));
@@ -111,7 +111,7 @@ impl<'a> Proof<'a> {
         holds
     }
 
-    /// Rules: Prometheus has evaluated each, and what it records is there.
+    /// Checks rules: Prometheus has evaluated each, and its recorded series exist.
     pub fn rules(&mut self) {
         let loaded = self.evaluated();
         let shipped = of_rules();
@@ -141,7 +141,7 @@ impl<'a> Proof<'a> {
         }
     }
 
-    /// Rules as they are loaded, once all of them could be evaluated, or after some evaluations.
+    /// Returns the loaded rules, once Prometheus could evaluate all of them, or after some evaluations.
     ///
     /// When a group's timer comes early, Prometheus evaluates it twice for the same time and rejects what differs
     /// (`rules/manager.go`, `Group.Run`). The next evaluation clears that; a fault of a rule stays.
@@ -157,7 +157,7 @@ impl<'a> Proof<'a> {
         loaded
     }
 
-    /// All of a dashboard, for each selection.
+    /// Checks all expressions of a dashboard, for each selection.
     pub fn dashboard(&mut self, dashboard: &Dashboard) {
         let selections = self.choices.selections(dashboard);
         let mut by_panel: BTreeMap<String, Vec<Series>> = BTreeMap::new();
@@ -195,7 +195,7 @@ impl<'a> Proof<'a> {
         }
     }
 
-    /// The values of a variable as series of one label.
+    /// Returns the values of a variable as series of one label.
     fn values(&mut self, asked: &Asked, selector: &str) -> Vec<Series> {
         self.asked += 1;
         let label = &asked.used[0][0];
@@ -215,7 +215,7 @@ impl<'a> Proof<'a> {
         }
     }
 
-    /// What is read is there, also where something else is given in its place.
+    /// Checks that the series an expression reads exist, also where the expression has a fallback.
     fn judge_series(&mut self, asked: &Asked) {
         let absent = !self.unmet(&asked.expr).is_empty();
         for (name, _) in names(&asked.expr).series {
@@ -226,7 +226,7 @@ impl<'a> Proof<'a> {
         }
     }
 
-    /// What an expression needs and this machine has not.
+    /// Returns the needs of an expression that this machine does not meet.
     fn unmet(&self, expr: &str) -> Vec<&'static Need> {
         let mut needs = needs(expr, &self.recorded);
         needs.retain(|need| {
@@ -237,7 +237,7 @@ impl<'a> Proof<'a> {
         needs
     }
 
-    /// Something has to be given, or to be absent for a reason that is listed.
+    /// Checks that an expression has a result, or that a listed reason explains its absence.
     fn judge(&mut self, asked: &Asked, gives: bool, expr: &str) {
         let place = asked.place();
         self.gave += usize::from(gives);
@@ -253,7 +253,7 @@ impl<'a> Proof<'a> {
         self.faults.push(format!("{place}: {fault}: {expr}"));
     }
 
-    /// Labels that a legend or a text names are there.
+    /// Checks that labels in a legend or a text exist.
     fn judge_labels(&mut self, asked: &Asked, results: &[&Series]) {
         for labels in &asked.used {
             let has = |label: &String| results.iter().any(|series| series.label(label).is_some());
@@ -266,7 +266,7 @@ impl<'a> Proof<'a> {
         }
     }
 
-    /// Whether this machine has no values for a label of what an expression reads.
+    /// Returns whether this machine has no values for a label of the series that an expression reads.
     fn lacks(&self, label: &str, expr: &str) -> bool {
         let read = names(expr).series;
         let lacking = |(name, series): &(&str, &str)| {
@@ -275,7 +275,7 @@ impl<'a> Proof<'a> {
         self.absent_labels.iter().any(lacking)
     }
 
-    /// Columns, links and looks go by labels that are there.
+    /// Checks that a panel's columns, links and overrides use existing labels.
     fn judge_panel(&mut self, dashboard: &Dashboard, panel: &Value, results: Option<&Vec<Series>>) {
         let results: Vec<&Series> = results.into_iter().flatten().collect();
         if results.is_empty() {
@@ -293,7 +293,7 @@ impl<'a> Proof<'a> {
         }
     }
 
-    /// Panics with all that was wrong.
+    /// Panics with all faults.
     pub fn end(self) {
         let expressions = asked::everything().len();
         println!(
@@ -311,5 +311,5 @@ impl<'a> Proof<'a> {
     }
 }
 
-/// Variables by which what was stalled is chosen.
+/// Variables that select the stalled containers.
 const BY_NAME: [&str; 3] = ["namespace", "pod", "container"];

@@ -1,4 +1,4 @@
-//! A rollout as Prometheus sees it: the agent's pod on a node is replaced by one with another name and address.
+//! A rollout in Prometheus: another pod with another name and address replaces the agent's pod on a node.
 
 use std::{
     fs,
@@ -21,8 +21,8 @@ const NODE: &str = "node-1";
 /// An alert on a workload, which waits for 15 minutes.
 const ALERT: &str = "StallscopeThrottled";
 
-/// The shipped configuration for a cluster: each second instead of half a minute, pods from a file instead of an API
-/// server, and the alerts besides.
+/// Returns the shipped configuration for a cluster, with an interval of a second instead of half a minute, pods from a
+/// file instead of an API server, and the alerts.
 fn configuration(pods: &Path) -> String {
     let discovery = "kubernetes_sd_configs:\n      - role: pod\n";
     let file = format!("file_sd_configs:\n      - files: [{}]\n", pods.display());
@@ -36,7 +36,7 @@ fn configuration(pods: &Path) -> String {
     text.replace(&fleet, &format!("  - {rules}/alerts.yaml\n"))
 }
 
-/// What discovery in Kubernetes says of the agent's pod on that node.
+/// Writes the discovery result for the agent's pod on that node.
 fn found(pods: &Path, name: &str, address: &str) {
     let pod = json!([{"targets": [address], "labels": {
         "__meta_kubernetes_pod_label_app_kubernetes_io_name": "stallscope",
@@ -44,7 +44,7 @@ fn found(pods: &Path, name: &str, address: &str) {
         "__meta_kubernetes_pod_node_name": NODE,
         "__meta_kubernetes_pod_name": name,
     }}]);
-    // Replaced at once: Prometheus looks at it whenever it likes.
+    // The file is replaced atomically, because Prometheus may read it at any time.
     let new = pods.with_extension("new");
     fs::write(&new, pod.to_string()).expect("it is written");
     fs::rename(&new, pods).expect("it is replaced");
@@ -58,7 +58,7 @@ fn wait(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// The alert on the throttled pod; none while it does not wait.
+/// Returns the alert on the throttled pod; none while it does not wait.
 fn alert(prometheus: &Prometheus) -> Option<Value> {
     let mut all = prometheus.alerts(ALERT);
     all.retain(|alert| alert["labels"]["pod"] == STALLS[0].pod);
@@ -91,7 +91,7 @@ fn an_alert_goes_on_when_a_rollout_replaces_the_agent() {
     wait("the second agent is scraped", || {
         prometheus.scrapes_only(&second.address)
     });
-    // Its own waits are in what is recorded, and the alert was evaluated upon that.
+    // The recorded series contain the pod's waits, and Prometheus has evaluated the alert on them.
     let began = now();
     let grows = format!("increase({}[10s]) > 0", STALLS[0].grows[0]);
     let grows = grows.replace("$pod", STALLS[0].pod);

@@ -1,4 +1,4 @@
-//! The agent from its own image, in a container with no more than a node's daemon set gives it.
+//! The agent from its own image, in a container with the privileges of its DaemonSet and no more.
 
 use std::{
     thread::sleep,
@@ -12,28 +12,28 @@ use super::{
 };
 use crate::{kernel::Scrape, serving::http};
 
-/// The name of its container.
+/// Name of the agent's container.
 pub const CONTAINER: &str = "stallscope";
-/// Capabilities that it needs, by their names without `CAP_`.
+/// Capabilities that the agent needs, without `CAP_`.
 pub const NEEDED: [&str; 2] = ["BPF", "PERFMON"];
 
-/// How its container is to be.
+/// Options of the agent's container.
 #[derive(Clone)]
 pub struct Options {
-    /// Arguments of the program, but for the address to listen on.
+    /// Arguments of the program, without the address to listen on.
     pub args: Vec<String>,
-    /// Capabilities beside none.
+    /// All capabilities of the container.
     pub capabilities: Vec<String>,
-    /// The user's number.
+    /// User ID.
     pub user: i64,
-    /// Which system calls it may make.
+    /// Seccomp profile.
     pub seccomp: Profile,
-    /// What it gets to see of the host, read-only.
+    /// Read-only mounts of the host.
     pub mounts: Vec<Mount>,
 }
 
 impl Options {
-    /// What the chart has by default.
+    /// Returns the chart's defaults.
     pub fn chart(node: &Node) -> Self {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let logs = |part: &str| {
@@ -53,7 +53,7 @@ impl Options {
         }
     }
 
-    /// A container of these privileges and mounts with another image, which runs `script`.
+    /// Returns a container with these privileges and mounts and another image, which runs `script`.
     pub fn shell(&self, script: &str) -> Container {
         let mut container = self.container(SHELL, "");
         container.config.args = vec![script.to_owned()];
@@ -96,7 +96,7 @@ impl Options {
     }
 }
 
-/// A folder of the host, read-only.
+/// Returns a read-only mount of a folder of the host.
 pub fn mount(host_path: &str, container_path: &str) -> Mount {
     Mount {
         container_path: container_path.to_owned(),
@@ -106,15 +106,15 @@ pub fn mount(host_path: &str, container_path: &str) -> Mount {
     }
 }
 
-/// An agent in a pod of its own.
+/// An agent in its own pod.
 pub struct Agent {
-    /// The pod.
+    /// Pod of the agent.
     pub pod: Pod,
     address: String,
 }
 
 impl Agent {
-    /// Starts one; `image` is from [`Containerd::import_agent`](super::daemon::Containerd::import_agent).
+    /// Starts an agent; `image` is from [`Containerd::import_agent`](super::daemon::Containerd::import_agent).
     pub fn start(node: &Node, image: &str, name: &str, options: &Options) -> Self {
         let address = http::free_address();
         let container = options.container(image, &address);
@@ -124,14 +124,14 @@ impl Agent {
         }
     }
 
-    /// Starts one and waits until it is ready.
+    /// Starts an agent and waits until it is ready.
     pub fn ready(node: &Node, image: &str, name: &str, options: &Options) -> Self {
         let agent = Self::start(node, image, name, options);
         assert!(agent.gets_ready(), "the agent ends:\n{}", agent.said());
         agent
     }
 
-    /// Waits until it is ready or has ended; returns whether it is ready.
+    /// Waits until the agent is ready or has ended. Returns whether it is ready.
     pub fn gets_ready(&self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
@@ -149,32 +149,32 @@ impl Agent {
         }
     }
 
-    /// Whether its container runs.
+    /// Returns whether the agent's container runs.
     pub fn running(&self) -> bool {
         self.pod.status(CONTAINER).0.state == 1
     }
 
-    /// What it has logged or printed.
+    /// Returns the log and output of the agent.
     pub fn said(&self) -> String {
         self.pod.output(CONTAINER)
     }
 
-    /// Its pid on this host.
+    /// Returns the agent's pid on this host.
     pub fn pid(&self) -> u32 {
         self.pod.status(CONTAINER).1.expect("the agent runs")
     }
 
-    /// The status and body of an answer; none when nobody answers.
+    /// Returns the status and body of an answer; none without an answer.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         self.get_within(path, Duration::from_secs(20))
     }
 
-    /// The same, for a caller of less patience.
+    /// Returns the same, with a shorter timeout.
     pub fn get_within(&self, path: &str, patience: Duration) -> Option<(u16, String)> {
         http::get_within(&self.address, path, patience)
     }
 
-    /// One scrape.
+    /// Scrapes the agent once.
     pub fn scrape(&self) -> Scrape {
         match self.get("/metrics") {
             Some((200, body)) => Scrape(body),

@@ -11,14 +11,14 @@ use stallscope::cgroup::Hierarchy;
 
 use super::kubelet::PERIOD;
 
-/// The tree of pods: not `/kubepods`, whose kubelet, where this machine has one, kills what is in pods that it does not
+/// Tree of pods. It is not `/kubepods`, because a kubelet on this machine would kill tasks in pods that it does not
 /// know. A kubelet with `cgroupRoot: /kubelet` has it here (kind's).
 pub const TREE: &str = "/kubelet/kubepods";
 
-/// Of all pods together, where the host's tasks and groups have 1024 each.
+/// CPU shares of all pods together, where the host's tasks and groups have 1024 each.
 const PODS_SHARES: i64 = 16_384;
 
-/// Where the hierarchy with the CPU controller is.
+/// Returns the mount point of the hierarchy with the CPU controller.
 pub fn cpu_root() -> PathBuf {
     let found = Hierarchy::discover(Path::new("/proc"), None);
     found
@@ -27,7 +27,7 @@ pub fn cpu_root() -> PathBuf {
         .to_owned()
 }
 
-/// Makes a pod's cgroup in the CPU controller's hierarchy; the runtime makes it in the others.
+/// Makes a pod's cgroup in the CPU controller's hierarchy. The runtime makes it in the others.
 pub fn make(path: &str, shares: i64, quota: Option<i64>) {
     let dir = make_dir(path);
     set_shares(&dir, shares);
@@ -40,7 +40,7 @@ pub fn make(path: &str, shares: i64, quota: Option<i64>) {
     }
 }
 
-/// A cgroup that has the CPU controller.
+/// Makes a cgroup with the CPU controller.
 fn make_dir(path: &str) -> PathBuf {
     let mut dir = cpu_root();
     for part in path.split('/').filter(|part| !part.is_empty()) {
@@ -58,7 +58,7 @@ fn set_shares(dir: &Path, shares: i64) {
     if dir.join("cpu.shares").exists() {
         return write(&dir.join("cpu.shares"), &shares.to_string());
     }
-    // As runc has it: 2..262144 onto 1..10000.
+    // runc converts 2..262144 to 1..10000 in the same way.
     let weight = 1 + (shares - 2) * 9999 / 262_142;
     write(&dir.join("cpu.weight"), &weight.to_string());
 }
@@ -67,12 +67,12 @@ fn write(file: &Path, text: &str) {
     fs::write(file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
 }
 
-/// A file of a cgroup in the CPU controller's hierarchy.
+/// Reads a file of a cgroup in the CPU controller's hierarchy.
 pub fn read(path: &str, file: &str) -> String {
     fs::read_to_string(below(&cpu_root(), path).join(file)).unwrap_or_default()
 }
 
-/// The CPU time of a cgroup in seconds: `cpuacct.usage` (v1), `usage_usec` of `cpu.stat` (v2).
+/// Returns the CPU time of a cgroup in seconds: `cpuacct.usage` (v1), `usage_usec` of `cpu.stat` (v2).
 pub fn usage(path: &str) -> f64 {
     let number = |text: &str| text.trim().parse::<f64>().ok();
     let of_v1 = |root: PathBuf| fs::read_to_string(below(&root, path).join("cpuacct.usage")).ok();
@@ -86,18 +86,19 @@ pub fn usage(path: &str) -> f64 {
     line.and_then(number).expect("cpu.stat has it") / 1e6
 }
 
-/// Removes a pod's cgroup with all below it from all hierarchies.
+/// Removes a pod's cgroup and everything below it from all hierarchies.
 pub fn remove(path: &str) {
     for root in mounts() {
         remove_dir(&below(&root, path));
     }
 }
 
-/// The cgroups that hold pods, of those that were not there before; removed when dropped, if they are empty.
+/// Parent cgroups of pods that did not exist before. Dropping it removes the empty ones.
 pub struct Parents(Vec<PathBuf>);
 
 impl Parents {
-    /// Makes them. Unlike a kubelet's they outweigh the host, so that the rest of a busy machine changes little.
+    /// Makes the parents. Unlike a kubelet's they outweigh the host, so that other load on a busy machine changes
+    /// little.
     pub fn make() -> Self {
         let above = TREE.rsplit_once('/').map_or("", |(above, _)| above);
         let levels = [
@@ -114,7 +115,7 @@ impl Parents {
         let made = Self(all.filter(absent).collect());
         for (path, shares) in levels {
             let dir = make_dir(&path);
-            // What was there is somebody else's.
+            // Existing parents belong to others.
             if made.0.contains(&dir) {
                 set_shares(&dir, shares);
             }
@@ -126,7 +127,7 @@ impl Parents {
 impl Drop for Parents {
     fn drop(&mut self) {
         for dir in &self.0 {
-            // Some hierarchies have none, and others' pods may have come.
+            // Some hierarchies have none, and pods of others may have come.
             let _ = fs::remove_dir(dir);
         }
     }
@@ -136,7 +137,7 @@ fn below(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
 
-/// Where cgroup hierarchies are mounted.
+/// Returns the mount points of cgroup hierarchies.
 fn mounts() -> Vec<PathBuf> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let is_cgroup = |line: &&str| {
@@ -160,7 +161,7 @@ fn remove_dir(dir: &Path) {
         // SAFETY: kill(2) has no preconditions.
         unsafe { libc::kill(pid, libc::SIGKILL) };
     }
-    // Tasks that were just killed leave a moment later.
+    // Killed tasks take a moment to leave.
     for _ in 0..200 {
         match fs::remove_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {

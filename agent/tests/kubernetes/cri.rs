@@ -1,6 +1,6 @@
-//! A client of the container runtime interface, version 1, as far as a kubelet's part in the tests goes.
+//! Client of the container runtime interface, version 1, limited to the calls that a kubelet makes in the tests.
 //!
-//! Messages have those fields of `k8s.io/cri-api/pkg/apis/runtime/v1/api.proto` that are used here.
+//! Messages have only the fields of `k8s.io/cri-api/pkg/apis/runtime/v1/api.proto` that the tests use.
 
 use std::{collections::HashMap, path::Path};
 
@@ -57,7 +57,7 @@ impl Cri {
     }
 }
 
-/// What has no fields of interest.
+/// An answer without fields of interest.
 #[derive(Clone, PartialEq, Message)]
 pub struct Empty {}
 
@@ -205,14 +205,14 @@ pub struct FindImage {
     pub image: Option<Image>,
 }
 
-/// `ImageStatusResponse`, of which only counts whether there is one.
+/// `ImageStatusResponse`. Only the presence of the image matters.
 #[derive(Clone, PartialEq, Message)]
 pub struct FoundImage {
     #[prost(message, optional, tag = "1")]
     pub image: Option<Empty>,
 }
 
-/// `Mount`, private.
+/// `Mount`, with private propagation by default.
 #[derive(Clone, PartialEq, Message)]
 pub struct Mount {
     #[prost(string, tag = "1")]
@@ -221,7 +221,7 @@ pub struct Mount {
     pub host_path: String,
     #[prost(bool, tag = "3")]
     pub readonly: bool,
-    /// 0 for none, 1 for what the host mounts and unmounts later.
+    /// 0 for none, 1 to follow later mounts and unmounts of the host.
     #[prost(int32, tag = "5")]
     pub propagation: i32,
 }
@@ -300,7 +300,7 @@ pub struct StopContainer {
 pub struct ContainerStatus {
     #[prost(message, optional, tag = "1")]
     pub status: Option<Life>,
-    /// With `verbose`: among others `info`, JSON with the key `pid`.
+    /// With `verbose`, `info` has JSON with the key `pid`, among others.
     #[prost(map = "string, string", tag = "2")]
     pub info: HashMap<String, String>,
 }

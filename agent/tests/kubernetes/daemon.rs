@@ -1,4 +1,4 @@
-//! A containerd of the test's own: configuration, data, state and socket in a temporary folder.
+//! A containerd for the tests: configuration, data, state and socket are in a temporary folder.
 
 use std::{
     collections::BTreeSet,
@@ -15,19 +15,19 @@ use super::{
     image,
 };
 
-/// The image of the sandbox of a pod.
+/// Image of a pod's sandbox.
 const PAUSE: &str = "localhost/stallscope-test/pause:1";
-/// The image of a workload: a shell.
+/// Image of a workload: a shell.
 pub const SHELL: &str = "localhost/stallscope-test/shell:1";
 
-/// A containerd, ended with all that it left behind when dropped. Pods are to be removed before.
+/// A running containerd. Dropping it ends the daemon and everything it left behind. Remove pods before.
 pub struct Containerd {
     child: Child,
     folder: PathBuf,
     programs: PathBuf,
 }
 
-/// Why tests with a container runtime cannot run here; said by what starts them.
+/// Returns the reason why tests with a container runtime cannot run here. `cargo xtask test` sets it.
 pub fn unavailable() -> Option<String> {
     env::var("STALLSCOPE_TEST_NO_RUNTIME").ok()
 }
@@ -40,7 +40,7 @@ fn given(variable: &str) -> PathBuf {
 }
 
 impl Containerd {
-    /// Starts it in a folder and waits until it answers.
+    /// Starts containerd in a folder and waits until it answers.
     pub fn start(folder: &Path) -> Self {
         let programs = given("STALLSCOPE_TEST_RUNTIME");
         let config = folder.join("containerd.toml");
@@ -57,7 +57,7 @@ impl Containerd {
         // SAFETY: between fork and exec it only makes a system call.
         unsafe {
             command.pre_exec(|| {
-                // It does not outlive a test that is killed.
+                // The signal keeps it from outliving a killed test.
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
                 Ok(())
             });
@@ -71,17 +71,17 @@ impl Containerd {
         daemon
     }
 
-    /// Its socket.
+    /// Returns the path of its socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.join("containerd.sock")
     }
 
-    /// A connection to it.
+    /// Connects to it.
     pub fn connect(&self) -> Cri {
         Cri::connect(&self.socket()).unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
 
-    /// What it has said.
+    /// Returns its log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("containerd.log")).unwrap_or_default()
     }
@@ -111,7 +111,7 @@ impl Containerd {
         }
     }
 
-    /// Makes the sandbox's and the workloads' image.
+    /// Makes the images of the sandbox and the workloads.
     pub fn make_images(&self) {
         let busybox = self.programs.join("busybox");
         for (name, command) in [
@@ -124,7 +124,7 @@ impl Containerd {
         }
     }
 
-    /// Imports the agent's image; returns its name.
+    /// Imports the agent's image and returns its name.
     pub fn import_agent(&self) -> String {
         let name = concat!("localhost/stallscope:", env!("CARGO_PKG_VERSION"));
         self.import(&given("STALLSCOPE_TEST_IMAGE"), name);
@@ -147,7 +147,7 @@ impl Containerd {
         );
         let cri = self.connect();
         let deadline = Instant::now() + Duration::from_secs(20);
-        // The runtime hears of it by an event.
+        // The runtime learns of the image through an event.
         loop {
             let image = Some(Image {
                 image: name.to_owned(),
@@ -174,7 +174,7 @@ impl Drop for Containerd {
             }
             sleep(Duration::from_millis(20));
         }
-        // Of pods that could not be removed: what watches over them, and then its containers.
+        // Pods that could not be removed leave shims, which are killed first, then the containers.
         for pid in shims(&self.folder) {
             signal(pid, libc::SIGKILL);
         }
@@ -228,7 +228,7 @@ fn signal(pid: u32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
-/// The processes that watch over containers of the runtime in this folder.
+/// Returns the shims of the runtime in this folder, which watch over its containers.
 fn shims(folder: &Path) -> Vec<u32> {
     let socket = folder.join("containerd.sock").display().to_string();
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -242,7 +242,7 @@ fn shims(folder: &Path) -> Vec<u32> {
         .collect()
 }
 
-/// Innermost first.
+/// Returns the mount points below a folder, innermost first.
 fn mounts_below(folder: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = text.lines().filter_map(|line| line.split(' ').nth(4));

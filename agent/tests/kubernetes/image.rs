@@ -1,4 +1,4 @@
-//! Images of a static busybox: one archive in OCI's layout, as `ctr images import` takes it.
+//! Images of a static busybox: one archive in OCI's image layout, for `ctr images import`.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
-/// What busybox is called in the image.
+/// Names of busybox in the image.
 const NAMES: [&str; 8] = [
     "sh", "cat", "sleep", "true", "kill", "usleep", "head", "date",
 ];
@@ -53,7 +53,7 @@ pub fn write(archive: &Path, name: &str, busybox: &Path, command: &[&str]) -> io
     tar.into_inner()?.flush()
 }
 
-/// The architecture as images name it.
+/// Returns the architecture in OCI's terms.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -90,7 +90,7 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex.concat())
 }
 
-/// Keeps a part of the image and returns what points to it.
+/// Stores a part of the image and returns its descriptor.
 fn blob(blobs: &mut Vec<(String, Vec<u8>)>, kind: &str, bytes: Vec<u8>) -> Value {
     let digest = digest(&bytes);
     let pointer = json!({

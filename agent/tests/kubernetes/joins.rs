@@ -1,4 +1,4 @@
-//! A scrape beside the series of cAdvisor and kube-state-metrics, joined by Prometheus' own engine.
+//! A scrape with the series of cAdvisor and kube-state-metrics, joined by Prometheus' own engine.
 
 use std::{fmt::Write as _, process::Command};
 
@@ -7,37 +7,37 @@ use serde_json::{Value, json};
 use super::kubelet::{NAMESPACE, Pod};
 use crate::kernel::Scrape;
 
-/// A container with what others would export of it.
+/// A container, with the values that other exporters would have for it.
 pub struct Known<'a> {
     pub pod: &'a Pod,
     pub container: &'a str,
-    /// Its limit in cores, as it was set.
+    /// CPU limit in cores, as the test set it.
     pub limit: f64,
-    /// Its CPU time in seconds, by the kernel: cAdvisor's source.
+    /// CPU time in seconds from the kernel, which is cAdvisor's source too.
     pub usage: f64,
 }
 
-/// The agent's CPU time over cAdvisor's, 1 where both agree within a tenth.
+/// The agent's CPU time divided by cAdvisor's: 1 where both agree within a tenth.
 const USAGE: &str = "
     abs(sum by (namespace, pod, container) (stallscope_cpu_seconds_total{container!=\"\"})
       / on (namespace, pod, container)
       container_cpu_usage_seconds_total{container!=\"\"} - 1) < bool 0.1";
-/// Limits in the kernel that are those of the pods' specifications.
+/// Limits in the kernel that equal those of the pods' specifications.
 const LIMITS: &str = "
     max by (namespace, pod, container) (stallscope_cpu_limit_cores{container!=\"\"})
       == on (namespace, pod, container)
       max by (namespace, pod, container) (kube_pod_container_resource_limits{resource=\"cpu\"})";
-/// Pods that lost time, by what made them.
+/// Pods that lost time, by their creator.
 const WORKLOADS: &str = "
     sum by (created_by_name) (
       (sum by (namespace, pod) (stallscope_stall_seconds_total{pod!=\"\"}) > bool 0)
         * on (namespace, pod) group_left (created_by_name) kube_pod_info)";
 
-/// Has promtool run the joins on this scrape. Skipped where there is none.
+/// Runs the joins on this scrape with promtool. Skipped where it is not installed.
 pub fn check(scrape: &Scrape, known: &[Known<'_>]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("joins.yaml");
-    // JSON is YAML.
+    // JSON is valid YAML.
     let text = tests(scrape, known).to_string();
     std::fs::write(&file, text).expect("it takes a file");
     match Command::new("promtool")
@@ -92,7 +92,7 @@ fn given(series: &str, value: &str) -> Value {
     json!({"series": series, "values": value})
 }
 
-/// `namespace="…",pod="…",container="…"`.
+/// Formats `namespace="…",pod="…",container="…"`.
 fn labels(known: &Known<'_>) -> String {
     let Known { pod, container, .. } = known;
     let mut text = of_pod(pod);
@@ -112,7 +112,7 @@ fn pods(known: &[Known<'_>]) -> usize {
     names.len()
 }
 
-/// The series that cAdvisor and kube-state-metrics would have of a container.
+/// Returns the series that cAdvisor and kube-state-metrics would have for a container.
 fn of_others(known: &Known<'_>) -> Vec<Value> {
     let Known {
         pod,
@@ -137,7 +137,7 @@ fn of_others(known: &Known<'_>) -> Vec<Value> {
             &limit.to_string(),
         ),
     ];
-    // One for each pod.
+    // The pod's own series appear once per pod.
     if pod.containers[0].name == *container {
         let info = format!(
             "kube_pod_info{{{},uid=\"{}\",created_by_kind=\"\",created_by_name=\"made-by-hand\"}}",

@@ -1,6 +1,7 @@
-//! A kubelet's part: the cgroups, log folders and links of pods, and their life by the runtime's interface.
+//! The kubelet's role: it makes the cgroups, log folders and links of pods, and manages their life through the
+//! runtime's interface.
 //!
-//! Differs from a kubelet's in this: pods are in the host's network, because there is no CNI plugin.
+//! Unlike with a kubelet, pods are in the host's network, because there is no CNI plugin.
 
 use std::{
     collections::HashMap,
@@ -25,21 +26,21 @@ use super::{
 };
 use crate::kernel::label;
 
-/// The namespace of all pods here.
+/// Namespace of all pods here.
 pub const NAMESPACE: &str = "stallscope-test";
-/// Of a quota, in microseconds, as a kubelet sets it.
+/// Period of a quota in microseconds, as a kubelet sets it.
 pub const PERIOD: i64 = 100_000;
 const NODE: i32 = 2;
 const CONTAINER: i32 = 1;
 
-/// What a container runtime and a kubelet make of a machine.
+/// A machine with a container runtime and a kubelet's folders.
 pub struct Node {
-    /// The runtime.
+    /// Runtime of the node.
     pub containerd: Containerd,
-    /// Where a kubelet has `/var/log`.
+    /// Folder that stands for `/var/log`.
     pub logs: PathBuf,
     _parents: cgroups::Parents,
-    // Last, so that it goes when nothing is in it any more.
+    // The last field is dropped last, when nothing is in the folder any more.
     _folder: tempfile::TempDir,
 }
 
@@ -63,7 +64,7 @@ impl Node {
     }
 }
 
-/// A pod's class, which the kubelet derives from requests and limits, and which chooses its cgroup.
+/// QoS class of a pod. The kubelet derives it from requests and limits, and chooses the pod's cgroup by it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Qos {
     Guaranteed,
@@ -82,21 +83,21 @@ impl Qos {
     }
 }
 
-/// A container to be.
+/// Specification of a container.
 #[derive(Clone)]
 pub struct Container {
-    /// Its name in the pod.
+    /// Name in the pod.
     pub name: String,
-    /// Microseconds of CPU time in each 100 ms; 0 for no limit.
+    /// Microseconds of CPU time per 100 ms; 0 for no limit.
     pub quota: i64,
-    /// The CPU time it asks for, in the kernel's shares of 1024 a core.
+    /// CPU request, in the kernel's shares of 1024 per core.
     pub shares: i64,
-    /// What is not as in [`Container::shell`].
+    /// Differences from [`Container::shell`].
     pub config: ContainerConfig,
 }
 
 impl Container {
-    /// A shell that runs `script`.
+    /// Returns a container that runs `script` in a shell.
     pub fn shell(name: &str, quota: i64, script: &str) -> Self {
         let config = ContainerConfig {
             image: Some(Image {
@@ -108,7 +109,7 @@ impl Container {
         Self {
             name: name.to_owned(),
             quota,
-            // As a kubelet: what is limited asks for as much, and 2 is the least.
+            // Like a kubelet, a limit without a request sets the request too, and 2 is the minimum.
             shares: (quota * 1024 / PERIOD).max(2),
             config,
         }
@@ -123,7 +124,7 @@ impl Container {
         }
     }
 
-    /// As a kubelet sends it.
+    /// Returns the configuration that a kubelet sends.
     fn config(&self) -> ContainerConfig {
         let mut config = self.config.clone();
         config.metadata = Some(ContainerMetadata {
@@ -147,7 +148,7 @@ fn namespaces(pid: i32) -> Namespaces {
     }
 }
 
-/// What a container gets whose pod asks for nothing.
+/// Returns the security settings of a container whose pod asks for nothing special.
 pub fn default_security() -> Security {
     let list = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
     Security {
@@ -175,20 +176,20 @@ pub fn default_security() -> Security {
     }
 }
 
-/// A container that was created.
+/// A created container.
 #[derive(Clone, Debug)]
 pub struct Created {
     pub name: String,
     pub id: String,
 }
 
-/// A pod on a node; ended and removed with all it has when dropped.
+/// A pod on a node. Dropping it stops and removes it with everything it has.
 pub struct Pod {
     cri: Cri,
     pub name: String,
     pub uid: String,
     pub qos: Qos,
-    /// The path of its cgroup below the root of a hierarchy.
+    /// Path of its cgroup below the root of a hierarchy.
     pub cgroup: String,
     pub containers: Vec<Created>,
     sandbox: String,
@@ -203,7 +204,7 @@ impl Pod {
             .unwrap_or_else(|error| panic!("pod {name}: {error}\n{}", last(&node.containerd.log())))
     }
 
-    /// The same, where the runtime may refuse.
+    /// Makes a pod that the runtime may refuse.
     pub fn try_start(
         node: &Node,
         name: &str,
@@ -212,7 +213,7 @@ impl Pod {
     ) -> Result<Self, Status> {
         let uid = uid();
         let cgroup = format!("{}/pod{uid}", qos.parent());
-        // As a kubelet: the sum of the containers' limits, where each has one.
+        // Like a kubelet, the pod's limit is the sum of the containers' limits, where each has one.
         let limited = containers.iter().all(|container| container.quota > 0);
         let quota = limited.then(|| containers.iter().map(|container| container.quota).sum());
         let shares = containers.iter().map(|container| container.shares).sum();
@@ -264,14 +265,14 @@ impl Pod {
         Ok(())
     }
 
-    /// `<pod>_<namespace>_<container>-<id>.log`, as fluent-bit and others read it.
+    /// Returns the log link `<pod>_<namespace>_<container>-<id>.log`, as fluent-bit and others read it.
     fn link(&self, container: &Created) -> PathBuf {
         let Created { name, id } = container;
         let file = format!("{}_{NAMESPACE}_{name}-{id}.log", self.name);
         self.logs.join("containers").join(file)
     }
 
-    /// Where the log is on a node whose logs are in `/var/log`.
+    /// Returns the path of the log on a node whose logs are in `/var/log`.
     fn link_target(&self, container: &Created) -> PathBuf {
         let folder = format!("{NAMESPACE}_{}_{}", self.name, self.uid);
         Path::new("/var/log/pods")
@@ -280,13 +281,13 @@ impl Pod {
             .join("0.log")
     }
 
-    /// The container of that name.
+    /// Returns the container of that name.
     pub fn container(&self, name: &str) -> &Created {
         let found = self.containers.iter().find(|each| each.name == name);
         found.unwrap_or_else(|| panic!("pod {} has no container {name}", self.name))
     }
 
-    /// The labels of a container's series; with an empty name those of the pod without its containers.
+    /// Returns the labels of a container's series. An empty name stands for the pod without its containers.
     pub fn labels(&self, container: &str) -> Vec<String> {
         vec![
             label("namespace", NAMESPACE),
@@ -296,29 +297,29 @@ impl Pod {
         ]
     }
 
-    /// The processes of a container, in this pid namespace.
+    /// Returns the processes of a container, in this pid namespace.
     pub fn processes(&self, name: &str) -> Vec<i32> {
         let text = cgroups::read(&self.container_cgroup(name), "cgroup.procs");
         text.lines().filter_map(|pid| pid.parse().ok()).collect()
     }
 
-    /// A container's cgroup below the root of a hierarchy.
+    /// Returns a container's cgroup below the root of a hierarchy.
     pub fn container_cgroup(&self, name: &str) -> String {
         format!("{}/{}", self.cgroup, self.container(name).id)
     }
 
-    /// What a container has printed, without what the runtime adds to each line.
+    /// Returns the output of a container, without the runtime's prefix of each line.
     pub fn output(&self, name: &str) -> String {
         let path = Path::new(&self.config.log_directory)
             .join(name)
             .join("0.log");
         let text = fs::read_to_string(path).unwrap_or_default();
-        // Time, stream, and whether the line is whole.
+        // The prefix is the time, the stream, and whether the line is whole.
         let lines = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3));
         lines.fold(String::new(), |text, line| text + line + "\n")
     }
 
-    /// What the runtime knows of a container, and the pid of its first process in this pid namespace.
+    /// Returns the runtime's status of a container, and the pid of its first process in this pid namespace.
     pub fn status(&self, name: &str) -> (Life, Option<u32>) {
         let request = AskContainer {
             id: self.container(name).id.clone(),
@@ -339,7 +340,7 @@ impl Pod {
         (answer.status.unwrap_or_default(), pid)
     }
 
-    /// Waits until a container has ended; returns its exit code.
+    /// Waits until a container has ended. Returns its exit code.
     pub fn wait(&self, name: &str, patience: Duration) -> i32 {
         let deadline = Instant::now() + patience;
         loop {
@@ -356,7 +357,7 @@ impl Pod {
         }
     }
 
-    /// Ends a container: SIGTERM, and SIGKILL after `grace`.
+    /// Stops a container with SIGTERM, and with SIGKILL after `grace`.
     pub fn stop(&self, name: &str, grace: Duration) {
         let request = StopContainer {
             id: self.container(name).id.clone(),
@@ -416,14 +417,14 @@ fn pod_config(name: &str, uid: &str, cgroup: &str, logs: &Path) -> PodConfig {
     }
 }
 
-/// A UID that no other pod here has.
+/// Returns a UID that no other pod here has.
 fn uid() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     format!("{:08x}-57a1-45c0-9e00-{count:012x}", std::process::id())
 }
 
-/// The end of a long text.
+/// Returns the last lines of a long text.
 fn last(text: &str) -> String {
     let lines: Vec<&str> = text.lines().rev().take(20).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")

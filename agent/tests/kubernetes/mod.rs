@@ -1,4 +1,4 @@
-//! A node of Kubernetes without Kubernetes: a container runtime, and a kubelet's part in the life of pods.
+//! A Kubernetes node without Kubernetes: a container runtime, and the kubelet's role in the life of pods.
 #![allow(dead_code, reason = "each test uses a part")]
 
 pub mod agent;

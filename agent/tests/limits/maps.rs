@@ -1,15 +1,15 @@
-//! The maps of a BPF object, as its section `maps` defines them, and what the kernel takes for them.
+//! Maps of a BPF object, as its section `maps` defines them, and their kernel memory.
 
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
-/// `BPF_MAP_TYPE_HASH` and others (`include/uapi/linux/bpf.h`).
+/// Map types: `BPF_MAP_TYPE_HASH` and others (`include/uapi/linux/bpf.h`).
 pub const HASH: u32 = 1;
 pub const ARRAY: u32 = 2;
 pub const RING: u32 = 27;
 /// `BPF_F_MMAPABLE`.
 pub const MMAPABLE: u32 = 1 << 10;
 
-/// A map.
+/// A map definition.
 #[derive(Clone, Debug)]
 pub struct Map {
     pub name: String,
@@ -21,7 +21,7 @@ pub struct Map {
     pub flags: u32,
 }
 
-/// The maps that an object defines: seven words each, at the place of the symbol that names it.
+/// Returns the maps that an object defines: seven words each, at the address of the symbol with its name.
 pub fn of(elf: &[u8]) -> Vec<Map> {
     let file = object::File::parse(elf).expect("an ELF object");
     let Some(section) = file.section_by_name("maps") else {
@@ -52,7 +52,7 @@ pub fn of(elf: &[u8]) -> Vec<Map> {
 }
 
 impl Map {
-    /// Kernel memory in bytes, at most, with pages of `page` bytes on `cpus` CPUs (`kernel/bpf`:
+    /// Returns the upper bound of its kernel memory in bytes, with pages of `page` bytes on `cpus` CPUs (`kernel/bpf`:
     /// `array_map_alloc`, `htab_map_alloc`, `bpf_ringbuf_alloc`).
     pub fn bytes(&self, page: u64, cpus: u64) -> u64 {
         /// Upper bounds of `struct bpf_array`, `struct bpf_htab` and `struct htab_elem`.
@@ -63,7 +63,7 @@ impl Map {
         let value = u64::from(self.value).next_multiple_of(8);
         let key = u64::from(self.key).next_multiple_of(8);
         match self.kind {
-            // What is mapped begins with a page of its own.
+            // A memory-mapped array begins with a page of its own.
             ARRAY if self.flags & MMAPABLE != 0 => {
                 HEAD.next_multiple_of(page) + (entries * value).next_multiple_of(page)
             }
@@ -73,7 +73,7 @@ impl Map {
                 let elements = (entries + cpus) * (ELEMENT + key + value);
                 HEAD + buckets.next_multiple_of(page) + elements.next_multiple_of(page)
             }
-            // Three pages for the positions of both sides.
+            // The positions of both sides take three pages.
             RING => entries + 3 * page,
             kind => panic!("{}: maps of type {kind} are not known", self.name),
         }

@@ -1,8 +1,8 @@
-//! The sources beside the tests by value: where a size of a page could hide.
+//! Search of the sources for hidden page sizes.
 
 use std::{fs, path::Path};
 
-/// Words that a page's size comes with.
+/// Words that often contain a page size.
 const SUSPECT: [&str; 8] = [
     "4096",
     "0x1000",
@@ -14,9 +14,9 @@ const SUSPECT: [&str; 8] = [
     "sysconf",
 ];
 
-/// Lines that hold one, with the reason why they may: file, what the line holds, how often.
+/// Lines that may contain one, with the reason: file, text in the line, number of lines.
 const ALLOWED: [(&str, &str, usize); 27] = [
-    // A page's size as the kernel says it, and what is made of it.
+    // Page size from the kernel, and values derived from it.
     (
         "agent/src/agent/host.rs",
         "let page = rustix::param::page_size()",
@@ -46,7 +46,7 @@ const ALLOWED: [(&str, &str, usize); 27] = [
     ),
     ("agent-ebpf/src/kernel/loads.rs", "page_shift: 0", 1),
     ("agent-ebpf/src/kernel/loads.rs", "host!(page_shift)", 1),
-    // The audit of a page's size, and sizes that a page can have.
+    // Audit of the page size, and possible page sizes.
     ("agent/src/doctor/checks.rs", "&machine::PAGE_SIZE", 1),
     (
         "agent/src/doctor/checks/machine.rs",
@@ -59,7 +59,7 @@ const ALLOWED: [(&str, &str, usize); 27] = [
     ("agent/src/doctor/checks/huge_pages.rs", "bytes > 4096", 1),
     ("agent/src/doctor/node.rs", "[4096, 16384, 65536]", 1),
     ("agent/src/doctor/node.rs", "ARM64_4K_PAGES", 1),
-    // What files count in pages, by the kernel's own word for their size.
+    // Values that files count in pages, converted by the kernel's own page size.
     (
         "agent/src/agent/ask.rs",
         "pages.unwrap_or(0) * rustix::param::page_size()",
@@ -70,12 +70,12 @@ const ALLOWED: [(&str, &str, usize); 27] = [
         "let page = rustix::param::page_size()",
         1,
     ),
-    // Connections that wait, by default, and a file.
+    // Default of waiting connections, and a file name.
     ("agent/src/doctor/checks/system.rs", "let default = 4096", 1),
     ("agent/src/doctor/kubelet.rs", "/etc/sysconfig/kubelet", 1),
-    // Series of owners, at most.
+    // Limit of owners' series.
     ("agent/src/agent.rs", "owners: 4096", 1),
-    // Buffers for what is read piece by piece.
+    // Buffers of chunked reads.
     ("agent/src/cgroup/cpu.rs", "buffer: Box<[u8; 4096]>", 1),
     ("agent/src/cgroup/cpu.rs", "buffer: Box::new([0; 4096])", 1),
     // Entries of hashes by cgroup and by task.
@@ -92,7 +92,7 @@ const ALLOWED: [(&str, &str, usize); 27] = [
     ),
 ];
 
-/// Every line of code below `folder` that is neither comment nor test, with its file from `root` on.
+/// Collects every line of code below `folder`, without comments and tests, with its file relative to `root`.
 fn code(root: &Path, folder: &Path, lines: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(folder).expect("a folder of sources") {
         let path = entry.expect("an entry").path();

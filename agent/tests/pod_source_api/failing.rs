@@ -1,4 +1,4 @@
-//! Answers that are failures, and how rarely they are asked for again.
+//! Failing answers, and the pauses before the client asks again.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use stallscope::pods::api::{Config, Timing};
 use super::heard::{Heard, config};
 use super::server::{Answer, Part, Server, pod};
 
-/// Two hundred requests a second at most would be no pause at all.
+/// Time to count requests: two hundred per second would mean no pause at all.
 const WATCHED_FOR: Duration = Duration::from_millis(1500);
 
 fn kubeconfig(server: &Server, directory: &tempfile::TempDir) -> Config {
@@ -91,7 +91,7 @@ async fn what_is_not_allowed_is_named() {
     ] {
         assert!(heard.text().contains(part), "{part} in {}", heard.text());
     }
-    // It is granted later.
+    // The permission is granted later.
     server.lists(Answer::list("7", "", &[pod("a", 1, "1")]));
     heard.until("all shop/a").await;
     heard.until("up").await;
@@ -157,7 +157,7 @@ async fn a_name_that_nobody_has_is_unreachable() {
     assert!(heard.text().contains("nobody.invalid"), "{}", heard.text());
 }
 
-/// A configuration that waits for a fraction of a second.
+/// Returns a configuration with timeouts of a fraction of a second.
 fn impatient(server: &Server) -> Config {
     let timing = config("").timing;
     Config {
@@ -173,7 +173,7 @@ fn impatient(server: &Server) -> Config {
 #[tokio::test]
 async fn a_server_that_is_too_slow_is_given_up() {
     let stalled = [
-        // Nothing after the head, half a list, and a byte now and then for ever.
+        // These answers send nothing after the head, half a list, or a byte now and then for ever.
         Answer::parts([Part::Stall]),
         Answer::parts([Part::Text("{\"items\": [".to_owned()), Part::Stall]),
         Answer::parts([Part::Repeat(" ".into(), Duration::from_millis(20))]),
@@ -199,11 +199,11 @@ async fn a_line_that_stalls_is_given_up_and_silence_is_not() {
     heard.until("down timeout").await;
     heard.until("all").await;
     let troubles = heard.texts.len();
-    // Longer than an answer may take, shorter than a watch.
+    // The pause is longer than an answer may take, and shorter than a watch.
     tokio::time::sleep(Duration::from_millis(700)).await;
     heard.count("up");
     assert_eq!(heard.texts.len(), troubles, "{:?}", heard.texts);
-    // A watch that is long over is given up too.
+    // The client also gives up a watch that should have ended long ago.
     heard.until("down timeout").await;
 }
 

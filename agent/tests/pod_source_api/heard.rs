@@ -1,4 +1,4 @@
-//! A source that runs, and what the agent would hear of it.
+//! A running source, and the messages that the agent would receive from it.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use stallscope::pods::api::{Config, Timing, spawn};
 use stallscope::pods::feed::{Inbox, Message, feed};
 use stallscope::pods::{Pod, PodUid};
 
-/// Longer than anything here takes, short enough to fail a hanging test.
+/// Timeout longer than anything here takes, and short enough to fail a hanging test.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// What was said, in short, and the texts of troubles.
+/// Received messages in short form, and the texts of troubles.
 pub struct Heard {
     inbox: Inbox,
     pub lines: Vec<String>,
@@ -18,7 +18,7 @@ pub struct Heard {
     read: usize,
 }
 
-/// A configuration with pauses that do not hold up a test.
+/// Returns a configuration with pauses that do not delay a test.
 pub fn config(url: &str) -> Config {
     Config {
         address: Some(url.to_owned()),
@@ -88,7 +88,7 @@ impl Heard {
         }
     }
 
-    /// Waits for a line from where the last wait ended.
+    /// Waits for a line after the one at which the last wait ended.
     pub async fn until(&mut self, line: &str) {
         let start = Instant::now();
         loop {
@@ -110,18 +110,18 @@ impl Heard {
         }
     }
 
-    /// Leaves what was heard so far behind.
+    /// Skips the messages so far.
     pub fn skip(&mut self) {
         self.drain();
         self.read = self.lines.len();
     }
 
-    /// The text of the last trouble.
+    /// Returns the text of the last trouble.
     pub fn text(&self) -> &str {
         self.texts.last().map_or("", String::as_str)
     }
 
-    /// How often a line was heard.
+    /// Returns how often a line was received.
     pub fn count(&mut self, line: &str) -> usize {
         self.drain();
         self.lines.iter().filter(|heard| *heard == line).count()

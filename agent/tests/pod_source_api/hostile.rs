@@ -1,4 +1,4 @@
-//! Answers without measure, and answers that lie.
+//! Endless and false answers.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::server::{Answer, Part, Server, at, change, pod, uid};
 
 const MIB: u64 = 1 << 20;
 
-/// Text without end, in pieces that cost the server no memory.
+/// Returns an endless text, in pieces that cost the server no memory.
 fn flood(text: &'static str) -> Answer {
     let piece = text.repeat(256 * 1024 / text.len());
     Answer::parts([Part::Repeat(Bytes::from(piece), Duration::ZERO)])
@@ -29,7 +29,7 @@ async fn a_line_without_end_is_not_read_to_it() {
         heard.text()
     );
     heard.until("up").await;
-    // What was sent beyond the bound lay in the sockets.
+    // The bytes sent beyond the bound were in the sockets' buffers.
     assert!(
         (8 * MIB..24 * MIB).contains(&server.sent()),
         "{} bytes",
@@ -171,7 +171,7 @@ async fn pods_are_bounded_in_number() {
     heard.until("ended shop/p8").await;
     heard.until("put shop/room server").await;
     assert_eq!(heard.count("put shop/extra server"), 0);
-    // All, and three of the watch.
+    // These are all pods of the list, and three of the watch.
     assert_eq!(heard.pods.len(), api::MAX_PODS + 3);
 }
 

@@ -1,4 +1,4 @@
-//! What is asked for, and what is made of lists.
+//! Requests of lists, and how the client reads the answers.
 
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ async fn a_page_that_expires_begins_the_list_anew() {
     let mut heard = Heard::of(&server);
     heard.until("down expired").await;
     heard.until("all shop/b").await;
-    // Half a list is none.
+    // Half a list counts as none.
     assert_eq!(heard.count("all shop/a"), 0);
 }
 
@@ -131,7 +131,7 @@ async fn a_server_that_is_down_at_the_start_and_restarts_later_is_found() {
     let server = Server::start_at(closed, None, Answer::list("7", "", &[pod("a", 1, "1")]));
     server.watches(Answer::changes(&[("BOOKMARK", at("9"))]));
     heard.until("all shop/a").await;
-    // The list, the watch, and its bookmark.
+    // The client gets the list, the watch, and its bookmark.
     for _ in 0..3 {
         heard.until("up").await;
     }

@@ -1,7 +1,8 @@
 //! The same client against a real API server, with a service account that may list and watch pods and nothing else.
 //!
-//! Runs where `STALLSCOPE_KUBECONFIG` names the kubeconfig of an administrator of a cluster for tests (see
-//! `docs/pod-names/api.md`); makes a namespace, service accounts, a cluster role and pods on a node that does not exist.
+//! Runs where `STALLSCOPE_KUBECONFIG` names the kubeconfig of an administrator of a test cluster (see
+//! `docs/pod-names/api.md`). Makes a namespace, service accounts, a cluster role and pods on a node that does not
+//! exist.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,7 +22,7 @@ use super::heard::{Heard, config};
 pub const VARIABLE: &str = "STALLSCOPE_KUBECONFIG";
 const HASH: &str = "9b3d5c0f9f7a4f0a8f1a5f6c7d8e9f00";
 
-/// A corner of a cluster, under a name of its own.
+/// A namespace of a cluster with everything for one test, under a unique name.
 pub struct Cluster {
     pub admin: Client,
     kubeconfig: Kubeconfig,
@@ -81,7 +82,7 @@ impl Cluster {
         create::<ClusterRoleBinding>(&Api::all(self.admin.clone()), binding).await;
     }
 
-    /// A kubeconfig with the service account's token instead of the administrator's.
+    /// Writes a kubeconfig with the service account's token instead of the administrator's.
     async fn account(&self) -> PathBuf {
         let request = TokenRequest {
             spec: TokenRequestSpec::default(),
@@ -99,7 +100,7 @@ impl Cluster {
         config["users"] =
             json!([{"name": user, "user": {"tokenFile": self.directory.path().join("token")}}]);
         let file = self.directory.path().join("kubeconfig");
-        // JSON is YAML.
+        // JSON is valid YAML.
         std::fs::write(&file, config.to_string()).unwrap();
         file
     }
@@ -117,7 +118,7 @@ impl Cluster {
         })
     }
 
-    /// A pod on the node; the kubelet that is not there would start it.
+    /// Makes a pod on the node, which no kubelet starts.
     pub async fn pod(&self, name: &str, metadata: Value) -> Pod {
         let mut pod = json!({
             "metadata": metadata,
@@ -131,7 +132,7 @@ impl Cluster {
         create(&self.here::<Pod>(), pod).await
     }
 
-    /// What the kubelet would report once the containers run.
+    /// Patches the status that a kubelet would report once the containers run.
     async fn start(&self, name: &str, number: u32) {
         let status = |name: &str, number: u32| {
             json!({
@@ -236,7 +237,7 @@ async fn a_real_servers_pods_are_named_as_they_come_and_go() {
     heard.until(&format!("ended {}", name("cart-0"))).await;
     assert!(heard.texts.is_empty(), "{:?}", heard.texts);
 
-    // One that starts now finds the others in a list; watches of a second are gone on with without one.
+    // A source that starts now finds the others in a list. It continues watches of a second without a new list.
     let mut short = config("");
     short.timing.watch = std::time::Duration::from_secs(1);
     let mut again = Heard::start(Config {

@@ -1,4 +1,4 @@
-//! The commands that `explain` prints for pods, run by kubectl against the same real API server.
+//! Commands that `explain` prints for pods, run by kubectl against the same real API server.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ use stallscope_ebpf::Cause;
 
 use super::real::{Cluster, VARIABLE, create};
 
-/// What is advised for a throttled container of a pod, with a limit of one CPU.
+/// Returns the remedies for a throttled container of a pod, with a limit of one CPU.
 fn advised(pod: PodFacts) -> Vec<Remedy> {
     let limit = Limit {
         file: "/sys/fs/cgroup/kubepods/a/cpu.max".to_owned(),
@@ -45,7 +45,7 @@ fn advised(pod: PodFacts) -> Vec<Remedy> {
     case.explain().causes.remove(0).remedy
 }
 
-/// Runs the command of a remedy as it is printed; what it prints.
+/// Runs the command of a remedy as printed. Returns its output.
 fn run(remedy: &Remedy) -> String {
     let command = remedy.command.as_ref().expect("a command");
     let output = Command::new("sh")
@@ -62,7 +62,7 @@ fn run(remedy: &Remedy) -> String {
     said(&output.stdout)
 }
 
-/// The CPU limits of the containers.
+/// Returns the CPU limits of the containers.
 fn limits(spec: &PodSpec) -> Vec<(&str, Option<&str>)> {
     let limit = |container: &'_ k8s_openapi::api::core::v1::Container| {
         let limits = container.resources.as_ref()?.limits.clone()?;
@@ -151,7 +151,7 @@ async fn a_real_server_takes_the_commands_and_nothing_else_is_changed() {
     let made = create::<Pod>(&cluster.here(), bare).await;
     let unknown = advised(facts(&cluster, Maker::Unknown));
     assert_eq!(run(&unknown[0]), "ReplicaSet/cart-5d4f\n");
-    // As the source of names reads it.
+    // The source of names reads it in the same way.
     let policy = made.spec.unwrap().containers.remove(0).resize_policy;
     let resizable = policy.is_some();
     let remedies = advised(PodFacts {

@@ -1,4 +1,4 @@
-//! An API server that answers what it is told to, proper or not.
+//! An API server with scripted answers, correct or not.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-/// What was asked.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub path: String,
@@ -41,11 +41,11 @@ impl Asked {
 #[derive(Clone)]
 pub enum Part {
     Text(String),
-    /// The same text, over and over, as long as anyone reads it.
+    /// The same text, repeated for as long as the client reads.
     Repeat(Bytes, Duration),
-    /// Nothing more, and no end.
+    /// Silence on an open connection.
     Stall,
-    /// The end of the connection, in the middle.
+    /// End of the connection in the middle of the answer.
     Cut,
 }
 
@@ -70,7 +70,7 @@ impl Answer {
         Self::parts([Part::Text(text.into())])
     }
 
-    /// A list of pods.
+    /// Returns a list of pods.
     pub fn list(version: &str, rest: &str, pods: &[Value]) -> Self {
         let list = json!({
             "kind": "PodList", "apiVersion": "v1",
@@ -79,19 +79,19 @@ impl Answer {
         Self::text(list.to_string())
     }
 
-    /// Changes, then silence.
+    /// Returns changes, then silence.
     pub fn changes(changes: &[(&str, Value)]) -> Self {
         let mut answer = Self::ended(changes);
         answer.parts.push(Part::Stall);
         answer
     }
 
-    /// Changes, then the proper end.
+    /// Returns changes, then the proper end.
     pub fn ended(changes: &[(&str, Value)]) -> Self {
         Self::parts(changes.iter().map(|(kind, object)| change(kind, object)))
     }
 
-    /// A `metav1.Status`.
+    /// Returns a `metav1.Status`.
     pub fn status(code: u16, message: &str) -> Self {
         let status =
             json!({"kind": "Status", "status": "Failure", "message": message, "code": code});
@@ -106,12 +106,12 @@ pub fn change(kind: &str, object: &Value) -> Part {
     Part::Text(format!("{}\n", json!({"type": kind, "object": object})))
 }
 
-/// A bookmark's object.
+/// Returns a bookmark's object.
 pub fn at(version: &str) -> Value {
     json!({"kind": "Pod", "metadata": {"resourceVersion": version, "creationTimestamp": null}, "spec": {"containers": null}})
 }
 
-/// A pod with a UID and a running container made of its number.
+/// Returns a pod whose UID and running container derive from `number`.
 pub fn pod(name: &str, number: u32, version: &str) -> Value {
     json!({
         "metadata": {
@@ -130,16 +130,16 @@ pub fn uid(number: u32) -> String {
 #[derive(Default)]
 struct Script {
     asked: Vec<Asked>,
-    /// What the next connections get instead of an answer.
+    /// Bytes for the next connections instead of answers.
     raw: VecDeque<&'static [u8]>,
     next: VecDeque<Answer>,
-    /// When nothing is next.
+    /// Answer to a list when `next` is empty.
     lists: Option<Answer>,
     watches: Option<Answer>,
     sent: u64,
 }
 
-/// A server on a port of its own.
+/// A server on its own port.
 pub struct Server {
     pub address: SocketAddr,
     script: Arc<Mutex<Script>>,
@@ -147,7 +147,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers lists with `lists`, and watches with silence.
+    /// Starts a server that answers lists with `lists`, and watches with silence.
     pub fn start(lists: Answer) -> Self {
         Self::start_at("127.0.0.1:0".parse().unwrap(), None, lists)
     }
@@ -175,12 +175,12 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// The next requests, whatever they ask for, get these answers.
+    /// Sets the answers to the next requests of any kind.
     pub fn next(&self, answers: impl IntoIterator<Item = Answer>) {
         self.script.lock().unwrap().next.extend(answers);
     }
 
-    /// The next connections get these bytes and the end, whatever they ask for.
+    /// Sets the bytes for the next connections, after which they end.
     pub fn raw(&self, answers: impl IntoIterator<Item = &'static [u8]>) {
         self.script.lock().unwrap().raw.extend(answers);
     }
@@ -208,12 +208,12 @@ impl Server {
             .collect()
     }
 
-    /// Bytes of `Part::Repeat` that went out.
+    /// Returns the bytes of `Part::Repeat` that went out.
     pub fn sent(&self) -> u64 {
         self.script.lock().unwrap().sent
     }
 
-    /// Ends it, and all its connections with it.
+    /// Stops the server and all its connections.
     pub async fn stop(self) -> SocketAddr {
         self.task.abort();
         _ = self.task.await;
@@ -232,7 +232,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, script: Arc<Mut
                 (Some(raw), _) => break_off(stream, raw).await,
                 (None, None) => serve(stream, script).await,
                 (None, Some(tls)) => {
-                    // A client that does not trust the server ends it here.
+                    // A client that does not trust the server ends the connection here.
                     if let Ok(stream) = tls.accept(stream).await {
                         serve(stream, script).await;
                     }
@@ -282,7 +282,7 @@ fn answer(request: &Request<Incoming>, script: &Mutex<Script>) -> Answer {
     script.next.pop_front().or(default).unwrap()
 }
 
-/// The parameters of a query; of the escapes only those that the client uses here.
+/// Parses the parameters of a query, with only the escapes that the client uses here.
 fn kube_query(query: &str) -> HashMap<String, String> {
     query
         .split('&')
@@ -320,8 +320,8 @@ async fn send(parts: Vec<Part>, mut sender: Sender<Bytes, io::Error>, script: Ar
                     tokio::time::sleep(pause).await;
                 }
             }
-            // The connection's task drops the other end when the client leaves, and there is no room then; neither is
-            // there before the last part is taken.
+            // The connection's task drops the other end when the client leaves, and then the channel has no room. It
+            // also has none before the client takes the last part.
             Part::Stall => {
                 let mut taken = false;
                 loop {
@@ -334,7 +334,7 @@ async fn send(parts: Vec<Part>, mut sender: Sender<Bytes, io::Error>, script: Ar
                 }
             }
             Part::Cut => {
-                // What was sent before is on its way once the channel is empty.
+                // The text before is on its way once the channel is empty.
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 return sender.abort(io::Error::other("cut"));
             }

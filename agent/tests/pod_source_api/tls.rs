@@ -1,4 +1,4 @@
-//! Who the server is, and who asks.
+//! TLS: identity of the server and of the client.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// What a server at 127.0.0.1 shows.
+    /// Returns the TLS side of a server at 127.0.0.1.
     fn acceptor(&self) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
@@ -93,7 +93,7 @@ async fn a_server_that_is_not_the_clusters_gets_nothing() {
     assert!(heard.text().contains("CA"), "{}", heard.text());
     heard.until("down tls").await;
     assert!(server.asked().is_empty(), "{:?}", server.asked());
-    // Authorities rotate, and so does the file.
+    // Authorities rotate, and their file changes.
     authority.write(directory.path());
     heard.until("all shop/a").await;
 }

@@ -1,4 +1,4 @@
-//! Changes, and how a watch goes on after its end.
+//! Changes, and the continuation of a watch after its end.
 
 use serde_json::json;
 
@@ -29,7 +29,7 @@ async fn changes_are_passed_on_as_they_come() {
     assert!(heard.texts.is_empty(), "{:?}", heard.texts);
 }
 
-/// Where the watch goes on after one that gave `answer`.
+/// Returns the version at which the watch continues after one with this `answer`.
 async fn next_after(answer: Answer, trouble: Option<&str>) -> String {
     let server = Server::start(Answer::list("50", "", &[]));
     server.next([Answer::list("7", "", &[]), answer]);
@@ -54,7 +54,7 @@ async fn a_watch_that_ends_in_its_own_time_is_gone_on_with() {
         next_after(Answer::ended(&[("ADDED", pod("a", 1, "8"))]), None).await,
         "8"
     );
-    // One that said nothing may have been about a version that the server does not know.
+    // An empty watch may mean that the server does not know the version.
     assert_eq!(next_after(Answer::ended(&[]), None).await, "50");
 }
 

@@ -1,4 +1,4 @@
-//! Sockets that are absent, refuse, hang or answer nonsense.
+//! Sockets that are missing, refuse, hang or answer nonsense.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::listener::Listener;
 
-/// The reason for the first trouble, which names the socket and what to do.
+/// Returns the reason for the first trouble. Its text names the socket and a remedy.
 fn reason(socket: &Path) -> &'static str {
     let trouble = Listener::new(socket).trouble();
     let text = &trouble.text;
@@ -22,7 +22,7 @@ fn reason(socket: &Path) -> &'static str {
     trouble.reason
 }
 
-/// A socket that does `serve` with every connection; how many there were.
+/// Opens a socket that runs `serve` on every connection. Returns its path and the number of connections.
 fn server(
     folder: &Path,
     serve: impl Fn(UnixStream) + Send + 'static,
@@ -54,7 +54,7 @@ fn what_is_no_socket_of_a_runtime() {
     assert_eq!(reason(&path(&"x".repeat(300))), "failed");
     drop(UnixListener::bind(path("deserted")).unwrap());
     assert_eq!(reason(&path("deserted")), "refused");
-    // Longer than the address of a socket may be.
+    // A socket's address cannot be that long.
     let deep = path(&"d".repeat(120));
     fs::create_dir(&deep).unwrap();
     let (far, _) = server(folder.path(), drop);
@@ -112,7 +112,7 @@ fn a_failing_socket_is_tried_ever_more_rarely_though_names_are_wanted() {
         listener.inbox.want();
         std::thread::sleep(Duration::from_millis(10));
     }
-    // At 0, 1, 3 and 7 seconds; each time the connection is tried twice at most.
+    // Attempts are at 0, 1, 3 and 7 seconds. Each tries the connection at most twice.
     let said = listener.inbox.drain().count();
     let count = count.load(Ordering::Relaxed);
     assert!((3..=4).contains(&said), "{said} messages");

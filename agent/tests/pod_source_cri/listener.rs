@@ -7,7 +7,7 @@ use stallscope::deadline::Reads;
 use stallscope::pods::cri::spawn;
 use stallscope::pods::feed::{Inbox, Message, Trouble, feed};
 
-/// What a source said.
+/// Receiver of a source's messages.
 pub struct Listener {
     pub inbox: Inbox,
 }
@@ -21,7 +21,7 @@ impl Listener {
         Self { inbox }
     }
 
-    /// Waits up to 20 seconds for a message that `pick` takes.
+    /// Waits up to 20 seconds for a message that `pick` accepts.
     pub fn wait<T>(&self, what: &str, pick: impl Fn(Message) -> Option<T>) -> T {
         let end = Instant::now() + Duration::from_secs(20);
         loop {
@@ -33,7 +33,7 @@ impl Listener {
         }
     }
 
-    /// Waits until the source says that it can read nothing.
+    /// Waits until the source reports that it can read nothing.
     pub fn trouble(&self) -> Trouble {
         self.wait("trouble", |message| match message {
             Message::Trouble(trouble) => {

@@ -1,4 +1,4 @@
-//! A real containerd, started here with data and socket of its own, without pods.
+//! A real containerd without pods, started for the test with its own data and socket.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use tempfile::TempDir;
 
 use super::listener::Listener;
 
-/// A containerd, ended when dropped.
+/// A running containerd. Dropping it ends the process.
 struct Containerd {
     child: Child,
     folder: TempDir,
 }
 
-/// Why there is none here, if so.
+/// Returns the reason why containerd cannot run here, if any.
 fn obstacle() -> Option<&'static str> {
     // SAFETY: reads a number.
     if unsafe { libc::geteuid() } != 0 {
@@ -98,7 +98,7 @@ fn a_runtime_is_asked_when_names_are_wanted_and_after_it_restarts() {
     });
     assert_eq!(pods, 0);
 
-    // At most once a second, however often it is wanted.
+    // The source asks at most once a second, however often a name is wanted.
     let end = Instant::now() + Duration::from_millis(3500);
     let mut answers = 0;
     while Instant::now() < end {

@@ -1,4 +1,4 @@
-//! Whatever else can be in the kubelet's directories.
+//! Unexpected content of the kubelet's directories.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,7 +7,8 @@ use std::os::unix::fs::symlink;
 
 use super::node::{Named, Node};
 
-/// A node with one good pod, which has to stay named whatever `spoil` does; the reasons that were said.
+/// Makes a node with one good pod, which must keep its name whatever `spoil` does. Returns the node with its reported
+/// reasons.
 fn spoiled(spoil: impl Fn(&Node)) -> Node {
     let mut node = Node::new();
     let good = Named::new(1);
@@ -67,7 +68,7 @@ fn what_is_no_containers_link_is_left_out_and_said_once() {
     assert!(node.troubles[0].1.contains("(5 more like it)"));
     assert_eq!(node.directory.running(), 1);
 
-    // One more is said, its name being none of a link.
+    // The source reports one more, because the name is not that of a link.
     let target = format!(
         "/var/log/pods/{}/web-server/0.log",
         Named::new(6).directory()
@@ -97,7 +98,7 @@ fn a_link_that_says_other_than_its_target_is_left_out() {
 fn the_first_keeps_an_id_that_two_containers_claim() {
     let mut node = spoiled(|_| {});
     let good = Named::new(1);
-    // Both sort before the one that is known.
+    // Both sort before the known one.
     let same_pod = Named {
         container: "a".to_owned(),
         ..good.clone()
@@ -117,7 +118,7 @@ fn the_first_keeps_an_id_that_two_containers_claim() {
     assert!(node.troubles[0].1.contains(&good.id));
     assert_eq!(node.name_of(&good), good.full());
     assert_eq!(node.name_of(&other_pod), other_pod.short());
-    // The first has gone: the ID is the next one's, and no other's.
+    // When the first has gone, the ID belongs to the next one and no other.
     node.remove_link(&good);
     node.until("the next", |node| {
         node.name_of(&other_pod) == other_pod.full()
@@ -142,7 +143,7 @@ fn the_first_keeps_a_uid_that_two_pods_claim() {
         good.short(),
         "not the liar's container"
     );
-    // The first ends: the UID is the other's.
+    // When the first ends, the UID belongs to the other.
     node.remove_pod(&good);
     node.remove_link(&good);
     node.until("the next", |node| node.name_of(&liar) == liar.full());
@@ -161,7 +162,7 @@ fn more_entries_than_any_node_has_are_left_out() {
         .filter(|number| !node.name_of(&Named::new(*number)).is_empty())
         .collect();
     assert_eq!(known.len(), 8191);
-    // Whichever were taken stay so when more come, and leave room when they go.
+    // Accepted pods stay when more come, and leave room when they go.
     node.make_pod(&Named::new(9000));
     let gone = Named::new(known[0]);
     node.remove_pod(&gone);

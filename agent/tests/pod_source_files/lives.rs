@@ -1,4 +1,4 @@
-//! Pods and containers that come and go.
+//! Lives of pods and containers.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn a_pod_is_named_before_its_containers_and_keeps_its_name_after_its_end() {
     node.start(&cart);
     node.until("the container", |node| node.name_of(&cart) == cart.full());
 
-    // It crashes: a new container under the same name, while the old one's link is there still.
+    // The container crashes: a new one has the same name, while the old one's link still exists.
     let again = Named {
         id: format!("{:064x}", 77),
         ..cart.clone()
@@ -30,7 +30,7 @@ fn a_pod_is_named_before_its_containers_and_keeps_its_name_after_its_end() {
     assert_eq!(node.name_of(&cart), cart.full());
     assert_eq!(node.directory.running(), 1);
 
-    // Deleted: links dangle on until the kubelet's next clean-up, and must not bring it back.
+    // The pod is deleted: its links dangle until the kubelet's next clean-up, and must not bring it back.
     node.remove_pod(&cart);
     node.until("the end", |node| node.directory.running() == 0);
     node.remove_link(&cart);
@@ -93,7 +93,7 @@ fn a_links_name_cut_short_names_its_container_still() {
     node.poll();
     assert_eq!(node.name_of(&a), a.full());
     assert_eq!(node.name_of(&b), b.full());
-    // No digit of an ID is left: the pod alone is known.
+    // No digit of an ID is left: only the pod is known.
     let digitless = Named {
         pod: "q".repeat(180),
         uid: Named::new(2).uid,
@@ -140,7 +140,7 @@ fn nothing_is_said_when_nothing_happens() {
     }
     node.poll();
     assert_eq!(node.changes, 1, "one list");
-    // Past the second reading.
+    // The loop lasts past the second reading.
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {
         node.poll();
@@ -155,7 +155,7 @@ fn nothing_is_said_when_nothing_happens() {
     println!("a poll at rest: {:?}", start.elapsed() / 1000);
     node.run(&Named::new(50));
     node.until("one more", |node| node.directory.running() == 51);
-    // Its directory and its link are at most one message each.
+    // The directory and the link cause at most one message each.
     assert!(node.changes <= 3, "{} messages", node.changes);
 }
 
@@ -175,11 +175,11 @@ fn changes_that_follow_one_another_closely_are_seen() {
 fn logs_elsewhere_and_logs_behind_links() {
     let mut node = Node::new();
     let (near, far) = (Named::new(1), Named::new(2));
-    // `podLogsDir` of the kubelet's configuration is elsewhere, and so is the target; only the links are here.
+    // `podLogsDir` of the kubelet's configuration is elsewhere, and so is the target. Only the links are here.
     node.start(&far);
     node.poll();
     assert_eq!(node.name_of(&far), far.full());
-    // The directory itself is a link, to a disk of its own.
+    // The directory itself is a link, to a separate disk.
     fs::rename(node.path("log/pods"), node.path("disk")).unwrap();
     std::os::unix::fs::symlink(Path::new("../disk"), node.path("log/pods")).unwrap();
     node.run(&near);

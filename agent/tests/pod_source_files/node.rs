@@ -1,4 +1,4 @@
-//! A node: what its kubelet writes, and what the agent makes of it.
+//! A node: the kubelet's files, and the agent's directory of pods.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ use stallscope::pods::files::Files;
 use stallscope::pods::{Directory, Found, PodIdentity};
 use tempfile::TempDir;
 
-/// A pod with one container, as the kubelet names it.
+/// A pod with one container, with the kubelet's names.
 #[derive(Clone, Debug)]
 pub struct Named {
     pub namespace: String,
@@ -22,7 +22,7 @@ pub struct Named {
 }
 
 impl Named {
-    /// A pod told apart from others by its number.
+    /// Returns a pod with unique names from its number.
     pub fn new(number: usize) -> Self {
         Self {
             namespace: "shop".to_owned(),
@@ -46,12 +46,12 @@ impl Named {
         name + ".log"
     }
 
-    /// `namespace/pod/container`.
+    /// Returns `namespace/pod/container`.
     pub fn full(&self) -> String {
         format!("{}/{}/{}", self.namespace, self.pod, self.container)
     }
 
-    /// `namespace/pod`.
+    /// Returns `namespace/pod`.
     pub fn short(&self) -> String {
         format!("{}/{}", self.namespace, self.pod)
     }
@@ -63,15 +63,15 @@ pub struct Node {
     pub files: Files,
     inbox: Inbox,
     pub directory: Directory,
-    /// Everything that went wrong: reason, text, whether the source was down.
+    /// All troubles: reason, text, whether the source was down.
     pub troubles: Vec<(&'static str, String, bool)>,
     pub is_up: bool,
-    /// Messages that named pods or ended them.
+    /// Number of messages that named pods or ended them.
     pub changes: usize,
 }
 
 impl Node {
-    /// A node without pods.
+    /// Makes a node without pods.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("log");
@@ -90,17 +90,17 @@ impl Node {
         }
     }
 
-    /// A path in the node's folder; the logs are below `log`.
+    /// Returns a path in the node's folder. The logs are below `log`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// What the kubelet does before a pod's containers start.
+    /// Makes the directory that the kubelet makes before a pod's containers start.
     pub fn make_pod(&self, named: &Named) {
         fs::create_dir(self.path("log/pods").join(named.directory())).unwrap();
     }
 
-    /// What it does once a container has started. The target is on the host, out of reach.
+    /// Makes the link that the kubelet makes once a container has started. The target is on the host, out of reach.
     pub fn start(&self, named: &Named) {
         let target = Path::new("/nonexistent/log/pods")
             .join(named.directory())
@@ -109,13 +109,13 @@ impl Node {
         symlink(target, self.path("log/containers").join(named.link())).unwrap();
     }
 
-    /// Both.
+    /// Makes a pod and starts its container.
     pub fn run(&self, named: &Named) {
         self.make_pod(named);
         self.start(named);
     }
 
-    /// What it does once a pod is deleted; links stay until its next clean-up.
+    /// Removes the directory, as the kubelet does after a pod's deletion. Links stay until its next clean-up.
     pub fn remove_pod(&self, named: &Named) {
         fs::remove_dir(self.path("log/pods").join(named.directory())).unwrap();
     }
@@ -124,7 +124,7 @@ impl Node {
         fs::remove_file(self.path("log/containers").join(named.link())).unwrap();
     }
 
-    /// Polls once, and takes in what is said as the agent does.
+    /// Polls once, and handles the messages as the agent does.
     pub fn poll(&mut self) {
         self.files.poll();
         for message in self.inbox.drain() {
@@ -149,7 +149,7 @@ impl Node {
         }
     }
 
-    /// Polls many times, for longer than a source rests after it has read a small directory.
+    /// Polls many times, for longer than a source pauses after it has read a small directory.
     pub fn poll_often(&mut self) {
         for _ in 0..20 {
             self.poll();
@@ -157,7 +157,7 @@ impl Node {
         }
     }
 
-    /// Polls until `done`, which it must be within half a minute: a change within the same time stamp as another is seen a
+    /// Polls until `done`, for at most half a minute: the source sees a change with the same time stamp as another a
     /// little later.
     pub fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         let end = Instant::now() + Duration::from_secs(30);
@@ -175,7 +175,7 @@ impl Node {
         }
     }
 
-    /// `namespace/pod/container` of a cgroup, or as much as is known.
+    /// Returns `namespace/pod/container` of a cgroup, or the known part of it.
     pub fn name_at(&self, uid: &str, id: Option<&str>) -> String {
         let id = id.map(|id| format!("/{id}")).unwrap_or_default();
         let path = CgroupPath::new(format!("/kubepods/pod{uid}{id}").as_bytes());
@@ -187,12 +187,12 @@ impl Node {
         }
     }
 
-    /// The same for a container's cgroup.
+    /// Returns the same for a container's cgroup.
     pub fn name_of(&self, named: &Named) -> String {
         self.name_at(&named.uid, Some(&named.id))
     }
 
-    /// The reasons of all troubles so far, in order.
+    /// Returns the reasons of all troubles so far, in order.
     pub fn reasons(&self) -> Vec<&'static str> {
         self.troubles.iter().map(|(reason, ..)| *reason).collect()
     }

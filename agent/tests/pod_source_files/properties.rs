@@ -1,4 +1,4 @@
-//! What holds for any names and any order of events.
+//! Properties for any names and any order of events.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::node::{Named, Node};
 
-/// Legal names that fit into a file's name, which is what a pod needs to get a log directory at all.
+/// Generates legal names that fit into a file name, without which a pod gets no log directory at all.
 fn named() -> impl Strategy<Value = Named> {
     let namespace = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?";
     let pod = prop_oneof![
@@ -63,7 +63,7 @@ proptest! {
             let digits = named.link().len().saturating_sub(
                 named.pod.len() + named.namespace.len() + named.container.len() + 3 + ".log".len(),
             );
-            // Fewer than eight digits tell no container apart.
+            // Fewer than eight digits do not identify a container.
             let expected = if digits >= 8 { named.full() } else { named.short() };
             prop_assert_eq!(node.name_of(named), expected);
         }
@@ -74,7 +74,7 @@ proptest! {
         let mut node = Node::new();
         node.poll();
         for step in steps {
-            // Steps that cannot be done, such as removing what is not there, do nothing.
+            // Impossible steps, such as removing a missing file, do nothing.
             match step {
                 Step::Pod(pod) => {
                     drop(fs::create_dir(node.path("log/pods").join(Named::new(pod).directory())));
@@ -94,7 +94,7 @@ proptest! {
                 Step::Poll => node.poll(),
             }
         }
-        // Whoever has a directory runs; whoever has a link too is named in full.
+        // A pod with a directory runs, and one with a link too has its full name.
         for pod in 0..6 {
             drop(fs::create_dir(node.path("log/pods").join(Named::new(pod).directory())));
         }

@@ -1,4 +1,4 @@
-//! Directories that go, come back, or are something else.
+//! Directories that vanish, come back, or are no directories.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -7,7 +7,7 @@ use stallscope::pods::files::readable;
 
 use super::node::{Named, Node};
 
-/// Two running pods, one as yet unknown, and a node that knows the first two.
+/// Returns a node that knows two running pods, and a third pod that it does not know yet.
 fn node() -> (Node, [Named; 3]) {
     let mut node = Node::new();
     let all = [1, 2, 3].map(Named::new);
@@ -19,7 +19,7 @@ fn node() -> (Node, [Named; 3]) {
     (node, all)
 }
 
-/// Both directories fail: said once, names stay, and all is well once `restore` has brought them back.
+/// Makes both directories fail: the source reports it once, names stay, and all is well after `restore`.
 fn fails_and_recovers(reason: &str, spoil: impl Fn(&Node), restore: impl Fn(&Node)) {
     let (mut node, all) = node();
     for round in 1..=2 {
@@ -168,7 +168,7 @@ fn a_source_may_start_before_the_kubelet() {
     node.until("its container", |node| node.name_of(&named) == named.full());
 }
 
-/// Without root's right to read everything, in this thread alone.
+/// Drops root's right to read everything, in this thread alone.
 fn as_nobody() {
     // SAFETY: takes a number; concerns file access of the calling thread only.
     unsafe { libc::setfsuid(65534) };

@@ -1,4 +1,4 @@
-//! Errors on listening say what to do.
+//! Errors on listening, which say what to do.
 
 use stallscope::server::{BindError, Holder, bind};
 

@@ -1,4 +1,4 @@
-//! An HTTP client that does what it is told, proper or not, and a server to do it to.
+//! A scripted HTTP client, correct or not, and a server for it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// Longer than anything here takes, short enough to fail a hanging test.
+/// Timeout longer than anything here takes, and short enough to fail a hanging test.
 pub const LONG: Duration = Duration::from_secs(20);
 
-/// A server on a port of its own.
+/// A server on its own port.
 pub struct Server {
     pub address: SocketAddr,
     pub registry: prometheus::Registry,
@@ -53,7 +53,7 @@ impl Server {
         }
     }
 
-    /// Stops it and says how long that took.
+    /// Stops the server and returns how long that took.
     pub async fn stop(self) -> Duration {
         let start = Instant::now();
         self.stop.send(()).unwrap();
@@ -65,27 +65,27 @@ impl Server {
         start.elapsed()
     }
 
-    /// Its own metrics.
+    /// Returns its own metrics.
     pub fn counted(&self) -> String {
         let mut encoder = Encoder::new(Format::Text, bytes::BytesMut::new());
         encoder.registry(&self.registry);
         String::from_utf8(encoder.finish().to_vec()).unwrap()
     }
 
-    /// The sum of its own series whose lines begin so.
+    /// Returns the sum of its own series whose lines have this prefix.
     pub fn sum(&self, series: &str) -> u64 {
         sum(&self.counted(), series)
     }
 }
 
-/// The sum of the series of a scrape whose lines begin so; they are whole numbers.
+/// Returns the sum of a scrape's series whose lines have this prefix. The values must be whole numbers.
 pub fn sum(scrape: &str, series: &str) -> u64 {
     let of = scrape.lines().filter(|line| line.starts_with(series));
     of.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
         .sum()
 }
 
-/// Handlers that say as little as possible.
+/// Returns minimal handlers.
 pub fn handlers(
     collect: impl Fn(Format) -> anyhow::Result<Bytes> + Send + Sync + 'static,
 ) -> Handlers {
@@ -99,7 +99,7 @@ pub fn handlers(
     }
 }
 
-/// The same answer to whatever is asked of the history.
+/// Returns handlers with the same answer to every query of the history.
 pub fn answers(
     answer: impl Fn(&Request) -> Result<serde_json::Value, Refusal> + Send + Sync + 'static,
 ) -> Answers {
@@ -136,7 +136,7 @@ impl Client {
         Self(TcpStream::connect(server.address).await.unwrap())
     }
 
-    /// A client whose kernel takes as little as possible on its behalf.
+    /// Connects a client with the smallest receive buffer that the kernel allows.
     pub async fn narrow(server: &Server) -> Self {
         Self::narrow_at(server.address).await
     }
@@ -147,7 +147,7 @@ impl Client {
         Self(socket.connect(address).await.unwrap())
     }
 
-    /// A client that comes from this address of this host.
+    /// Connects a client from this address of this host.
     pub async fn from(source: [u8; 4], address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((source, 0).into()).unwrap();
@@ -201,11 +201,11 @@ impl Client {
         answer
     }
 
-    /// Reads to the end; says how long the server took to close.
+    /// Reads to the end. Returns how long the server took to close.
     pub async fn closed(&mut self) -> Duration {
         let start = Instant::now();
         let mut rest = Vec::new();
-        // A reset closes as well.
+        // A reset closes the connection as well.
         _ = tokio::time::timeout(LONG, self.0.read_to_end(&mut rest))
             .await
             .expect("it is closed");

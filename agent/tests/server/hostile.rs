@@ -1,4 +1,4 @@
-//! Clients that want more than their share.
+//! Clients that take more than their share.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::small;
 
 const SHORT: Duration = Duration::from_millis(300);
 
-/// More than the kernel's own buffers hold.
+/// Size of a large answer, in bytes: more than the kernel's own buffers hold.
 const LARGE: usize = 64 << 20;
 
 fn limited(limits: Limits) -> Server {
@@ -36,7 +36,7 @@ async fn a_head_that_never_ends_is_cut_off() {
             "{time:?} after {start:?}"
         );
     }
-    // Trickling does not buy time.
+    // A trickling client does not gain time.
     let mut client = Client::connect(&server).await;
     let start = Instant::now();
     client.send("GET /healthz HTTP/1.1\r\nx: ").await;
@@ -114,7 +114,7 @@ async fn bodies_are_not_read() {
         .request("GET", "/metrics", "content-length: 1000000000000\r\n")
         .await;
     assert_eq!(answer.status, 200);
-    // The rest of the body would be taken for the next request.
+    // The server would take the rest of the body for the next request.
     client.closed().await;
     let mut client = Client::connect(&server).await;
     assert_eq!(
@@ -145,7 +145,7 @@ async fn a_client_that_does_not_read_is_dropped_and_its_scrape_with_it() {
         200,
         "nobody else is blocked"
     );
-    // The only room in memory is taken; it is free once the deaf client is given up.
+    // The only room in memory is taken, and becomes free once the server gives up the client that does not read.
     let mut answer = other.get("/metrics").await;
     while answer.status == 503 {
         assert_eq!(
@@ -171,7 +171,7 @@ async fn a_client_that_reads_too_slowly_is_dropped() {
     let start = Instant::now();
     let mut read = 0;
     let mut buffer = vec![0; 64 << 10];
-    // Never silent for as long as a stall, but not done in time either.
+    // The client is never silent for as long as a stall, but does not finish in time either.
     while start.elapsed() < SHORT * 20 {
         tokio::time::sleep(SHORT / 10).await;
         match slow.0.try_read(&mut buffer) {

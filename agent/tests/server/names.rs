@@ -1,4 +1,4 @@
-//! Under which names the server answers, and to whose pages.
+//! Host names that the server answers to, and origins that it accepts.
 
 use bytes::Bytes;
 use stallscope::server::{AllowedHost, Config, Hosts};
@@ -167,7 +167,7 @@ async fn a_host_that_is_none_is_refused() {
         assert_eq!(status, 400, "{host:?}");
     }
     for request in [
-        // HTTP/1.1 has to name the host, once.
+        // HTTP/1.1 requests must name the host exactly once.
         "GET /metrics HTTP/1.1\r\n\r\n",
         "GET /metrics HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n\r\n",
         "GET /metrics HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n\r\n",
@@ -209,7 +209,7 @@ async fn pages_of_others_are_refused() {
         ("127.0.0.1", "http://127.0.0.1", 200),
         ("127.0.0.1:80", "http://127.0.0.1", 200),
         ("[::1]:9750", "http://[::1]:9750", 200),
-        // A proxy in front speaks https.
+        // A proxy in front uses https.
         (
             "stallscope.example.com",
             "https://stallscope.example.com",

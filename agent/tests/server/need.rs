@@ -1,13 +1,13 @@
-//! Whoever has to be answered whatever others do.
+//! Clients that the server must answer whatever others do.
 
 use std::net::SocketAddr;
 
 use super::client::Client;
 
-/// This host, as whoever attacks and as whoever is in need.
+/// Addresses of this host, one for the attacker and one for the client in need.
 pub const SOURCES: [[u8; 4]; 2] = [[127, 0, 0, 1], [127, 0, 0, 2]];
 
-/// Asks as often as an attack was once found to lock probes out, over a connection each.
+/// Sends as many requests as an attack once needed to lock probes out, each on its own connection.
 pub async fn health_is_answered(address: SocketAddr) {
     for attempt in 0..96 {
         let path = ["/healthz", "/readyz"][attempt % 2];

@@ -1,4 +1,4 @@
-//! A shutdown lets requests finish, but not for ever.
+//! Shutdown: requests may finish, but not take for ever.
 
 use std::time::Duration;
 

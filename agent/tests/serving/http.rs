@@ -1,4 +1,4 @@
-//! Answers of servers on this machine, asked for by HTTP/1.0, which knows no chunks.
+//! A client for servers on this machine. It speaks HTTP/1.0, which has no chunks.
 
 use std::{
     io::{Read as _, Write as _},
@@ -7,24 +7,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// An address of this machine that nobody listens on.
+/// Returns a free address of this machine.
 pub fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("its own address");
     address.to_string()
 }
 
-/// Status and body; none when nobody answers within 20 s.
+/// Returns status and body; none without an answer within 20 s.
 pub fn get(address: &str, path: &str) -> Option<(u16, String)> {
     get_within(address, path, Duration::from_secs(20))
 }
 
-/// The same, for a caller of less patience.
+/// Returns the same, with another timeout.
 pub fn get_within(address: &str, path: &str, patience: Duration) -> Option<(u16, String)> {
     ask(address, "", path, patience)
 }
 
-/// The same, asked under a name.
+/// Returns the same for a request under a host name.
 pub fn get_as(address: &str, name: &str, path: &str) -> Option<(u16, String)> {
     let host = format!("Host: {name}\r\n");
     ask(address, &host, path, Duration::from_secs(20))
@@ -41,7 +41,7 @@ fn ask(address: &str, headers: &str, path: &str, patience: Duration) -> Option<(
     Some((status, body.to_owned()))
 }
 
-/// Waits until `path` is answered with 200, which `said` has to say more about if it never is.
+/// Waits until `path` is answered with 200. If it never is, the panic includes `said`.
 pub fn wait(address: &str, path: &str, said: impl Fn() -> String) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while get(address, path).is_none_or(|(status, _)| status != 200) {
@@ -54,7 +54,7 @@ pub fn wait(address: &str, path: &str, said: impl Fn() -> String) {
     }
 }
 
-/// A text as a part of a query string.
+/// Escapes a text for a query string.
 pub fn encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {

@@ -1,4 +1,4 @@
-//! Programs that serve something on this machine, and what they answer.
+//! Programs that serve on this machine, and their answers.
 #![allow(dead_code, reason = "each test uses a part")]
 
 pub mod http;
@@ -8,19 +8,19 @@ use std::process::Command;
 
 pub use program::Program;
 
-/// `stallscope run` as a process of its own.
+/// `stallscope run` as its own process.
 pub struct Serving {
     pub address: String,
     program: Program,
 }
 
 impl Serving {
-    /// One with these arguments beside its address, which is a free one, once it is ready.
+    /// Starts an agent with these arguments on a free address, and waits until it is ready.
     pub fn start(arguments: impl IntoIterator<Item = impl AsRef<std::ffi::OsStr>>) -> Self {
         Self::on(&http::free_address(), arguments)
     }
 
-    /// The same at an address.
+    /// Starts an agent at an address.
     pub fn on(
         address: &str,
         arguments: impl IntoIterator<Item = impl AsRef<std::ffi::OsStr>>,
@@ -35,12 +35,12 @@ impl Serving {
         }
     }
 
-    /// Its process.
+    /// Returns its process ID.
     pub fn pid(&self) -> u32 {
         self.program.pid()
     }
 
-    /// Status and body of an answer.
+    /// Returns status and body of an answer.
     pub fn get(&self, path: &str) -> (u16, String) {
         http::get(&self.address, path)
             .unwrap_or_else(|| panic!("no answer to {path}:\n{}", self.program.said()))

@@ -1,4 +1,4 @@
-//! Programs that serve something: started with an output of their own, ended when dropped.
+//! Server programs with captured output, which end when dropped.
 
 use std::{
     fs,
@@ -8,14 +8,14 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A program that runs.
+/// A running program.
 pub struct Program {
     child: Child,
     folder: TempDir,
 }
 
 impl Program {
-    /// Starts it; none, with the reason, where there is no such program.
+    /// Starts it, or returns the error where the program is not installed.
     pub fn start(command: &mut Command) -> Result<Self, std::io::Error> {
         let folder = tempfile::tempdir().expect("a folder");
         let output = fs::File::create(folder.path().join("output")).expect("a file");
@@ -28,12 +28,12 @@ impl Program {
         Ok(Self { child, folder })
     }
 
-    /// Its process.
+    /// Returns its process ID.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has printed and logged.
+    /// Returns its output and log.
     pub fn said(&self) -> String {
         let output: PathBuf = self.folder.path().join("output");
         fs::read_to_string(output).unwrap_or_default()

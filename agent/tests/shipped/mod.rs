@@ -1,21 +1,21 @@
-//! What is shipped beside the agent: its files, and what Prometheus' own tool says of them.
+//! Files that are shipped beside the agent, and promtool's checks of them.
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::{fs, path::Path, process::Command};
 
-/// The folder of the workspace.
+/// Returns the folder of the workspace.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("a workspace")
 }
 
-/// The text of a file below it.
+/// Returns the text of a file below the workspace.
 pub fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What promtool says, which must succeed; none where there is no promtool.
+/// Runs promtool, which must succeed, and returns its output; none where it is not installed.
 pub fn promtool(args: &[&str]) -> Option<String> {
     let mut command = Command::new("promtool");
     match command.args(args).current_dir(root()).output() {

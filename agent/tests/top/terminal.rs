@@ -1,4 +1,4 @@
-//! A program at a terminal of its own: a pseudo-terminal, and an emulator that knows what is on its screen.
+//! A program at its own pseudo-terminal, and an emulator that tracks the screen.
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::{
@@ -19,14 +19,14 @@ use rustix::{
     termios::{Winsize, tcgetattr, tcsetwinsize},
 };
 
-/// Longer than anything here takes, short enough to fail a hanging test.
+/// Timeout longer than anything here takes, and short enough to fail a hanging test.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// A program that runs at a terminal; killed when dropped.
+/// A program that runs at a terminal. Dropping it kills the program.
 pub struct Session {
     child: Child,
     ours: File,
-    /// Kept, so that the terminal outlives the program and can be asked how it was left.
+    /// The program's end, kept open so that the terminal outlives the program and its final settings can be read.
     theirs: Option<File>,
     screen: vt100::Parser,
     settings: String,
@@ -69,7 +69,7 @@ impl Session {
             });
         }
         let child = command.spawn().expect("the binary runs");
-        // The command has descriptors of its own, which would keep the terminal open.
+        // The command holds descriptors of its own, which would keep the terminal open.
         for close in [Command::stdin, Command::stdout, Command::stderr] {
             close(command, std::process::Stdio::null());
         }
@@ -82,12 +82,12 @@ impl Session {
         }
     }
 
-    /// Types.
+    /// Types keys.
     pub fn keys(&mut self, keys: &str) {
         self.ours.write_all(keys.as_bytes()).expect("it is read");
     }
 
-    /// Waits until the screen is as it should be.
+    /// Waits until a condition on the screen holds.
     pub fn until(&mut self, what: &str, holds: impl Fn(&vt100::Screen) -> bool) {
         let deadline = Instant::now() + LONG;
         loop {
@@ -109,39 +109,39 @@ impl Session {
         self.until(text, |screen| screen.contents().contains(text));
     }
 
-    /// Waits until it is not.
+    /// Waits until a text is no longer on the screen.
     pub fn sees_no(&mut self, text: &str) {
         self.until(&format!("no more {text}"), |screen| {
             !screen.contents().contains(text)
         });
     }
 
-    /// What is on the screen.
+    /// Returns the text on the screen.
     pub fn text(&self) -> String {
         self.screen.screen().contents()
     }
 
-    /// The screen.
+    /// Returns the screen.
     pub fn screen(&self) -> &vt100::Screen {
         self.screen.screen()
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the program.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("it runs");
     }
 
-    /// Closes the terminal, as a window is closed.
+    /// Closes the terminal, like closing its window.
     pub fn hang_up(mut self) -> ExitStatus {
         self.theirs = None;
-        // The last descriptor of our side.
+        // This is the last descriptor of our side.
         let null = File::open("/dev/null").expect("a null");
         drop(std::mem::replace(&mut self.ours, null));
         self.ended()
     }
 
-    /// Waits for the end, and for the terminal to be as it was before.
+    /// Waits for the end. Returns the status and the terminal's text after it.
     pub fn end(mut self) -> (ExitStatus, String) {
         let status = self.ended();
         self.read();
@@ -168,7 +168,7 @@ impl Session {
         }
     }
 
-    /// Takes what the program has written.
+    /// Feeds the program's output to the emulator.
     fn read(&mut self) {
         let mut buffer = [0; 4096];
         loop {
@@ -193,7 +193,7 @@ fn size_of(cells: u16) -> NonZeroU16 {
     NonZeroU16::new(cells).expect("a terminal has a size")
 }
 
-/// How the terminal treats what is typed and written.
+/// Formats the terminal's modes of input and output.
 fn settings(terminal: &File) -> String {
     let settings = tcgetattr(terminal).expect("a terminal");
     format!(

@@ -1,4 +1,4 @@
-//! Fixtures as folders: the format is described in `tests/fixtures/topology/README.md`.
+//! Fixtures as folders, in the format of `tests/fixtures/topology/README.md`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use stallscope::topology::{CpuList, MAX_CPU};
 use tempfile::TempDir;
 
-/// Every fixture's name.
+/// Returns every fixture's name.
 pub fn names() -> Vec<String> {
     let files = fs::read_dir(folder())
         .unwrap()
@@ -18,7 +18,7 @@ pub fn names() -> Vec<String> {
     names
 }
 
-/// A fixture as what `/sys` would be on that host.
+/// Writes a fixture as the `/sys` of that host.
 pub fn sys(name: &str) -> TempDir {
     let sys = tempfile::tempdir().unwrap();
     write_into(name, sys.path());
@@ -41,7 +41,7 @@ pub fn write_into(name: &str, sys: &Path) {
     }
 }
 
-/// A file of such a folder.
+/// Returns the path of a file of such a folder.
 pub fn file(sys: &TempDir, path: &str) -> PathBuf {
     sys.path().join("devices/system").join(path)
 }
@@ -73,7 +73,7 @@ pub fn each(path: &str, content: &str, write: &mut dyn FnMut(&str, &str)) {
     }
 }
 
-/// The groups of `LIST`, `LIST/SIZE` or `LIST/SIZE+OFFSET`.
+/// Expands `LIST`, `LIST/SIZE` or `LIST/SIZE+OFFSET` into groups.
 fn groups(brace: &str) -> Vec<Vec<u32>> {
     let (list, size) = brace.split_once('/').unwrap_or((brace, "1"));
     let (size, offset) = size
@@ -94,7 +94,7 @@ fn groups(brace: &str) -> Vec<Vec<u32>> {
 
 fn write_one(sys: &Path, path: &str, content: &str) {
     let path = sys.join("devices/system").join(path);
-    // The kernel ends every file with a newline, an empty list too.
+    // The kernel ends every file with a newline, even an empty list.
     let content = format!("{content}\n");
     if fs::write(&path, &content).is_err() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! What should be known of a fixture's host, and the comparison with what is.
+//! Expectations of a fixture's host, and their comparison with the topology.
 
 use stallscope::topology::{Boundary, Source};
 
@@ -6,7 +6,7 @@ use crate::read;
 
 pub const GIB: u64 = 1 << 30;
 
-/// A level as it should be: its groups' CPUs, or what its reason says.
+/// Expected level: the CPUs of its groups, or the reason for its absence.
 pub enum Want {
     Sysfs(Vec<String>),
     Shared(Vec<String>),
@@ -17,17 +17,17 @@ pub struct Host<'a> {
     pub possible_cpus: u32,
     pub online: &'a str,
     pub smt: Option<bool>,
-    /// Number, CPUs, bytes of memory.
+    /// Number, CPUs and bytes of memory of each node.
     pub nodes: &'a [(u32, &'a str, Option<u64>)],
-    /// A row for each node.
+    /// Distances, a row for each node.
     pub distances: &'a [&'a [u32]],
-    /// Core, cluster, LLC, die, node, package.
+    /// Levels: core, cluster, LLC, die, node, package.
     pub levels: [Want; 6],
     pub boundaries: &'a [(u32, u32, Boundary)],
     pub notes: &'a [&'a str],
 }
 
-/// `count` CPUs in groups of `size`.
+/// Returns `count` CPUs in groups of `size`.
 pub fn each(count: u32, size: u32) -> Vec<String> {
     let group = |first: u32| {
         if size == 1 {
@@ -39,7 +39,7 @@ pub fn each(count: u32, size: u32) -> Vec<String> {
     (0..count).step_by(size as usize).map(group).collect()
 }
 
-/// The same, each with its SMT siblings `count` further on.
+/// Returns the same groups, each with its SMT siblings `count` further on.
 pub fn each_smt(count: u32, size: u32) -> Vec<String> {
     let range = |first: u32| {
         if size == 1 {

@@ -1,10 +1,10 @@
-//! Numbers of CPUs and nodes at the highest there can be, one below and one above.
+//! Numbers of CPUs and nodes at their limits, one below and one above.
 
 use stallscope::topology::{CpuPlace, MAX_CPU, MAX_NODE, Topology};
 
 use crate::fixture;
 
-/// The virtual machine of two CPUs with other content in some files.
+/// Reads the virtual machine with two CPUs, with other content in some files.
 fn host(files: &[(&str, &str)]) -> Result<Topology, String> {
     let sys = fixture::sys("vm-2-cpus");
     for (path, content) in files {
@@ -95,11 +95,11 @@ fn nodes_up_to_the_highest_are_read_through_any_gap_and_none_above() {
             (topology.node_of(0), topology.node_of(1)),
             (Some(0), Some(last))
         );
-        // The second column is the second node there is, whatever its number.
+        // The second column belongs to the second existing node, whatever its number.
         assert_eq!(topology.distance(0, last), Some(21));
         assert_eq!(topology.distance(last, 0), Some(31));
         assert_eq!(topology.distance(last, last - 1), (last == 1).then_some(31));
-        // One page of 64 KiB: the kernel says kB, not pages.
+        // One page has 64 KiB: the kernel prints kB, not pages.
         assert_eq!(topology.nodes()[1].memory_bytes, Some(65536));
     }
     for beyond in [1024, 1025, 65535, 65536] {

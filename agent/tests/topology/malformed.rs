@@ -1,4 +1,4 @@
-//! Files that hold something other than what the kernel documents, and caches that cannot be read.
+//! Files with content that the kernel's documentation does not allow, and caches that cannot be read.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use stallscope::topology::{Boundary, Error, Level, Source, Topology};
 
 use crate::fixture;
 
-/// The error's text after writing `content` into one file of the virtual machine's fixture, without the folder.
+/// Returns the error's text after writing `content` into one file of the virtual machine's fixture, without the folder.
 fn refusal(path: &str, content: &str) -> String {
     let sys = fixture::sys("vm-2-cpus");
     fixture::write(&sys, path, content);
@@ -113,7 +113,7 @@ fn binary_content_is_an_error_that_names_the_file() {
 fn an_unreadable_cache_takes_away_the_llc_and_nothing_else() {
     let whole = crate::read("numa-off");
     let sys = fixture::sys("numa-off");
-    // A folder where a file should be: unreadable for root too.
+    // A folder in the place of a file is unreadable for root too.
     let path = fixture::file(&sys, "cpu/cpu5/cache/index3/level");
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();

@@ -162,7 +162,7 @@ fn samples_of_a_host_with_a_memory_only_node() {
         .map(|(metric, labels, value)| format!("{} {} {value:?}", metric.name, labels.join(",")))
         .collect();
     for expected in [
-        // Clusters are not reported: the label is empty.
+        // This host reports no clusters: the label is empty.
         "stallscope_topology_cpu_info 5,1,1,1,1, Count(1)",
         "stallscope_topology_numa_distance 2,1 Count(24)",
         "stallscope_topology_memory_bytes 2 Count(137438953472)",

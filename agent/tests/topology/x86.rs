@@ -1,4 +1,4 @@
-//! Hosts that report nearly everything, and the odd ones: nodes without CPUs or memory, gaps, hybrids.
+//! Hosts that report nearly everything, and unusual ones: nodes without CPUs or memory, gaps, hybrids.
 
 use stallscope::topology::Boundary;
 
