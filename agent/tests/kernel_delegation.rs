@@ -229,7 +229,7 @@ fn pods_have_their_series_in_a_flood_where_tables_cannot_grow() {
     pods_in_a_flood(&["--drop-capabilities"]);
 }
 
-/// Twenty pods come after the flood.
+/// Checks that twenty pods that come after the flood have their series.
 fn pods_in_a_flood(more: &[&str]) {
     let logs = Logs::new();
     let (tree, user) = (Pods::new(), Delegated::new("flood"));

@@ -90,7 +90,7 @@ impl Agent {
 
     fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.child.id()).expect("a pid fits");
-        // SAFETY: a child of ours that was not waited for.
+        // SAFETY: our own child, which was not waited for, so that the pid is still its own.
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
     }
 

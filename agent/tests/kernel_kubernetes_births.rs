@@ -1,5 +1,5 @@
-//! Two hundred short-lived pods while the agent is scraped once a second. A ledger compares what was used with what was
-//! exported.
+//! Two hundred short-lived pods while the test scrapes the agent once a second. A ledger compares the CPU time that
+//! they used with the exported one.
 
 mod kernel;
 mod kubernetes;
@@ -32,7 +32,7 @@ use stallscope::exposition::Format;
 const PODS: usize = 200;
 /// Number of pods that run at the same time.
 const AT_ONCE: usize = 3;
-/// Every pod with a multiple of this index has a second container.
+/// One in so many pods has a second container.
 const TWINS: usize = 10;
 /// CPU time that each container burns, in nanoseconds: much more than a runtime needs to start it.
 const BURNT: u64 = 250_000_000;

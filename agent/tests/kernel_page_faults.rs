@@ -37,7 +37,7 @@ struct Region {
 
 impl Region {
     fn map(length: usize, flags: i32, fd: i32) -> Self {
-        // SAFETY: a new mapping wherever the kernel likes.
+        // SAFETY: a new mapping at an address that the kernel chooses.
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -65,7 +65,7 @@ impl Region {
     fn file(pages: usize, flags: i32) -> Self {
         const NAME: &CStr = c"stallscope-test";
         let length = pages * page_size();
-        // SAFETY: the name is a string; the result is checked by the first use.
+        // SAFETY: the name is a C string; the first use checks the result.
         let fd = unsafe { libc::memfd_create(NAME.as_ptr(), libc::MFD_CLOEXEC) };
         // SAFETY: a descriptor of our own.
         let mut file = unsafe { fs::File::from_raw_fd(fd) };
@@ -84,7 +84,7 @@ impl Region {
         const MPOL_BIND: libc::c_ulong = 2;
         let mut mask = [0_u64; 16];
         mask[node as usize / 64] = 1 << (node % 64);
-        // SAFETY: the mapping is ours, the mask has as many bits as are said.
+        // SAFETY: the mapping is ours, and the mask has as many bits as the call says.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_mbind,
@@ -116,7 +116,7 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: mapped in `map`, and not used any more.
+        // SAFETY: mapped in `map`, and not used after this.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
     }
 }
@@ -148,7 +148,7 @@ impl Worker {
             .expect("the group takes processes");
         let (mut orders, tell) = pipe();
         let (answer, mut report) = pipe();
-        // SAFETY: the child makes system calls and touches memory, no more, and does not return.
+        // SAFETY: the child only makes system calls and touches memory, and does not return.
         let pid = unsafe { libc::fork() };
         assert!(pid >= 0);
         if pid == 0 {
@@ -162,7 +162,7 @@ impl Worker {
                 }
                 std::io::Result::Ok(())
             })();
-            // SAFETY: ends the child without running what belongs to its parent.
+            // SAFETY: ends the child without running the destructors of its parent.
             unsafe { libc::_exit(i32::from(done.is_err())) }
         }
         Self { pid, tell, answer }
@@ -191,14 +191,14 @@ impl Drop for Worker {
     fn drop(&mut self) {
         // An error means that it has ended by itself.
         let _ = self.tell.write_all(b"q");
-        // SAFETY: our own child; nothing is to be told about how it ended.
+        // SAFETY: our own child; a null pointer discards the status.
         unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), 0) };
     }
 }
 
 fn pipe() -> (fs::File, fs::File) {
     let mut ends = [0; 2];
-    // SAFETY: room for two descriptors, which are ours then.
+    // SAFETY: room for two descriptors, which this process owns afterwards.
     unsafe {
         assert_eq!(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC), 0);
         (

@@ -1,4 +1,4 @@
-//! Soak test: short-lived cgroups come by the thousand while Prometheus scrapes the agent each second and its page is
+//! Soak test: short-lived cgroups come by the thousand while the test scrapes the agent each second and its page is
 //! open.
 //!
 //! `STALLSCOPE_SOAK_SECONDS` sets its length, a minute by default. From ten minutes on the test judges the agent's

@@ -235,7 +235,7 @@ async fn who_is_slow_leaves_when_others_need_the_room() {
         let mut slow = Client::narrow(&server).await;
         slow.send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"))
             .await;
-        // The answer has begun, and so has its room.
+        // Once the answer has begun, it takes its room.
         slow.0.readable().await.unwrap();
         let answer = Client::from(SOURCES[1], server.address)
             .await

@@ -26,9 +26,9 @@ use compiler::{Compiler, Route};
 /// Permission of set-up to change this machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Install {
-    /// Install what is missing.
+    /// Install missing things.
     Allow,
-    /// Only name what is missing.
+    /// Only name missing things.
     Refuse,
 }
 

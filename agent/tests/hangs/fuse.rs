@@ -113,7 +113,7 @@ impl Drop for Fuse {
         self.shared.ends.store(true, Ordering::Release);
         self.shared.changed.notify_all();
         let path = CString::new(self.folder.path().as_os_str().as_encoded_bytes()).expect("a path");
-        // SAFETY: the path ends with a zero byte.
+        // SAFETY: the path is a C string.
         unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
         // The thread closes the device at its end, and the kernel fails the open requests (`fuse_dev_release`).
         let _ = self.server.take().map(JoinHandle::join);

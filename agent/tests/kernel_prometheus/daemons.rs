@@ -18,7 +18,7 @@ impl Collapsible {
         }
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: a new mapping wherever the kernel likes.
+        // SAFETY: a new mapping at an address that the kernel chooses.
         let start =
             unsafe { libc::mmap(std::ptr::null_mut(), Self::LENGTH, protection, flags, -1, 0) };
         assert_ne!(start, libc::MAP_FAILED);
@@ -42,7 +42,7 @@ impl Collapsible {
 
 impl Drop for Collapsible {
     fn drop(&mut self) {
-        // SAFETY: mapped in `new`, and not used any more.
+        // SAFETY: mapped in `new`, and not used after this.
         unsafe { libc::munmap(self.start.as_ptr().cast(), Self::LENGTH) };
     }
 }

@@ -49,7 +49,7 @@ impl Containerd {
 
     fn stop(&mut self) {
         let pid = i32::try_from(self.child.id()).unwrap();
-        // SAFETY: a child of ours that was not waited for.
+        // SAFETY: our own child, which was not waited for, so that the pid is still its own.
         unsafe { libc::kill(pid, libc::SIGTERM) };
         self.child.wait().unwrap();
     }

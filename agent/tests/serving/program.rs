@@ -43,7 +43,7 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         let pid = i32::try_from(self.child.id()).expect("a pid fits");
-        // SAFETY: a child of ours that was not waited for.
+        // SAFETY: our own child, which was not waited for, so that the pid is still its own.
         unsafe { libc::kill(pid, libc::SIGTERM) };
         let _ = self.child.wait();
     }

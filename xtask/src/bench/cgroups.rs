@@ -61,7 +61,7 @@ impl Cgroups {
         self.folder.join(format!("c{number}"))
     }
 
-    /// Runs a task that also sleeps in each cgroup.
+    /// Has a task run and sleep in each cgroup.
     pub fn visit(&self) -> Result<()> {
         let doors: Vec<PathBuf> = (0..self.count)
             .map(|number| self.path(number).join(self.door))

@@ -54,7 +54,7 @@ impl Counters {
 
 impl Drop for Counters {
     fn drop(&mut self) {
-        // SAFETY: mapped in `new`, and nobody holds a reference any more.
+        // SAFETY: mapped in `new`, and no reference to it is left.
         unsafe { libc::munmap(self.start.cast(), self.bytes) };
     }
 }
@@ -235,7 +235,7 @@ impl Drop for Load {
             unsafe { libc::kill(process.pid, libc::SIGKILL) };
         }
         for process in &self.processes {
-            // SAFETY: as above; the status is not wanted.
+            // SAFETY: as above; a null pointer discards the status.
             unsafe { libc::waitpid(process.pid, ptr::null_mut(), 0) };
         }
     }
@@ -379,7 +379,7 @@ fn receive(from: i32) -> bool {
 /// Touches four mebibytes of new memory, page by page.
 fn touch(count: &AtomicU64) -> bool {
     const BYTES: usize = 4 << 20;
-    // SAFETY: new anonymous memory that nobody else knows of, checked before it is used and unmapped after.
+    // SAFETY: new anonymous memory that nothing else refers to, checked before it is used and unmapped after.
     unsafe {
         let page = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)).unwrap_or(4096);
         let start = libc::mmap(

@@ -18,7 +18,7 @@ const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 /// Oldest major version of Node.js that the driver supports.
 const NODE: u32 = 18;
 
-/// A browser and what drives it.
+/// A browser and its driver.
 #[derive(Clone, Debug)]
 pub struct Browser {
     /// Program of the browser.
