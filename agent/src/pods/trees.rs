@@ -19,7 +19,6 @@ pub enum PodTrees {
     /// - `/kubelet/kubepods`, kind's with the driver cgroupfs;
     /// - `kubepods-…-pod<UID>.slice:<runtime>:<ID>` in the runtime's own service, where kubelet and runtime have
     ///   different drivers.
-    ///   different drivers.
     #[default]
     Found,
     /// The trees in these cgroups, whoever can write there: for a kubelet whose `cgroupRoot` has another form, or that
