@@ -326,6 +326,8 @@ fn what_a_pod_waits_in_a_reserved_slot_is_its_run_delay() {
         trees: PodTrees::Given(vec![tree.0.label.parse().expect("a path")]),
         ..Config::default()
     });
+    // The tables grow half a minute after this at the earliest.
+    agent.tick();
     let flood: Vec<_> = (0..500).map(|i| Group::new(&format!("few-{i}"))).collect();
     let container = tree.container(1);
     let tasks = container.spin(3);
