@@ -344,7 +344,7 @@ fn what_a_pod_waits_in_a_reserved_slot_is_its_run_delay() {
     if slots("capacity") == u64::from(FEW) {
         assert!(slots("given") > 0);
     } else {
-        println!("not judged: the machine is so busy that the tables have grown meanwhile");
+        println!("not judged: cgroups of others have let the tables grow");
     }
     let kernel = |read: fn(&Task) -> u64| tasks.iter().map(read).sum::<u64>();
     let stop = || {
