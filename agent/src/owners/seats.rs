@@ -1,11 +1,11 @@
-//! Series of their own for as many owners as the budget has seats, and who gets one when there are more.
+//! Seats: a seat gives an owner series of its own, and the budget has so many of them.
 //!
-//! A newcomer that finds no seat takes that of an owner of a lower [`Rank`], or of one of no higher rank that has ended:
-//! the one of the lowest rank, ended before live, that did the least lately. Anybody can make cgroups by the thousand in
-//! one that was delegated to him; that must not take the series of a pod.
+//! A new owner that finds no free seat evicts an owner of a lower [`Rank`], or one of the same rank that has ended. It
+//! evicts from the lowest rank, ended owners before live ones, and of these the one with the least recent activity. So
+//! whoever makes cgroups by the thousand in a delegated one cannot take the series of a pod.
 //!
-//! Owners that have ended keep their seats for [`GRACE`], but no more than [`MOST_ENDED`] of them: where containers live
-//! for a second, their series would outnumber all others many times over.
+//! Ended owners keep their seats for [`GRACE`], but no more than [`MOST_ENDED`] of them do: where containers live for a
+//! second, their series would outnumber all others many times over.
 
 use std::{
     cmp::Reverse,
@@ -16,17 +16,17 @@ use std::{
 use super::{GRACE, OwnerIndex, Owners};
 use crate::{attribution::Rank, exposition::OwnerLabels};
 
-/// Owners that have ended and still have series of their own at most; of more, those of the lowest rank give way, the
+/// Maximum number of ended owners with series of their own. Beyond it, those of the lowest rank are evicted, the
 /// longest ended first.
 pub const MOST_ENDED: usize = 1024;
 
-/// Where there are more, this many go beyond those that have to, so that cgroups are led elsewhere by the batch.
+/// Number of ended owners evicted in addition to the excess, so that their cgroups are redirected in batches.
 const BATCH: usize = MOST_ENDED / 8;
 
-/// How much an owner did lately.
+/// Function that returns an owner's recent activity.
 pub type Activity<'a> = &'a dyn Fn(OwnerIndex) -> u64;
 
-/// An owner with series of its own.
+/// An owner with a seat.
 pub(super) struct Entry {
     pub(super) labels: OwnerLabels,
     rank: Rank,
@@ -34,24 +34,24 @@ pub(super) struct Entry {
     ended: Option<Instant>,
 }
 
-/// The lowest first: rank, whether it has ended, what it did lately, age.
+/// Order of eviction: lowest rank, ended before live, least recent activity, newest.
 type Order = (Reverse<Rank>, Reverse<bool>, u64, Reverse<OwnerIndex>);
 
-/// See the module.
+/// The owners with seats, and the order in which they lose them.
 pub(super) struct Seats {
     budget: usize,
     next: u32,
     entries: HashMap<OwnerIndex, Entry>,
     by_label: HashMap<OwnerLabels, OwnerIndex>,
-    /// Owners that have ended, the first to give way first.
+    /// Ended owners, in the order of eviction.
     ended: BTreeSet<(Reverse<Rank>, Instant, OwnerIndex)>,
     /// Who gives up a seat next, the last first; none until somebody asks.
     leaving: Option<Vec<Order>>,
     /// A rank for whose newcomers nobody has to leave, and so for none of a lower rank.
     settled: Option<Rank>,
-    /// Whether somebody who stands may sit down since this was last asked.
+    /// True if a seat may have become free since [`Seats::freed`] was last called.
     freed: bool,
-    /// Owners that lost their seats, and where their totals go.
+    /// Evicted owners, each with the sum that its totals go to.
     evicted: Vec<(OwnerIndex, OwnerIndex)>,
 }
 
@@ -80,7 +80,7 @@ impl Seats {
         }
     }
 
-    /// The owner with these labels, new if there is none; none where nobody has to give up a seat for it.
+    /// Returns the owner with these labels, or a new one; none if there is no free seat and no owner to evict.
     pub(super) fn take(
         &mut self,
         labels: OwnerLabels,
@@ -116,7 +116,7 @@ impl Seats {
         Some(index)
     }
 
-    /// Takes the seat of whoever has to give it up first for a newcomer of this rank; none if nobody has to.
+    /// Evicts the first owner in the order for a new one of this rank; none if no owner can be evicted.
     fn evict_for(&mut self, rank: Rank, activity: Activity<'_>) -> Option<()> {
         loop {
             if self.leaving.as_ref().is_none_or(Vec::is_empty) {
@@ -179,7 +179,7 @@ impl Seats {
         }
     }
 
-    /// Takes the seats of those that have ended beyond [`MOST_ENDED`].
+    /// Evicts ended owners beyond [`MOST_ENDED`].
     pub(super) fn thin_out(&mut self) {
         if self.ended.len() <= MOST_ENDED {
             return;
@@ -193,28 +193,28 @@ impl Seats {
         }
     }
 
-    /// What was found about who has to leave holds no longer: a new look.
+    /// Forgets the owners to evict, whose activity may have changed. Called at each look.
     pub(super) fn look(&mut self) {
         self.leaving = None;
         self.settled = None;
     }
 
-    /// Whether a seat may have become free since this was last asked.
+    /// Returns whether a seat may have become free since the last call.
     pub(super) fn freed(&mut self) -> bool {
         std::mem::take(&mut self.freed)
     }
 
-    /// Owners that lost their seats since this was last asked, each with the sum that its totals go to.
+    /// Returns the owners evicted since the last call, each with the sum that its totals go to.
     pub(super) fn evicted(&mut self) -> Vec<(OwnerIndex, OwnerIndex)> {
         std::mem::take(&mut self.evicted)
     }
 
-    /// What [`Seats::evicted`] will say.
+    /// Returns the result of the next [`Seats::evicted`].
     pub(super) fn to_evict(&self) -> impl Iterator<Item = (OwnerIndex, OwnerIndex)> {
         self.evicted.iter().copied()
     }
 
-    /// One cgroup less counts for an owner. Sums never end.
+    /// Removes a live cgroup from an owner. The owner ends with its last one; sums never end.
     pub(super) fn leave(&mut self, owner: OwnerIndex, now: Instant) {
         if owner.0 < Owners::FIRST {
             return;
@@ -232,8 +232,8 @@ impl Seats {
         }
     }
 
-    /// One cgroup more counts for an owner; one that is `removed` already keeps it from expiring for as long as if it
-    /// had belonged to it from the start.
+    /// Adds a cgroup to an owner. One that is `removed` already delays the owner's end as if it had always belonged to
+    /// it.
     pub(super) fn join(&mut self, owner: OwnerIndex, removed: Option<Instant>) {
         let Some(entry) = self.entries.get_mut(&owner) else {
             return;
@@ -257,8 +257,8 @@ impl Seats {
         }
     }
 
-    /// Takes the seats of these owners, because there are more series than can be written: nobody who stands gets one for
-    /// it.
+    /// Takes the seats of these owners because of the series budget. The seats do not count as freed, since nobody may
+    /// have them.
     pub(super) fn fold(&mut self, owners: &HashSet<OwnerIndex>) {
         let freed = self.freed;
         for index in owners {
@@ -267,7 +267,7 @@ impl Seats {
         self.freed = freed;
     }
 
-    /// Takes the seats of owners that ended longer than [`GRACE`] ago.
+    /// Takes the seats of owners that ended at least [`GRACE`] ago, and returns the owners.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<OwnerIndex> {
         let over = |entry: &Entry| {
             let ended = entry.ended;
@@ -285,7 +285,7 @@ impl Seats {
         self.entries.get(&index).map(|entry| &entry.labels)
     }
 
-    /// The owners with seats, and their ranks.
+    /// Returns the owners with seats, and their ranks.
     pub(super) fn seated(&self) -> impl Iterator<Item = (OwnerIndex, Rank)> {
         self.by_label.values().filter_map(|index| {
             let entry = self.entries.get(index)?;
@@ -293,7 +293,7 @@ impl Seats {
         })
     }
 
-    /// Seats that are taken, and the most there may be.
+    /// Returns the number of taken seats, and the budget.
     pub(super) fn used(&self) -> (usize, usize) {
         (self.by_label.len(), self.budget)
     }
@@ -354,7 +354,7 @@ mod tests {
         let owner = seats.take(labels(7), Rank::Other, &|_| 0).expect("a seat");
         seats.join(owner, None);
         seats.leave(owner, now);
-        // Its rank rises while it is among them.
+        // Its rank rises while it is among the ended.
         assert_eq!(seats.take(labels(7), Rank::Pod, &|_| 0), Some(owner));
         assert_eq!(seats.ended.first(), Some(&(Reverse(Rank::Pod), now, owner)));
         seats.join(owner, None);
