@@ -3,24 +3,32 @@
 //! Made from the same totals as the exposition, once a second. A second in which a container did next to nothing is
 //! added to its next one, so that idle containers take no memory and nothing is dropped. Of seconds at whose end nobody
 //! looked only the sum is known ([`Stretch`]). What is oldest leaves first: by age, by the bytes of one container, and by
-//! the bytes of all.
+//! the bytes of all. At most [`MOST_ENDED`] containers that have ended keep a record.
 
 mod block;
 mod quantity;
+mod record;
+mod stretch;
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    collections::{BTreeSet, BinaryHeap, HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
-use block::Block;
 pub use quantity::Quantity;
+use record::{Ended, Record};
+pub use stretch::Stretch;
 
 use crate::{exposition::OwnerLabels, owners::OwnerIndex};
 
-/// Bytes of one container's record at most.
+/// Bytes of one container's seconds at most.
 pub const CONTAINER_BYTES: usize = 64 << 10;
+
+/// Maximum number of ended containers that keep a record. Beyond it the history drops those outside of pods first, and
+/// among equals the ones that ended first. A node full of pods ends fewer within an hour. With a thousand short-lived
+/// cgroups a minute these records take less than 2 MiB, and reach that within minutes instead of an hour.
+pub const MOST_ENDED: usize = 4096;
 
 /// The second in which a history begins: those before can be asked about, though nothing is recorded of them.
 const FIRST: u32 = 1 << 20;
@@ -33,7 +41,8 @@ const NOTEWORTHY_US: u64 = 1000;
 pub struct Limits {
     /// How far back.
     pub length: Duration,
-    /// Bytes of all records at most.
+    /// Maximum memory of all records in bytes, including labels, tables and the allocator's overhead. The fixed part of a
+    /// live container's record is never dropped.
     pub bytes: usize,
 }
 
@@ -55,38 +64,6 @@ pub enum Subject {
     Owner(OwnerIndex),
 }
 
-/// Seconds of which something is known: one that was seen, or several of which only the sum is known, because the agent
-/// did not look while they passed (it was stopped, or got no CPU). What grew in these is recorded in the last, and taken
-/// to be spread evenly, so that windows that share them sum to what was counted.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Stretch {
-    /// The first second.
-    pub first: u32,
-    /// The last.
-    pub last: u32,
-    /// Whether it is a second at whose end the agent looked.
-    pub seen: bool,
-}
-
-impl Stretch {
-    /// The part of it in `from..to`.
-    fn within(self, from: u32, to: u32) -> Option<Self> {
-        let (first, last) = (self.first.max(from), self.last.min(to.checked_sub(1)?));
-        (first <= last).then_some(Self {
-            first,
-            last,
-            ..self
-        })
-    }
-
-    /// What of `value` belongs to a part of it: parts side by side have all of it.
-    fn share(self, value: u64, part: Self) -> u64 {
-        let length = u128::from(self.last - self.first) + 1;
-        let before = |second: u32| u128::from(value) * u128::from(second - self.first) / length;
-        (before(part.last + 1) - before(part.first)) as u64
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct History {
@@ -98,22 +75,16 @@ pub struct History {
     gaps: VecDeque<Stretch>,
     /// What stands at each place of a record; only ever grows.
     plan: Vec<Quantity>,
-    records: HashMap<Subject, Record>,
+    records: HashMap<Subject, Box<Record>>,
+    /// Subjects that have ended and still have a record, the first to drop first.
+    ended: BTreeSet<Ended>,
     bytes: usize,
+    /// Records of ended subjects may be missing before this second, because the history dropped them to make room.
+    forgotten_before: u32,
+    /// The last second in which dropping all blocks did not make enough room.
+    full: Option<u32>,
     changed: Vec<(usize, u64)>,
     room: Vec<u8>,
-}
-
-/// What is known of one subject.
-#[derive(Debug, Default)]
-struct Record {
-    labels: Option<OwnerLabels>,
-    /// Totals as far as they are recorded, by place in the plan. Empty once the subject has ended.
-    last: Vec<u64>,
-    blocks: VecDeque<Block>,
-    bytes: usize,
-    /// The second before which blocks have left to make room.
-    incomplete_before: u32,
 }
 
 /// Sums over a window.
@@ -130,7 +101,10 @@ impl History {
             gaps: VecDeque::new(),
             plan: Vec::new(),
             records: HashMap::new(),
+            ended: BTreeSet::new(),
             bytes: 0,
+            forgotten_before: 0,
+            full: None,
             changed: Vec::new(),
             room: Vec::new(),
         }
@@ -204,16 +178,16 @@ impl History {
         while self.gaps.front().is_some_and(|gap| gap.last < oldest) {
             self.gaps.pop_front();
         }
-        let bytes = &mut self.bytes;
         self.records.retain(|_, record| {
-            while record
-                .blocks
-                .front()
-                .is_some_and(|block| block.last() < oldest)
-            {
-                *bytes -= record.drop_oldest();
+            let before = record.bytes();
+            record.drop_before(oldest);
+            let over = record.is_over();
+            let after = if over { 0 } else { record.bytes() };
+            self.bytes = self.bytes + after - before;
+            if let Some(ended) = record.ended.filter(|_| over) {
+                self.ended.remove(&ended);
             }
-            !record.blocks.is_empty() || !record.last.is_empty()
+            !over
         });
     }
 
@@ -228,7 +202,12 @@ impl History {
             return;
         };
         let second = end - 1;
-        let record = self.records.entry(subject).or_default();
+        let record = record_of(&mut self.records, &mut self.bytes, subject);
+        let before = record.bytes();
+        // A late count revives an ended subject.
+        if let Some(ended) = record.ended.take() {
+            self.ended.remove(&ended);
+        }
         if record.labels.is_none() {
             record.labels = labels.cloned();
         }
@@ -250,53 +229,98 @@ impl History {
             }
             self.changed.push((place, grown));
         }
-        if active < NOTEWORTHY_US {
-            return;
+        if active >= NOTEWORTHY_US {
+            record.add(self.plan.len(), self.changed.iter().copied());
+            if self.full == Some(second) {
+                record.incomplete_before = end;
+            } else {
+                record.push(second, &self.changed, &mut self.room);
+            }
         }
-        record.last.resize(self.plan.len(), 0);
-        for (place, grown) in &self.changed {
-            record.last[*place] += grown;
-        }
-        let before = record.bytes;
-        record.push(second, &self.changed, &mut self.room);
-        self.bytes = self.bytes + record.bytes - before;
-        if self.bytes > self.limits.bytes {
-            self.drop_oldest();
+        self.bytes = self.bytes + record.bytes() - before;
+        if self.bytes > self.limits.bytes && self.full != Some(second) {
+            self.drop_oldest(second);
         }
     }
 
-    /// Drops the oldest blocks of all until there is room again, and a little more: finding them takes a look at all
-    /// records.
-    fn drop_oldest(&mut self) {
+    /// Drops the oldest blocks of all records until there is room again, and a little more, because finding them scans
+    /// all records.
+    fn drop_oldest(&mut self, second: u32) {
         let enough = self.limits.bytes - self.limits.bytes / 64;
-        let oldest = |(subject, record): (&Subject, &Record)| {
-            Some(Reverse((record.blocks.front()?.last(), *subject)))
+        let oldest = |subject: Subject, record: &Record| {
+            Some(Reverse((record.blocks.front()?.last(), subject)))
         };
-        let mut fronts: BinaryHeap<_> = self.records.iter().filter_map(oldest).collect();
+        let all = self.records.iter();
+        let mut fronts: BinaryHeap<_> = all
+            .filter_map(|(subject, record)| oldest(*subject, record))
+            .collect();
         while self.bytes > enough
             && let Some(Reverse((_, subject))) = fronts.pop()
         {
             let Some(record) = self.records.get_mut(&subject) else {
                 continue;
             };
-            self.bytes -= record.make_room();
-            fronts.extend(oldest((&subject, record)));
+            let before = record.bytes();
+            record.make_room();
+            self.bytes = self.bytes + record.bytes() - before;
+            fronts.extend(oldest(subject, record));
+            if let Some(ended) = record.ended.filter(|_| record.is_over()) {
+                self.forget(ended);
+            }
+        }
+        if self.bytes > self.limits.bytes {
+            self.full = Some(second);
+        }
+    }
+
+    /// Drops the record of an ended subject, and notes until when it had data or lost it to make room.
+    fn forget(&mut self, ended: Ended) {
+        self.ended.remove(&ended);
+        if let Some(record) = self.records.remove(&Subject::Owner(ended.owner)) {
+            self.bytes -= record.bytes();
+            self.forgotten_before = self.forgotten_before.max(record.known_before());
         }
     }
 
     /// An owner has ended or lost its place: what it counted beyond its record is another's, whose totals contain its
     /// own from now on.
     pub fn fold(&mut self, from: OwnerIndex, into: OwnerIndex) {
-        let Some(record) = self.records.get_mut(&Subject::Owner(from)) else {
+        let subject = Subject::Owner(from);
+        let Some(record) = self.records.get_mut(&subject) else {
             return;
         };
-        let last = std::mem::take(&mut record.last);
-        self.bytes -= record.close();
-        let into = self.records.entry(Subject::Owner(into)).or_default();
-        into.last.resize(self.plan.len().max(into.last.len()), 0);
-        for (sum, part) in into.last.iter_mut().zip(last) {
-            *sum += part;
+        let before = record.bytes();
+        if let Some(ended) = record.ended {
+            self.ended.remove(&ended);
         }
+        let second = self.recorded.map_or(0, |(_, end)| end);
+        let (ended, last) = record.end(from, second);
+        self.bytes = self.bytes + record.bytes() - before;
+        self.ended.insert(ended);
+        if record.is_over() {
+            self.forget(ended);
+        }
+        let into = record_of(&mut self.records, &mut self.bytes, Subject::Owner(into));
+        let before = into.bytes();
+        into.add(self.plan.len(), last.into_iter().enumerate());
+        self.bytes = self.bytes + into.bytes() - before;
+        while self.ended.len() > MOST_ENDED
+            && let Some(first) = self.ended.first().copied()
+        {
+            self.forget(first);
+        }
+    }
+
+    /// Returns the second before which records of ended containers may be missing, because there was no room for them.
+    #[must_use]
+    pub fn forgotten_before(&self) -> u32 {
+        self.forgotten_before
+    }
+
+    /// Returns the number of ended containers that still have a record.
+    #[must_use]
+    pub fn ended(&self) -> usize {
+        self.ended.len()
     }
 
     /// All subjects that have a record, with their labels; the host has none.
@@ -366,6 +390,19 @@ impl History {
     }
 }
 
+/// Returns the record of a subject, and makes an empty one if there is none.
+fn record_of<'a>(
+    records: &'a mut HashMap<Subject, Box<Record>>,
+    bytes: &mut usize,
+    subject: Subject,
+) -> &'a mut Record {
+    records.entry(subject).or_insert_with(|| {
+        let record = Box::<Record>::default();
+        *bytes += record.bytes();
+        record
+    })
+}
+
 /// The place of a quantity in the plan: probably `at`, because they come in the same order each time.
 fn place(plan: &mut Vec<Quantity>, at: usize, quantity: Quantity) -> usize {
     if plan.get(at) == Some(&quantity) {
@@ -377,53 +414,4 @@ fn place(plan: &mut Vec<Quantity>, at: usize, quantity: Quantity) -> usize {
             plan.push(quantity);
             plan.len() - 1
         })
-}
-
-impl Record {
-    fn push(&mut self, second: u32, values: &[(usize, u64)], room: &mut Vec<u8>) {
-        if let Some(block) = self.blocks.back_mut() {
-            let before = block.size();
-            let fits = block.push(second, values, room);
-            // One that was closed has to grow.
-            self.bytes = self.bytes + block.size() - before;
-            if fits {
-                return;
-            }
-        }
-        let mut block = Block::new(second);
-        block.push(second, values, room);
-        self.bytes += block.size();
-        self.blocks.push_back(block);
-        while self.bytes > CONTAINER_BYTES && self.blocks.len() > 1 {
-            self.make_room();
-        }
-    }
-
-    /// Gives back the room in the last block, and says how many bytes that was: most short-lived containers have a
-    /// second or two.
-    fn close(&mut self) -> usize {
-        let Some(block) = self.blocks.back_mut() else {
-            return 0;
-        };
-        let before = block.size();
-        block.close();
-        let given = before - block.size();
-        self.bytes -= given;
-        given
-    }
-
-    /// Drops the oldest block, and says how many bytes that was.
-    fn drop_oldest(&mut self) -> usize {
-        let size = self.blocks.pop_front().map_or(0, |block| block.size());
-        self.bytes -= size;
-        size
-    }
-
-    /// The same of a block that is not too old to be kept.
-    fn make_room(&mut self) -> usize {
-        if let Some(block) = self.blocks.front() {
-            self.incomplete_before = block.last() + 1;
-        }
-        self.drop_oldest()
-    }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use stallscope::{
     exposition::OwnerLabels,
-    history::{CONTAINER_BYTES, History, Limits, Quantity, Stretch, Subject},
+    history::{CONTAINER_BYTES, History, Limits, MOST_ENDED, Quantity, Stretch, Subject},
     owners::OwnerIndex,
 };
 use stallscope_ebpf::Cause;
@@ -84,11 +84,16 @@ fn the_oldest_leaves_first_by_age() {
     assert_eq!(sums[&CPU], 60 * 10_000);
     // The history drops a block when all of it is too old. One block holds some hundred seconds of five bytes each.
     assert!(history.bytes() <= 3 * 1100, "{}", history.bytes());
-    // Without new activity the history empties.
+    // Without new activity the record empties. The history drops it when the container ends.
     for second in 1000..2000 {
         history.begin_second(second);
     }
-    assert_eq!(history.bytes(), 0);
+    assert!(history.bytes() < 600, "{}", history.bytes());
+    history.fold(OwnerIndex(1), OwnerIndex(0));
+    assert_eq!(
+        history.subjects().map(|(s, _)| s).collect::<Vec<_>>(),
+        [subject(0)]
+    );
 }
 
 #[test]
@@ -149,10 +154,103 @@ fn the_record_of_one_that_ended_takes_no_more_room_than_what_is_in_it() {
         record(&mut history, index, [5_000_000, 0, 0]);
         history.fold(OwnerIndex(index), OwnerIndex(1));
     }
-    assert!(history.bytes() < 1000 * 100, "{}", history.bytes());
+    assert!(history.bytes() < 1000 * 350, "{}", history.bytes());
     let (first, end) = history.recorded().unwrap();
     let kept = (3..1003).filter(|index| !history.sums(subject(*index), first, end).is_empty());
     assert_eq!(kept.count(), 1000);
+}
+
+/// Containers that come and go in each second of a flood.
+const A_SECOND: u32 = 64;
+
+/// Records a container that works for some milliseconds and ends, in a second of its own or, in a flood, of many.
+fn come_and_go(history: &mut History, index: u32, labels: &OwnerLabels, ms: u64) {
+    if index < 4 || index.is_multiple_of(A_SECOND) {
+        history.begin_second(history.recorded().map_or(1 << 20, |(_, end)| end));
+    }
+    history.record(subject(index), Some(labels), [(CPU, ms * MS)].into_iter());
+    history.fold(OwnerIndex(index), OwnerIndex(1));
+}
+
+#[test]
+fn pods_that_ended_outlast_a_flood_of_other_cgroups() {
+    let mut history = history(24 * 3600, 4 << 20);
+    let pod = OwnerLabels::new("shop", "cart-0", "server", "/kubepods/pod1/2");
+    come_and_go(&mut history, 3, &pod, 500);
+    assert_eq!(history.forgotten_before(), 0);
+    let flood = 10 * MOST_ENDED as u32;
+    for index in 4..4 + flood {
+        let labels = OwnerLabels::new("", "", "", &format!("/user.slice/{index}"));
+        come_and_go(&mut history, index, &labels, 5);
+        assert!(history.ended() <= MOST_ENDED);
+    }
+    assert_eq!(history.ended(), MOST_ENDED);
+    let (first, end) = history.recorded().unwrap();
+    assert_eq!(history.sums(subject(3), first, end)[&CPU], 500_000);
+    // Of the other cgroups, the last ones that ended remain, and the history reports since when they are complete.
+    let left = flood - (MOST_ENDED as u32 - 1);
+    let kept = |index| !history.sums(subject(index), first, end).is_empty();
+    assert_eq!((4..4 + flood).find(|index| kept(*index)), Some(4 + left));
+    assert!((4 + left..4 + flood).all(kept));
+    assert_eq!(
+        history.forgotten_before(),
+        first + (4 + left - 1) / A_SECOND + 1
+    );
+}
+
+#[test]
+fn of_pods_that_ended_the_longest_ended_leave_first() {
+    let mut history = history(24 * 3600, 16 << 20);
+    let pods = MOST_ENDED as u32 + 10;
+    for index in 3..3 + pods {
+        let labels = OwnerLabels::new("shop", &format!("job-{index}"), "", "");
+        come_and_go(&mut history, index, &labels, 5);
+    }
+    let known: Vec<_> = history.subjects().map(|(subject, _)| subject).collect();
+    let gone = (3..3 + pods).filter(|index| !known.contains(&subject(*index)));
+    assert_eq!(gone.collect::<Vec<_>>(), (3..13).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_container_that_counts_again_after_its_end_is_live_again() {
+    let mut history = history(3600, 1 << 20);
+    let labels = OwnerLabels::new("", "", "", "/again");
+    come_and_go(&mut history, 3, &labels, 5);
+    assert_eq!(history.ended(), 1);
+    // Its totals start at zero again after the fold.
+    come_and_go(&mut history, 3, &labels, 7);
+    assert_eq!(history.ended(), 1);
+    let (first, end) = history.recorded().unwrap();
+    assert_eq!(history.sums(subject(3), first, end)[&CPU], 12_000);
+    for second in end..end + 4000 {
+        history.begin_second(second);
+    }
+    assert_eq!(history.ended(), 0);
+}
+
+#[test]
+fn without_room_for_any_block_the_history_reports_incomplete_records() {
+    let mut history = history(3600, 20_000);
+    for second in 0..100 {
+        history.begin_second(second);
+        for index in 3..203 {
+            record(&mut history, index, [u64::from(second + 1) * 10 * MS, 0, 0]);
+        }
+    }
+    // The fixed part of a live container's record remains.
+    assert!(history.bytes() < 200 * 700, "{}", history.bytes());
+    for index in 3..203 {
+        assert!(history.sums(subject(index), 0, 100).is_empty());
+        assert_eq!(history.incomplete_before(subject(index)), 100);
+    }
+    // After most containers have ended there is room again, and nothing is counted twice.
+    for index in 4..203 {
+        history.fold(OwnerIndex(index), OwnerIndex(1));
+    }
+    assert_eq!((history.ended(), history.forgotten_before()), (0, 100));
+    history.begin_second(100);
+    record(&mut history, 3, [1007 * MS, 0, 0]);
+    assert_eq!(history.sums(subject(3), 0, 101)[&CPU], 7000);
 }
 
 #[test]

@@ -27,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use exposition::Family;
+use exposition::{Family, Sample};
 use kernel::{Group, Task};
 use serving::Serving;
 use stallscope::exposition::Format;
@@ -157,11 +157,12 @@ fn churn(over: &AtomicBool) -> u64 {
     made
 }
 
-/// Values of every counter: of each series, and of each family over all its series.
+/// Values of every counter, by series and summed by family, and of every gauge, summed by family.
 #[derive(Default)]
 struct Counters {
     series: BTreeMap<String, f64>,
     sums: BTreeMap<String, f64>,
+    gauges: BTreeMap<String, f64>,
 }
 
 impl Counters {
@@ -170,6 +171,8 @@ impl Counters {
         let mut counters = Self::default();
         for family in families {
             if family.kind != "counter" && family.kind != "histogram" {
+                let sum = family.samples.iter().map(Sample::number).sum();
+                counters.gauges.insert(family.name, sum);
                 continue;
             }
             for sample in &family.samples {
@@ -180,6 +183,24 @@ impl Counters {
             }
         }
         counters
+    }
+
+    /// Returns a gauge in millions, summed over its series.
+    fn millions(&self, gauge: &str) -> f64 {
+        self.gauges.get(gauge).copied().unwrap_or_default() / 1e6
+    }
+
+    /// Describes everything that could grow without bound: owners, series, the history, the kernel's tables and unread
+    /// answers.
+    fn sizes(&self) -> String {
+        format!(
+            "{:.0} owners, {:.0} series, history {:.2} MB, tables {:.1} MB, unread {:.1} MB",
+            self.millions("stallscope_owners") * 1e6,
+            self.millions("stallscope_series") * 1e6,
+            self.millions("stallscope_history_bytes"),
+            self.millions("stallscope_map_memory_bytes"),
+            self.millions("stallscope_http_unread_bytes"),
+        )
     }
 
     /// Lists the counters that are lower here than in `before`.
@@ -203,12 +224,16 @@ impl Counters {
     }
 }
 
-/// Returns the resident memory of a process in bytes (`VmRSS`, proc(5)).
-fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
-    kilobytes.unwrap().parse::<u64>().unwrap() * 1024
+/// Returns the memory of a process in bytes by name (`/proc/PID/smaps_rollup`, proc(5)): `Rss` is all of its resident
+/// memory, `Anonymous` its heap.
+fn memory(pid: u32) -> BTreeMap<String, u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let lines = rollup.lines().filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let kilobytes = value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?;
+        Some((name.to_owned(), kilobytes * 1024))
+    });
+    lines.collect()
 }
 
 fn length() -> Duration {
@@ -230,6 +255,7 @@ fn memory_is_flat_and_no_counter_falls() {
     let started = Instant::now();
     let mut before = Counters::default();
     let mut settled: Option<(u64, u64)> = None;
+    let mut minute = 0;
     let mut text = String::new();
     for second in 0.. {
         if started.elapsed() >= length {
@@ -243,18 +269,22 @@ fn memory_is_flat_and_no_counter_falls() {
         assert!(fallen.is_empty(), "second {second}: {fallen:#?}");
         before = now;
         page.ask(&agent, second);
-        let memory = resident(agent.pid());
+        let memory = memory(agent.pid());
+        let resident = memory["Rss"];
         if started.elapsed() >= SETTLED {
-            let (low, high) = settled.get_or_insert((memory, memory));
-            *low = memory.min(*low);
-            *high = memory.max(*high);
+            let (low, high) = settled.get_or_insert((resident, resident));
+            *low = resident.min(*low);
+            *high = resident.max(*high);
         }
-        if second % 60 == 0 {
+        if started.elapsed().as_secs() / 60 >= minute {
+            minute = started.elapsed().as_secs() / 60 + 1;
             println!(
-                "{second} scrapes in {:?}: {} counters, resident {:.1} MB",
+                "{} scrapes in {:?}: resident {:.1} MB, of it heap {:.1} MB; {}",
+                second + 1,
                 started.elapsed(),
-                before.series.len(),
-                memory as f64 / 1e6
+                resident as f64 / 1e6,
+                memory["Anonymous"] as f64 / 1e6,
+                before.sizes()
             );
         }
         sleep(

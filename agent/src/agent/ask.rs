@@ -13,10 +13,10 @@ use super::Agent;
 use crate::{
     api::{
         self, Container, Cost, DaemonTime, Gap, Labels, NotMeasured, Now, Refusal, Request,
-        Timeline, Top, Window,
+        Timeline, Top, Window, moment,
     },
     explain::{Case, Other, Report, Subject as Explained, cpu_seconds, lost_by_cause, total},
-    history::{History, Quantity, Subject, Sums},
+    history::{History, MOST_ENDED, Quantity, Subject, Sums},
     owners::OwnerIndex,
     probe::State,
 };
@@ -100,7 +100,7 @@ impl Agent {
             history_seconds: f64::from(end - first),
             containers,
             daemons: daemons(&history.sums(Subject::Host, window.from, window.to)),
-            not_measured: self.not_measured(),
+            not_measured: self.not_measured(history, window, now),
             agent: self.cost(history, window),
         };
         let unread = Unread {
@@ -220,7 +220,7 @@ impl Agent {
             others: self.others(&active, &chosen),
             daemons: daemons(&history.sums(Subject::Host, window.from, window.to)),
             pod: self.pod_facts(history, &chosen),
-            not_measured: self.not_measured(),
+            not_measured: self.not_measured(history, window, now),
             ..Case::default()
         };
         Ok(Explaining {
@@ -327,7 +327,7 @@ impl Agent {
         others
     }
 
-    fn not_measured(&self) -> Vec<NotMeasured> {
+    fn not_measured(&self, history: &History, window: Window, now: Now) -> Vec<NotMeasured> {
         let missing = |state: &State| !matches!(state, State::Attached { .. });
         let mut all = Vec::new();
         for instance in &self.instances {
@@ -343,6 +343,18 @@ impl Agent {
                     reason: status.state.detail(),
                 });
             }
+        }
+        let forgotten = history.forgotten_before();
+        if forgotten > window.recorded_from {
+            all.push(NotMeasured {
+                what: format!(
+                    "some containers that ended before {}",
+                    moment(now.unix(history.begin(forgotten)))
+                ),
+                reason: format!(
+                    "their records have left: of those that have ended at most {MOST_ENDED} are kept, pods the longest, in no more memory than --history-memory"
+                ),
+            });
         }
         all
     }

@@ -1,5 +1,7 @@
 //! Seconds in few bytes: what did not happen takes none, and small numbers take one or two.
 
+use super::record::allocated;
+
 /// Bytes after which a block is closed and the next one begun.
 pub(super) const BLOCK_BYTES: usize = 1024;
 
@@ -26,9 +28,9 @@ impl Block {
         self.last
     }
 
-    /// Bytes it takes.
+    /// Returns the memory of its data in bytes. The record counts the block itself.
     pub(super) fn size(&self) -> usize {
-        self.bytes.capacity() + size_of::<Self>()
+        allocated(self.bytes.capacity())
     }
 
     /// Gives back the room that is left: nothing more is expected.
