@@ -122,7 +122,7 @@ impl<A: Access> Seat<A> {
     /// The seat of a task in these tables.
     #[inline(always)]
     #[must_use]
-    pub fn of_task<T>(task: Task<A>, cells: Cells<T>) -> Self {
+    pub fn of_task<T: Cell>(task: Task<A>, cells: Cells<T>) -> Self {
         let css = task.cgroups().css();
         let mut index = css.id();
         if index >= kernel::direct_slots() {

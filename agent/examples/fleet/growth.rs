@@ -2,7 +2,7 @@
 
 use stallscope::metric::Metric;
 
-/// SplitMix64 generator with the same numbers in each run (Steele, Lea, Flood: "Fast splittable pseudorandom number
+/// `SplitMix64` generator with the same numbers in each run (Steele, Lea, Flood: "Fast splittable pseudorandom number
 /// generators", 2014).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
