@@ -52,7 +52,8 @@ pub struct Owners {
     names: Names,
     label_set: LabelSet,
     trees: PodTrees,
-    members: HashMap<CgroupId, Member>,
+    /// Boxed, because a table under churn doubles once for the entries it has removed.
+    members: HashMap<CgroupId, Box<Member>>,
     seats: Seats,
     claims: Claims,
     groups: HashMap<Arc<str>, Group>,
@@ -249,7 +250,7 @@ impl Owners {
             claim,
         };
         let waits = member.pod.is_some();
-        self.members.insert(id, member);
+        self.members.insert(id, Box::new(member));
         if waits {
             self.unsettled.insert(id);
         } else {
