@@ -355,3 +355,15 @@ fn objects_ask_nothing_else_of_the_kernels_types() {
         assert!(unresolved.is_empty(), "{arch} {name}: {unresolved:?}");
     }
 }
+
+#[test]
+fn objects_carry_type_information_and_no_debug_information() {
+    for (arch, name, elf) in built_objects() {
+        let sections = objects::sections(&elf);
+        for section in [".BTF", ".BTF.ext"] {
+            assert!(sections.contains(section), "{arch} {name}: no {section}");
+        }
+        let debug: Vec<_> = sections.iter().filter(|s| s.contains("debug")).collect();
+        assert!(debug.is_empty(), "{arch} {name}: {debug:?}");
+    }
+}

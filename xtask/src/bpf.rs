@@ -1,10 +1,12 @@
 //! The kernel side: one BPF object per program, for each architecture.
 
+mod strip;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
 use crate::cross;
@@ -59,8 +61,8 @@ impl Arch {
     }
 }
 
-/// Builds every program for one architecture and puts the objects into the folder from which the agent's build embeds
-/// them.
+/// Builds every program for one architecture and puts the objects, stripped of debug information, into the folder from
+/// which the agent's build embeds them.
 pub fn build(workspace: &Workspace, bpf: &Bpf, arch: Arch) -> Result<()> {
     let objects = workspace.target.join("bpf").join(arch.name());
     fs::create_dir_all(&objects)
@@ -81,7 +83,7 @@ pub fn build(workspace: &Workspace, bpf: &Bpf, arch: Arch) -> Result<()> {
             .join(BPF_TARGET)
             .join("release")
             .join(name);
-        copy_changed(&built, &objects.join(format!("{name}.o")))?;
+        copy_stripped(&built, &objects.join(format!("{name}.o")))?;
     }
     remove_stale(&objects, &workspace.bpf_bins)
 }
@@ -165,20 +167,21 @@ fn rustflags(workspace: &Workspace, arch: Arch, linker: &Path) -> String {
     flags.join("\u{1f}")
 }
 
-/// Copies a file only if it differs, so that an unchanged object does not rebuild the agent.
-fn copy_changed(from: &Path, to: &Path) -> Result<()> {
-    let new = fs::read(from).with_context(|| {
+/// Copies an object without its debug information, and only if the result differs, so that an unchanged object does not
+/// rebuild the agent.
+fn copy_stripped(from: &Path, to: &Path) -> Result<()> {
+    let built = fs::read(from).with_context(|| {
         format!(
             "the build left no object at {}; was its output moved?",
             from.display()
         )
     })?;
-    if !new.starts_with(b"\x7fELF") {
-        bail!(
-            "{} is no ELF object; did another linker than bpf-linker write it?",
+    let new = strip::without_dwarf(&built).with_context(|| {
+        format!(
+            "cannot use {}; did another linker than bpf-linker write it?",
             from.display()
-        );
-    }
+        )
+    })?;
     if fs::read(to).is_ok_and(|old| old == new) {
         return Ok(());
     }
@@ -205,7 +208,7 @@ fn remove_stale(objects: &Path, names: &[String]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Arch, Workspace, copy_changed, remove_stale, rustflags};
+    use super::{Arch, Workspace, copy_stripped, remove_stale, rustflags, strip};
     use clap::ValueEnum as _;
     use std::fs;
     use std::path::Path;
@@ -238,15 +241,15 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("stallscope-bpf-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let (built, object) = (folder.join("built"), folder.join("a.o"));
-        fs::write(&built, b"\x7fELF1").unwrap();
-        copy_changed(&built, &object).unwrap();
+        fs::write(&built, strip::tests::object()).unwrap();
+        copy_stripped(&built, &object).unwrap();
         let time = || object.metadata().unwrap().modified().unwrap();
         let before = time();
         std::thread::sleep(std::time::Duration::from_millis(20));
-        copy_changed(&built, &object).unwrap();
+        copy_stripped(&built, &object).unwrap();
         assert_eq!(time(), before);
         fs::write(&built, b"#!/bin/sh").unwrap();
-        assert!(copy_changed(&built, &object).is_err());
+        assert!(copy_stripped(&built, &object).is_err());
         fs::write(folder.join("gone.o"), b"").unwrap();
         remove_stale(&folder, &["a".to_owned()]).unwrap();
         assert!(object.exists() && !folder.join("gone.o").exists());

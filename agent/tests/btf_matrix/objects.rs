@@ -252,3 +252,11 @@ pub fn unresolved(elf: &[u8]) -> Vec<String> {
         .map(|symbol| symbol.name().unwrap_or("?").to_owned())
         .collect()
 }
+
+/// Returns the names of an object's sections.
+pub fn sections(elf: &[u8]) -> BTreeSet<String> {
+    let file = object::File::parse(elf).expect("an ELF object");
+    file.sections()
+        .map(|section| section.name().expect("a name").to_owned())
+        .collect()
+}
