@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 use crate::history::{Quantity, Stretch};
+#[doc(hidden)]
+pub use window::fuzz;
 pub use window::{Now, Window, moment};
 
 /// A request for a part of the history.

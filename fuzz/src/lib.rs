@@ -11,15 +11,14 @@
 
 mod node;
 
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
-use stallscope::api::{self, Now, Request, Timeline, Top, Window};
+use stallscope::api::{self, Request, Timeline, Top};
 use stallscope::attribution::{OwnerKind, attribute};
 use stallscope::btf::{Btf, Enumerator};
 use stallscope::cgroup::{self, CgroupPath, Controller};
 use stallscope::doctor::{Live, compare, compared_text};
 use stallscope::explain;
-use stallscope::history::{History, Limits, Quantity, Subject};
 use stallscope::pods::{self, PodIdentity, PodTrees};
 use stallscope::probe::Attach;
 use stallscope::probes;
@@ -61,7 +60,7 @@ pub fn answers(data: &[u8]) {
     let mut live = Live::default();
     live.learn_metrics(text);
     if let Ok(report) = serde_json::from_str::<explain::Report>(text) {
-        let _ = report.to_text();
+        plain(&report.to_text());
     }
     let _ = serde_json::from_str::<Timeline>(text);
     if let Ok(top) = serde_json::from_str::<Top>(text) {
@@ -155,37 +154,11 @@ pub fn query(data: &[u8]) {
     } else {
         UNIX_EPOCH.checked_add(moved)
     };
-    let Some(system) = system else {
-        return;
-    };
-    let Ok(request) = Request::parse(form_urlencoded::parse(query).into_owned()) else {
-        return;
-    };
-    let (history, instant) = history();
-    let now = Now { instant, system };
-    if let Ok(window) = Window::find(&history, &request, now) {
-        assert!(window.from <= window.recorded_from && window.from < window.to);
-        assert!(window.recorded_seconds() <= window.seconds());
-        assert!(now.unix(history.begin(window.to)).is_finite());
+    if let Some(system) = system
+        && let Ok(request) = Request::parse(form_urlencoded::parse(query).into_owned())
+    {
+        api::fuzz(&request, system);
     }
-}
-
-/// Returns a history with room for 600 seconds, of which seconds 100 to 199 are recorded, and the instant at second
-/// 200.
-fn history() -> (History, Instant) {
-    let start = Instant::now();
-    let limits = Limits {
-        length: Duration::from_secs(600),
-        bytes: 1 << 16,
-    };
-    let mut history = History::new(limits, start);
-    let zero = history.second(start);
-    for second in 100..200 {
-        history.begin_second(zero + second);
-        let total = u64::from(second) * 1_000_000_000;
-        history.record(Subject::Host, None, [(Quantity::Agent, total)].into_iter());
-    }
-    (history, start + Duration::from_secs(200))
 }
 
 /// Compares two reports of `stallscope doctor --json`, one per line.
@@ -196,8 +169,14 @@ pub fn reports(data: &[u8]) {
     if let (Some(Ok(first)), Some(Ok(second))) = (reports.next(), reports.next())
         && let Ok(differences) = compare(&first, &second)
     {
-        let _ = compared_text(&differences);
+        plain(&compared_text(&differences));
     }
+}
+
+/// Asserts that a text for a terminal holds no control characters except newlines: a terminal obeys them.
+fn plain(text: &str) {
+    let controls = |c: char| c.is_control() && c != '\n';
+    assert!(!text.contains(controls), "a terminal would obey {text:?}");
 }
 
 #[cfg(test)]

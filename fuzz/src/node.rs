@@ -7,6 +7,8 @@ use stallscope::doctor::{Live, Node, Root, audit, samples};
 use stallscope::topology::Topology;
 use tempfile::TempDir;
 
+use crate::plain;
+
 /// Longest file name that file systems take, in bytes.
 const LONGEST_NAME: usize = 255;
 
@@ -32,7 +34,7 @@ pub fn node(data: &[u8]) {
     let root = Root::open(dir.path()).expect("a directory");
     let live = Live::of_report(&root);
     let report = audit(&Node::read(root, live));
-    let _ = report.to_text(false);
+    plain(&report.to_text(false));
     let _ = serde_json::to_string(&report).expect("a report is JSON");
     let _ = samples(&report);
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Refusal, Request};
-use crate::history::History;
+use crate::history::{History, Limits, Quantity, Subject};
 
 /// Default length of a window.
 const DEFAULT_LENGTH: Duration = Duration::from_secs(60);
@@ -166,33 +166,45 @@ fn time(text: &str, now: SystemTime) -> Result<SystemTime, Refusal> {
     })
 }
 
+/// Finds the window of a request in an example history, at a time on the wall clock: the entry point for `fuzz/`.
+#[doc(hidden)]
+pub fn fuzz(request: &Request, system: SystemTime) {
+    let (history, instant) = example();
+    let now = Now { instant, system };
+    if let Ok(window) = Window::find(&history, request, now) {
+        assert!(window.from <= window.recorded_from && window.from < window.to);
+        assert!(window.recorded_seconds() <= window.seconds());
+        assert!(now.unix(history.begin(window.to)).is_finite());
+    }
+}
+
+/// Returns a history with room for ten minutes, of which seconds 100 to 199 are recorded, and the instant at second 200.
+fn example() -> (History, Instant) {
+    let start = Instant::now();
+    let limits = Limits {
+        length: Duration::from_secs(600),
+        bytes: 1 << 16,
+    };
+    let mut history = History::new(limits, start);
+    let zero = history.second(start);
+    for second in 100..200 {
+        history.begin_second(zero + second);
+        let total = u64::from(second) * 1_000_000_000;
+        history.record(Subject::Host, None, [(Quantity::Agent, total)].into_iter());
+    }
+    (history, start + Duration::from_secs(200))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        api::Kind,
-        history::{Limits, Quantity, Subject},
-    };
+    use crate::api::Kind;
 
-    /// Returns a history of ten minutes, of which seconds 100 to 199 are recorded, at second 200.
+    /// Returns the example history at its second 200, which is on 1 March 2026.
     fn history() -> (History, Now) {
-        let start = Instant::now();
-        let limits = Limits {
-            length: Duration::from_secs(600),
-            bytes: 1 << 20,
-        };
-        let mut history = History::new(limits, start);
-        let zero = history.second(start);
-        for second in 100..200 {
-            history.begin_second(zero + second);
-            let total = u64::from(second) * 1_000_000_000;
-            history.record(Subject::Host, None, [(Quantity::Agent, total)].into_iter());
-        }
-        let now = Now {
-            instant: start + Duration::from_secs(200),
-            system: UNIX_EPOCH + Duration::from_secs(1_772_334_720),
-        };
-        (history, now)
+        let (history, instant) = example();
+        let system = UNIX_EPOCH + Duration::from_secs(1_772_334_720);
+        (history, Now { instant, system })
     }
 
     fn find(at: Option<&str>, window: Option<&str>) -> Result<(u32, u32, u32), Refusal> {
