@@ -9,7 +9,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, BinaryHeap, HashMap, HashSet},
     time::Instant,
 };
 
@@ -45,14 +45,17 @@ pub(super) struct Seats {
     by_label: HashMap<OwnerLabels, OwnerIndex>,
     /// Ended owners, in the order of eviction.
     ended: BTreeSet<(Reverse<Rank>, Instant, OwnerIndex)>,
-    /// Who gives up a seat next, the last first; none until somebody asks.
-    leaving: Option<Vec<Order>>,
+    /// Who gives up a seat next; none until somebody asks. A heap, because few of them have to.
+    leaving: Option<BinaryHeap<Reverse<Order>>>,
     /// A rank for whose newcomers nobody has to leave, and so for none of a lower rank.
     settled: Option<Rank>,
     /// True if a seat may have become free since [`Seats::freed`] was last called.
     freed: bool,
     /// Evicted owners, each with the sum that its totals go to.
     evicted: Vec<(OwnerIndex, OwnerIndex)>,
+    /// Calls of [`Seats::order`].
+    #[cfg(test)]
+    ordered: std::cell::Cell<usize>,
 }
 
 impl Seats {
@@ -77,6 +80,8 @@ impl Seats {
             settled: None,
             freed: false,
             evicted: Vec::new(),
+            #[cfg(test)]
+            ordered: std::cell::Cell::default(),
         }
     }
 
@@ -119,7 +124,7 @@ impl Seats {
     /// Evicts the first owner in the order for a new one of this rank; none if no owner can be evicted.
     fn evict_for(&mut self, rank: Rank, activity: Activity<'_>) -> Option<()> {
         loop {
-            if self.leaving.as_ref().is_none_or(Vec::is_empty) {
+            if self.leaving.as_ref().is_none_or(BinaryHeap::is_empty) {
                 if self.settled.is_some_and(|settled| rank >= settled) {
                     return None;
                 }
@@ -128,7 +133,7 @@ impl Seats {
                 self.leaving = Some(order);
             }
             let leaving = self.leaving.as_mut()?;
-            let (Reverse(lowest), Reverse(ended), _, Reverse(index)) = *leaving.last()?;
+            let Reverse((Reverse(lowest), Reverse(ended), _, Reverse(index))) = *leaving.peek()?;
             let entry = self.entries.get(&index);
             if entry.is_none_or(|entry| (entry.rank, entry.ended.is_some()) != (lowest, ended)) {
                 leaving.pop();
@@ -149,24 +154,25 @@ impl Seats {
         }
     }
 
-    /// Those that would give up a seat for a newcomer of this rank, the first of them last.
-    fn order(&self, rank: Rank, activity: Activity<'_>) -> Vec<Order> {
+    /// Those that would give up a seat for a newcomer of this rank.
+    fn order(&self, rank: Rank, activity: Activity<'_>) -> BinaryHeap<Reverse<Order>> {
+        #[cfg(test)]
+        self.ordered.set(self.ordered.get() + 1);
         let seated = self.by_label.values().filter_map(|index| {
             let entry = self.entries.get(index)?;
             let ended = entry.ended.is_some();
             (entry.rank > rank || (entry.rank == rank && ended)).then(|| {
                 let activity = activity(*index);
-                (
+                Reverse((
                     Reverse(entry.rank),
                     Reverse(ended),
                     activity,
                     Reverse(*index),
-                )
+                ))
             })
         });
-        let mut order: Vec<Order> = seated.collect();
-        order.sort_unstable_by_key(|order| Reverse(*order));
-        order
+        // Linear from a vector; a sort would not be.
+        BinaryHeap::from(seated.collect::<Vec<_>>())
     }
 
     fn drop(&mut self, index: OwnerIndex) {
@@ -301,7 +307,7 @@ impl Seats {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{ops::Range, time::Duration};
 
     use super::*;
 
@@ -371,19 +377,30 @@ mod tests {
             asked.set(asked.get() + 1);
             0
         };
-        for name in 0..100 {
-            let owner = seats
-                .take(labels(name), Rank::Host, &activity)
-                .expect("a seat");
-            seats.join(owner, None);
-        }
-        for name in 100..200 {
-            assert_eq!(seats.take(labels(name), Rank::Host, &activity), None);
-        }
-        assert_eq!(asked.get(), 0);
-        for name in 200..300 {
-            assert!(seats.take(labels(name), Rank::Pod, &activity).is_some());
-        }
-        assert_eq!(asked.get(), 100);
+        let come = |seats: &mut Seats, names: Range<usize>, rank| {
+            let mut seated = 0;
+            for name in names {
+                if let Some(owner) = seats.take(labels(name), rank, &activity) {
+                    seats.join(owner, None);
+                    seated += 1;
+                }
+            }
+            (seated, seats.ordered.take(), asked.take())
+        };
+        // Seats given, calls of `order`, and owners asked for their activity.
+        assert_eq!(come(&mut seats, 0..100, Rank::Host), (100, 0, 0));
+        // Nobody of their own rank gives way, which is found once.
+        assert_eq!(come(&mut seats, 100..200, Rank::Host), (0, 1, 0));
+        assert_eq!(come(&mut seats, 200..300, Rank::Other), (0, 0, 0));
+        // All give way to pods, which is found once too; those who are left do not for others of their rank.
+        assert_eq!(come(&mut seats, 300..399, Rank::Pod), (99, 1, 100));
+        assert_eq!(come(&mut seats, 400..500, Rank::Host), (0, 0, 0));
+        assert_eq!(come(&mut seats, 500..600, Rank::Pod), (1, 1, 0));
+        // A seat that is free again, or a new look, is a reason to ask.
+        seats.look();
+        assert_eq!(come(&mut seats, 600..700, Rank::Pod), (0, 1, 0));
+        let pod = *seats.by_label.get(&labels(300)).expect("a seat");
+        seats.leave(pod, Instant::now());
+        assert_eq!(come(&mut seats, 700..702, Rank::Pod), (1, 2, 1));
     }
 }
