@@ -101,7 +101,7 @@ static SLOTS_GROWN: Metric = Metric {
 static OWNERS: Metric = Metric {
     name: "stallscope_owners",
     kind: Kind::Gauge,
-    help: "Containers, services and cgroups that have series of their own.",
+    help: "Containers, services and cgroups that have series of their own: those that live, and those that ended in the last five minutes.",
     labels: &[],
     scope: Scope::Host,
     source: "the agent",
