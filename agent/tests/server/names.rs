@@ -4,6 +4,7 @@ use bytes::Bytes;
 use stallscope::server::{AllowedHost, Config, Hosts};
 
 use super::client::{Answer, Client, Server, handlers};
+use super::{NAMED, UNNAMED};
 
 fn allowing(names: &[&str]) -> Server {
     let names = names.iter().map(|name| name.parse().unwrap());
@@ -25,17 +26,11 @@ async fn asked_as(server: &Server, host: &str, path: &str) -> u16 {
     ask(server, &request).await.status
 }
 
-const PATHS: [&str; 9] = [
-    "/",
-    "/page/main.js",
-    "/metrics",
-    "/api/v1/status",
-    "/api/v1/topology",
-    "/api/v1/top",
-    "/api/v1/timeline",
-    "/api/v1/explain",
-    "/nothing",
-];
+/// Returns paths that are served under this host's names only, and the status of each.
+fn paths() -> impl Iterator<Item = (&'static str, u16)> {
+    let served = NAMED.into_iter().chain(["/page/main.js"]);
+    served.map(|path| (path, 200)).chain([("/nothing", 404)])
+}
 
 #[tokio::test]
 async fn names_of_others_are_refused() {
@@ -54,10 +49,10 @@ async fn names_of_others_are_refused() {
         "2130706433",
         "127.1",
     ] {
-        for path in PATHS {
+        for (path, _) in paths() {
             assert_eq!(asked_as(&server, name, path).await, 421, "{path} as {name}");
         }
-        for path in ["/healthz", "/readyz"] {
+        for path in UNNAMED {
             assert_eq!(asked_as(&server, name, path).await, 200, "{path} as {name}");
         }
     }
@@ -109,13 +104,9 @@ async fn addresses_and_names_of_this_host_are_answered() {
         &machine.to_uppercase(),
         &format!("{machine}.:9750"),
     ] {
-        for path in PATHS {
-            let status = asked_as(&server, name, path).await;
-            assert_eq!(
-                status,
-                if path == "/nothing" { 404 } else { 200 },
-                "{path} as {name}"
-            );
+        for (path, status) in paths() {
+            let answered = asked_as(&server, name, path).await;
+            assert_eq!(answered, status, "{path} as {name}");
         }
     }
 }
