@@ -1,7 +1,7 @@
 //! HTTP client for a running agent.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{TcpStream, ToSocketAddrs as _},
     time::Duration,
 };
@@ -9,14 +9,51 @@ use std::{
 use anyhow::Context as _;
 use serde_json::Value;
 
+/// Timeout: longer than an agent takes to refuse.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Gets JSON from the agent at an address.
 ///
 /// # Errors
 /// When no agent answers there, the answer is not an agent's, or the agent refuses; then the error is the agent's
 /// reason.
 pub(super) fn get(address: &str, path: &str) -> anyhow::Result<Value> {
-    /// Timeout: longer than an agent takes to refuse.
-    const PATIENCE: Duration = Duration::from_secs(10);
+    let (head, body) = answer(address, path, 16 << 20)?;
+    let json = serde_json::from_str::<Value>(&body);
+    if is_ok(&head) {
+        return json
+            .with_context(|| format!("{address} is no Stallscope agent: its answer is no JSON"));
+    }
+    match json.as_ref().map(|json| json["error"].as_str()) {
+        Ok(Some(reason)) => anyhow::bail!("{reason}"),
+        _ => anyhow::bail!(
+            "{address} is no Stallscope agent: it answered {}",
+            head.lines().next().unwrap_or_default()
+        ),
+    }
+}
+
+/// Gets the metrics of the agent at an address, as text.
+///
+/// # Errors
+/// When no agent answers there, or it refuses.
+pub(super) fn metrics(address: &str) -> anyhow::Result<String> {
+    let (head, body) = answer(address, "/metrics", 64 << 20)?;
+    anyhow::ensure!(
+        is_ok(&head),
+        "{address} exports no metrics: it answered {}: {}",
+        head.lines().next().unwrap_or_default(),
+        body.trim()
+    );
+    Ok(body)
+}
+
+fn is_ok(head: &str) -> bool {
+    head.split(' ').nth(1) == Some("200")
+}
+
+/// Sends a GET request and returns head and body of the response, of which it reads at most `most` bytes.
+fn answer(address: &str, path: &str, most: u64) -> anyhow::Result<(String, String)> {
     let socket = address
         .to_socket_addrs()
         .with_context(|| format!("bad address {address}: expected ADDR:PORT"))?
@@ -29,24 +66,19 @@ pub(super) fn get(address: &str, path: &str) -> anyhow::Result<Value> {
         .with_context(unreachable)?;
     // The host is the numeric address, which every agent accepts, whatever name was given here.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {socket}\r\n\r\n").with_context(unreachable)?;
-    let mut answer = String::new();
-    stream
-        .take(16 << 20)
-        .read_to_string(&mut answer)
-        .with_context(unreachable)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let json = serde_json::from_str::<Value>(body);
-    if head.split(' ').nth(1) == Some("200") {
-        return json
-            .with_context(|| format!("{address} is no Stallscope agent: its answer is no JSON"));
+    let mut text = String::new();
+    let read = stream.take(most).read_to_string(&mut text);
+    if let Err(error) = read {
+        // The operating system's name for a socket timeout does not mention time.
+        anyhow::ensure!(
+            error.kind() != ErrorKind::WouldBlock,
+            "the agent at {address} has not answered for {} s",
+            PATIENCE.as_secs()
+        );
+        return Err(error).with_context(unreachable);
     }
-    match json.as_ref().map(|json| json["error"].as_str()) {
-        Ok(Some(reason)) => anyhow::bail!("{reason}"),
-        _ => anyhow::bail!(
-            "{address} is no Stallscope agent: it answered {}",
-            head.lines().next().unwrap_or_default()
-        ),
-    }
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    Ok((head.to_owned(), body.to_owned()))
 }
 
 /// Returns a path with a query.

@@ -1,16 +1,14 @@
 //! `stallscope doctor`: the node audit.
 
 use std::{
-    io::{IsTerminal as _, Read as _, Write as _},
-    net::TcpStream,
+    io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
 use anyhow::Context as _;
 
-use super::{DEFAULT_LISTEN, complain, show, status::ask};
+use super::{DEFAULT_LISTEN, client::metrics, complain, show, status::ask};
 use crate::{
     agent::{Agent, Config},
     doctor::{self, Live, Node, Report, Root},
@@ -130,7 +128,7 @@ fn told(address: &str) -> anyhow::Result<Live> {
     let mut live = Live::default();
     live.learn_types();
     live.learn_status(&ask(address)?);
-    live.learn_metrics(&scrape(address)?);
+    live.learn_metrics(&metrics(address)?);
     Ok(live)
 }
 
@@ -154,13 +152,4 @@ fn attach() -> anyhow::Result<serde_json::Value> {
     };
     let agent = Agent::start(config, prometheus::Registry::new())?;
     Ok(serde_json::to_value(agent.status())?)
-}
-
-fn scrape(address: &str) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.take(64 << 20).read_to_string(&mut answer)?;
-    Ok(answer)
 }
