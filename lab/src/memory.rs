@@ -4,12 +4,13 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     os::fd::{AsRawFd as _, FromRawFd as _, RawFd},
+    path::PathBuf,
     ptr::NonNull,
 };
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{Report, task::system};
+use crate::{Report, Setting, task::system};
 
 /// Memory policy: allocate on these nodes and no other (`set_mempolicy(2)`).
 const MPOL_BIND: libc::c_ulong = 2;
@@ -34,7 +35,7 @@ pub fn huge_size() -> Option<usize> {
 
 /// Largest huge page, in bytes, of which a truth can have several on each node of the lab's machines. With pages of
 /// 64 KiB a huge page has 512 MiB.
-const MOST_HUGE: usize = 64 << 20;
+const MOST_HUGE: usize = 32 << 20;
 
 /// Bytes of a huge page; `None`, with the reason in the report, where there are none or too large ones.
 pub fn huge_size_for(report: &mut Report) -> Option<usize> {
@@ -47,6 +48,51 @@ pub fn huge_size_for(report: &mut Report) -> Option<usize> {
         small => return small,
     }
     None
+}
+
+/// Size of the large folios that anonymous memory gets with `MADV_HUGEPAGE`.
+#[derive(Debug)]
+pub struct Folios {
+    /// Size in bytes.
+    pub size: usize,
+    _on: Option<Setting>,
+}
+
+impl Folios {
+    /// Returns the size of a huge page, or enables the largest smaller folios (`hugepages-<size>kB/enabled`) where a
+    /// huge page is too large. Returns `None` and reports why where there are neither. Only a `guest` of the lab may
+    /// change the setting.
+    ///
+    /// # Errors
+    /// When the kernel refuses the setting.
+    pub fn large(guest: bool, report: &mut Report) -> Result<Option<Self>> {
+        let others = huge_size()
+            .filter(|size| guest && *size > MOST_HUGE)
+            .and_then(|_| {
+                let sizes = sizes_with("enabled").into_iter();
+                sizes.filter(|(size, _)| *size <= MOST_HUGE).max()
+            });
+        let Some((size, enabled)) = others else {
+            return Ok(huge_size_for(report).map(|size| Self { size, _on: None }));
+        };
+        println!("    folios of {} MiB in place of huge pages", size >> 20);
+        let on = Some(Setting::put(enabled, "madvise")?);
+        Ok(Some(Self { size, _on: on }))
+    }
+}
+
+/// Lists the sizes of large folios in bytes, each with its control file `hugepages-<size>kB/NAME`.
+#[must_use]
+pub fn sizes_with(name: &str) -> Vec<(usize, PathBuf)> {
+    let folders = fs::read_dir(HUGE_PAGES).into_iter().flatten().flatten();
+    let sizes = folders.filter_map(|entry| {
+        let folder = entry.file_name();
+        let size = folder.to_str()?.strip_prefix("hugepages-")?;
+        let kilobytes: usize = size.strip_suffix("kB")?.parse().ok()?;
+        let path = entry.path().join(name);
+        path.exists().then_some((kilobytes * 1024, path))
+    });
+    sizes.collect()
 }
 
 /// A mapping that nobody has touched; it stays until the process ends.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Group, Report, World,
-    memory::{Region, allocate_on, huge_size_for, map_file, memory_file},
+    memory::{Folios, Region, allocate_on, map_file, memory_file},
     primes,
     world::Node,
 };
@@ -71,7 +71,7 @@ pub(super) fn huge_pages(world: &mut World, report: &mut Report) -> Result<()> {
     if !counts_here(world, report, HOOK)? {
         return Ok(());
     }
-    let Some(size) = huge_size_for(report) else {
+    let Some(folios) = Folios::large(world.guest, report)? else {
         return Ok(());
     };
     say_what_is_missing(world, report);
@@ -80,7 +80,7 @@ pub(super) fn huge_pages(world: &mut World, report: &mut Report) -> Result<()> {
     let here = world.nodes.last().context("a node")?;
     let mut mappings = Vec::new();
     for (count, there) in primes(2).zip(&world.nodes) {
-        let region = Region::huge(size, usize::try_from(count)?)?;
+        let region = Region::huge(folios.size, usize::try_from(count)?)?;
         bind(world, &region, there)?;
         mappings.push(Mapping {
             region,

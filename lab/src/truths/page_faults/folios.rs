@@ -1,10 +1,5 @@
 //! Shared memory in large folios, each of which one fault maps as a whole.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
 use anyhow::{Context as _, Result};
 
 use super::{
@@ -15,29 +10,11 @@ use super::{
 };
 use crate::{
     Group, Report, Setting, World,
-    memory::{HUGE_PAGES, Region, page_size},
+    memory::{Region, page_size, sizes_with},
 };
 
 /// Number of folios to touch, on the process's node and on another.
 const FOLIOS: [usize; 2] = [7, 11];
-
-/// The smallest size of folios in which this kernel makes shared memory, in bytes, and the file that makes
-/// it do so.
-fn smallest() -> Option<(usize, PathBuf)> {
-    let sizes = fs::read_dir(HUGE_PAGES)
-        .ok()?
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name();
-            let kilobytes = name
-                .to_str()?
-                .strip_prefix("hugepages-")?
-                .strip_suffix("kB")?;
-            let path = entry.path().join("shmem_enabled");
-            Some((kilobytes.parse::<usize>().ok()? * 1024, path)).filter(|(_, path)| path.exists())
-        });
-    sizes.min()
-}
 
 /// Maps shared memory for so many folios, within one page table: a folio in two is mapped page by page.
 fn shared(size: usize, count: usize) -> Result<Region> {
@@ -54,12 +31,14 @@ pub(super) fn shared_folios(world: &mut World, report: &mut Report) -> Result<()
     if !counts_here(world, report, HOOK)? {
         return Ok(());
     }
-    let Some((size, enabled)) = smallest().filter(|_| world.guest) else {
+    // The smallest size in which this kernel makes shared memory.
+    let smallest = sizes_with("shmem_enabled").into_iter().min();
+    let Some((size, enabled)) = smallest.filter(|_| world.guest) else {
         report.leave_out("this kernel makes no large folios of shared memory, or is not the lab's");
         return Ok(());
     };
     let _unsampled = unsampled(world)?;
-    let _always = Setting::put(Path::new(&enabled), "always")?;
+    let _always = Setting::put(enabled, "always")?;
     let nodes = &world.nodes;
     let (here, far) = (&nodes[1 % nodes.len()], &nodes[3 % nodes.len()]);
     for (there, count) in [here, far].into_iter().zip(FOLIOS) {

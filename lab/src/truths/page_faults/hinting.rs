@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use super::sampled::{BALANCING, Moment, NOT_BALANCED, Sampled, fast};
 use crate::{
     Group, Report, Worker, World,
-    memory::{Region, allocate_on, huge_size_for, page_size},
+    memory::{Folios, Region, allocate_on, page_size},
     task,
     worker::minor_faults,
     world::Node,
@@ -120,12 +120,13 @@ pub(super) fn huge_pages(world: &mut World, report: &mut Report) -> Result<()> {
     let Some(ends) = nodes(world, report)? else {
         return Ok(());
     };
-    let Some(size) = huge_size_for(report) else {
+    let Some(folios) = Folios::large(world.guest, report)? else {
         return Ok(());
     };
     let count = 5;
-    let region = Region::huge(size, count)?;
-    let (sampled, faults) = sample(world, report, ends, region, size / page_size())?;
+    let region = Region::huge(folios.size, count)?;
+    let stride = folios.size / page_size();
+    let (sampled, faults) = sample(world, report, ends, region, stride)?;
     // A page that has been moved can have one more, for the accessed flag.
     judge_group(report, &sampled, faults / 2, faults);
     report.between("remote faults", 1, 1000, sampled.group.remote);
