@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use stallscope::cgroup::Hierarchy;
 
-use crate::task::{self, Task};
+use crate::task::{self, PATIENCE, Task};
 
 /// Prefix of the names of all of them.
 pub const PREFIX: &str = "stallscope-lab-";
@@ -190,12 +190,29 @@ impl Group {
             .with_context(|| format!("cannot open {}", path.display()))
     }
 
-    /// Starts `count` processes that only count.
+    /// Starts `count` processes that only count, and waits until they have entered the group.
     ///
     /// # Errors
-    /// When one cannot be forked.
+    /// When one cannot be forked or does not enter.
     pub fn spin(&self, count: usize) -> Result<Vec<Task>> {
-        (0..count).map(|_| self.spawn(task::spin)).collect()
+        let tasks: Vec<Task> = (0..count)
+            .map(|_| self.spawn(task::spin))
+            .collect::<Result<_>>()?;
+        let deadline = Instant::now() + PATIENCE;
+        // A task that is stopped before it enters waits in its parent's cgroup when it goes on.
+        while !self.holds(&tasks)? {
+            ensure!(Instant::now() < deadline, "a task does not enter its group");
+            sleep(Duration::from_millis(5));
+        }
+        Ok(tasks)
+    }
+
+    /// Returns whether all of these tasks are in the group.
+    fn holds(&self, tasks: &[Task]) -> Result<bool> {
+        let text = self.read("cgroup.procs")?;
+        let inside: Vec<&str> = text.lines().collect();
+        let holds = |task: &Task| inside.contains(&task.pid().to_string().as_str());
+        Ok(tasks.iter().all(holds))
     }
 
     /// Starts a process that only counts, on one CPU.

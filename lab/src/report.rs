@@ -106,7 +106,8 @@ impl Report {
     }
 }
 
-fn percent(share: f64) -> String {
+/// Formats a share of a whole, 0 to 1, in percent.
+pub(crate) fn percent(share: f64) -> String {
     let text = format!("{:.4}", share * 100.0);
     let text = text.trim_end_matches('0').trim_end_matches('.');
     format!("{text} %")

@@ -18,6 +18,8 @@ use crate::{Scrape, task};
 
 /// Longest time that attaching may take: the verifier is slow in an emulated machine.
 const START: Duration = Duration::from_secs(300);
+/// Maximum time for which the agent may refuse a scrape because it is late.
+const LATE: Duration = Duration::from_secs(120);
 
 /// A running agent, ended when dropped.
 #[derive(Debug)]
@@ -98,9 +100,9 @@ impl Served {
     /// When the agent does not answer.
     pub fn scrape(&self) -> Result<Scrape> {
         // The agent names a cgroup newer than its last look at the second one.
-        self.get("/metrics")?;
-        self.get("/metrics")?;
-        Ok(Scrape(self.get("/metrics")?))
+        self.metrics()?;
+        self.metrics()?;
+        Ok(Scrape(self.metrics()?))
     }
 
     /// State of each probe.
@@ -112,6 +114,30 @@ impl Served {
     }
 
     fn get(&self, path: &str) -> Result<String> {
+        let (status, body) = self.ask(path)?;
+        ensure!(status == "200", "{path} answered {status}: {body}");
+        Ok(body)
+    }
+
+    /// Scrapes the metrics, again while the agent refuses because it is late: an emulated machine is slow.
+    fn metrics(&self) -> Result<String> {
+        let deadline = Instant::now() + LATE;
+        loop {
+            let (status, body) = self.ask("/metrics")?;
+            if status == "200" {
+                return Ok(body);
+            }
+            ensure!(
+                status == "503" && Instant::now() < deadline,
+                "/metrics answered {status}: {body}"
+            );
+            println!("    asked again: {}", body.trim());
+            sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// Sends a GET request and returns the status and the body of the response.
+    fn ask(&self, path: &str) -> Result<(String, String)> {
         let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port);
         let timeout = Duration::from_secs(60);
         let mut stream = TcpStream::connect_timeout(&address.into(), timeout)
@@ -125,8 +151,7 @@ impl Served {
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
         let status = head.split(' ').nth(1).unwrap_or_default();
-        ensure!(status == "200", "{path} answered {status}: {body}");
-        Ok(body.to_owned())
+        Ok((status.to_owned(), body.to_owned()))
     }
 }
 

@@ -1,15 +1,17 @@
 //! The wait of some tasks between two moments at which they stand still.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, process::Command, sync::LazyLock};
 
 use anyhow::Result;
 use stallscope_ebpf::Cause;
 
-use crate::{Group, Report, Scrape, Task, Tasks as _, World, label};
+use crate::{Group, Report, Scrape, Task, Tasks as _, World, label, report::percent};
 
-const STALL: &str = "stallscope_stall_seconds_total";
+/// Run-queue wait of a cgroup by cause.
+pub const STALL: &str = "stallscope_stall_seconds_total";
 const CPU: &str = "stallscope_cpu_seconds_total";
-const PHANTOM: &str = "stallscope_phantom_wait_seconds_total";
+/// Sleep that the kernel adds to `run_delay`.
+pub const PHANTOM: &str = "stallscope_phantom_wait_seconds_total";
 
 /// Tolerance, as a share of the kernel's number, where the tasks are stopped at both readings.
 pub const EXACT: f64 = 1e-4;
@@ -114,6 +116,16 @@ impl Reading {
     }
 }
 
+/// True if `/proc/config.gz` says that the kernel accounts interrupt time apart from that of tasks.
+static INTERRUPTS_APART: LazyLock<bool> = LazyLock::new(|| {
+    let config = Command::new("zcat").arg("/proc/config.gz").output();
+    config.is_ok_and(|output| {
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.lines()
+            .any(|line| line == "CONFIG_IRQ_TIME_ACCOUNTING=y")
+    })
+});
+
 impl Measured {
     /// Growth of a family.
     ///
@@ -147,12 +159,18 @@ impl Measured {
             0.0..=UNATTRIBUTED,
             self.share("unattributed"),
         );
-        // The kernel leaves out of its number interrupts and what a hypervisor took.
-        report.share(
-            format!("{when}time on CPUs against the kernel's"),
-            0.99..=1.25,
-            self.on_cpu as f64 / self.kernel_on_cpu.max(1) as f64,
-        );
+        // The kernel's number excludes steal time and, with `CONFIG_IRQ_TIME_ACCOUNTING`, interrupts.
+        let what = format!("{when}time on CPUs against the kernel's");
+        let share = self.on_cpu as f64 / self.kernel_on_cpu.max(1) as f64;
+        if *INTERRUPTS_APART {
+            report.check(what, "99 % or more", percent(share), share >= 0.99);
+            report.leave_out(
+                "time on CPUs has no upper limit where the kernel accounts interrupts apart \
+                 (CONFIG_IRQ_TIME_ACCOUNTING): an emulated CPU may spend more time in them than in a task",
+            );
+        } else {
+            report.share(what, 0.99..=1.25, share);
+        }
     }
 
     /// A cause's part of the whole.

@@ -97,8 +97,11 @@ fn throttled(world: &mut World, report: &mut Report) -> Result<()> {
     let other = Group::new("competitor")?;
     for (when, competitors) in [("alone", 0), ("beside others", world.cpus().len() / 2)] {
         let _competitors = other.spin(competitors)?;
+        let groups = [&group];
+        let span = Span::of(world, &groups, &tasks)?;
+        // Stopping takes a while, throttled: that is no part of the span.
         let before = group.throttled()?;
-        let measured = Span::of(world, &[&group], &tasks)?.during(|| sleep(seconds(world, 8)))?;
+        let measured = span.during(|| sleep(seconds(world, 8)))?;
         let throttled = group.throttled()? - before;
         measured.judge(report, &format!("{when}: "), EXACT);
         // A throttled task waits: at least one thread for each CPU on which the group is throttled, at
@@ -203,9 +206,9 @@ fn together(world: &mut World, report: &mut Report) -> Result<()> {
     sleep(Duration::from_secs(1));
     let both = [&groups[0], &groups[1]];
     let normal = tasks.len() - world.cpus().len();
+    let span = Span::of(world, &both, &tasks)?;
     let before = groups[1].throttled()?;
-    let measured = Span::of(world, &both, &tasks)?
-        .during(|| change(world, &groups, &tasks[normal..], seconds(world, 10)))?;
+    let measured = span.during(|| change(world, &groups, &tasks[normal..], seconds(world, 10)))?;
     let throttled = groups[1].throttled()? - before;
     measured.judge(report, "", CLOSE);
     // A task that is moved into the other group while it waits is no longer throttled.

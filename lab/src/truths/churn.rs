@@ -1,14 +1,19 @@
 //! Many cgroups come and go: none inherits the counts of another, and nothing is lost with one.
 
-use std::{fs, io::Write as _, thread::sleep, time::Duration};
+use std::{
+    fs,
+    io::Write as _,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::Truth;
 use crate::{
-    Group, Report, Scrape, Tasks as _, World, group, label,
-    split::{EXACT, Span},
-    task,
+    Group, Report, Scrape, Task, Tasks, World, group, label,
+    split::{EXACT, PHANTOM, STALL, Span},
+    task::{self, PATIENCE},
 };
 
 const TOTAL: &str = "stallscope_task_migrations_total";
@@ -32,8 +37,8 @@ pub(super) const TRUTHS: &[Truth] = &[
     },
 ];
 
-/// The kernel makes the css of each cgroup anew when its controller comes again: its cells start afresh, in slots that
-/// may be another's.
+/// The kernel makes a new css for each cgroup when its controller is enabled again, and the cells of the new css start
+/// afresh. Removing the first cgroup shifts the slots, so that each css gets one that was another cgroup's.
 fn switched(world: &mut World, report: &mut Report) -> Result<()> {
     let parent = Group::new("switched")?;
     if !parent.unified() {
@@ -41,6 +46,7 @@ fn switched(world: &mut World, report: &mut Report) -> Result<()> {
         return Ok(());
     }
     parent.delegate("+cpu")?;
+    let removed = parent.child("removed")?;
     let groups = [
         parent.child("one")?,
         parent.child("two")?,
@@ -50,21 +56,75 @@ fn switched(world: &mut World, report: &mut Report) -> Result<()> {
     for group in &groups {
         tasks.extend(group.spin(world.cpus().len() / 2 + 1)?);
     }
-    let all = groups.each_ref();
-    let before = Span::of(world, &all, &tasks)?.during(|| sleep(Duration::from_secs(10)))?;
-    before.judge(report, "before: ", EXACT);
-    for turn in ["once", "twice"] {
+    judge_each(world, report, "before: ", &groups, &tasks)?;
+    drop(removed);
+    for (turn, pause) in [("once", 0), ("twice", 2)] {
         parent.write("cgroup.subtree_control", "-cpu")?;
+        // Slots are free again a moment later.
+        sleep(Duration::from_secs(pause));
         parent.write("cgroup.subtree_control", "+cpu")?;
         // Counts between two readings belong to nobody while cells of a cgroup start afresh. So each CPU has to run
         // every cgroup, and the agent has to read all of that, before the next measurement.
         tasks.resume_all();
+        for group in tasks.chunks(tasks.len() / groups.len()) {
+            visit(&group[0], &world.cpus())?;
+        }
         sleep(Duration::from_secs(5));
-        let span = Span::of(world, &all, &tasks)?;
-        let after = span.during(|| sleep(Duration::from_secs(5)))?;
-        after.judge(report, &format!("switched {turn}: "), EXACT);
+        judge_each(
+            world,
+            report,
+            &format!("switched {turn}: "),
+            &groups,
+            &tasks,
+        )?;
     }
     drop(tasks);
+    Ok(())
+}
+
+/// Moves a task through all CPUs and waits on each until it has run there.
+fn visit(task: &Task, cpus: &[usize]) -> Result<()> {
+    for cpu in cpus {
+        task::pin(task.pid(), &[*cpu])?;
+        // It is there now, and its time on CPUs grows when it has run there.
+        let (before, deadline) = (task.on_cpu()?, Instant::now() + PATIENCE);
+        while task.on_cpu()? == before {
+            ensure!(Instant::now() < deadline, "a task gets no CPU");
+            sleep(Duration::from_millis(10));
+        }
+    }
+    task::pin(task.pid(), cpus)
+}
+
+/// Lets the tasks run and judges the wait of all groups together and of each one. Each group owns a chunk of `tasks` of
+/// the same length.
+fn judge_each(
+    world: &World,
+    report: &mut Report,
+    when: &str,
+    groups: &[Group],
+    tasks: &[Task],
+) -> Result<()> {
+    let all: Vec<&Group> = groups.iter().collect();
+    let of_each = || -> Result<Vec<u64>> {
+        let each = tasks.chunks(tasks.len() / groups.len());
+        each.map(Tasks::run_delays).collect()
+    };
+    let span = Span::of(world, &all, tasks)?;
+    let before = of_each()?;
+    let measured = span.during(|| sleep(Duration::from_secs(5)))?;
+    let after = of_each()?;
+    measured.judge(report, when, EXACT);
+    for (group, (after, before)) in groups.iter().zip(after.into_iter().zip(before)) {
+        let mine = [label("cgroup", &group.label)];
+        let sleeps = measured.grown(PHANTOM, &mine)?;
+        report.within(
+            format!("{when}wait in {} in ns", group.label),
+            (after - before).saturating_sub(sleeps),
+            measured.grown(STALL, &mine)?,
+            EXACT,
+        );
+    }
     Ok(())
 }
 

@@ -25,10 +25,13 @@ pub const STATE: usize = 96 << 20;
 /// Threads for each of its CPUs while it is crowded. Usually there is one, which wants a fifth of the CPU.
 const CROWD: usize = 8;
 
-/// A burst: CPU time that it computes, bytes of the state that it touches, bytes of new memory that it fills.
+/// One burst: CPU time that it computes, bytes of the state that it touches, bytes of new memory that it fills. The cost
+/// of reclaim is by the page, so that large pages need a minimum number of them.
 const COMPUTE: Duration = Duration::from_millis(2);
 const TOUCH: usize = 4 << 20;
+const TOUCH_PAGES: usize = 256;
 const FILL: usize = 256 << 10;
+const FILL_PAGES: usize = 16;
 /// Time between bursts.
 const PAUSE: Duration = Duration::from_millis(15);
 
@@ -171,7 +174,7 @@ impl Server {
             roams: false,
             state: state.part(number * part, part),
             at: 0,
-            fresh: Region::anonymous(FILL / page_size())?,
+            fresh: Region::anonymous((FILL / page_size()).max(FILL_PAGES))?,
         })
     }
 
@@ -201,7 +204,7 @@ impl Server {
         if self.shared.compacting.load(Relaxed) {
             fs::write("/proc/sys/vm/compact_memory", "1").context("cannot compact memory")?;
         }
-        self.touch(TOUCH / page_size());
+        self.touch((TOUCH / page_size()).max(TOUCH_PAGES));
         self.fresh.advise(libc::MADV_DONTNEED)?;
         self.fresh.write();
         task::spin_for(COMPUTE);
