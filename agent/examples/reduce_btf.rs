@@ -5,7 +5,7 @@
 use std::{env, fs, path::PathBuf};
 
 use anyhow::{Context as _, bail};
-use stallscope::{btf::Btf, probes};
+use stallscope::{host::btf::Btf, probes};
 
 const USAGE: &str = "usage: reduce_btf FROM TO [FROM TO]…
 example: reduce_btf /sys/kernel/btf/vmlinux /tmp/vmlinux.btf";

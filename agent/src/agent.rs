@@ -13,21 +13,25 @@ use stallscope_ebpf::Host;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
-    cgroup::{self, Controller, Hierarchy, Watch},
-    collector::Rows,
-    deadline::{Reads, at},
-    doctor,
-    history::{self, History},
-    ledger::Ledger,
-    overhead::Overhead,
-    owners::{LabelSet, Owners},
-    pods::{
-        PodTrees,
-        names::{Chosen, Names},
+    attribution::{
+        owners::{LabelSet, Owners},
+        pods::{
+            PodTrees,
+            names::{Chosen, Names},
+        },
     },
-    probe::{Kernel, Probe, Running, State, Status},
+    doctor,
+    host::{
+        cgroup::{self, Controller, Hierarchy, Watch},
+        deadline::{Reads, at},
+        topology::Topology,
+    },
+    ledger::{
+        Ledger,
+        history::{self, History},
+    },
+    probe::{Kernel, Probe, Running, State, Status, collector::Rows, overhead::Overhead},
     probes::PROBES,
-    topology::Topology,
 };
 
 pub mod actor;
@@ -418,7 +422,7 @@ impl Agent {
         let hierarchy = self.owners.hierarchy();
         StatusReport {
             version: env!("CARGO_PKG_VERSION"),
-            kernel: crate::preflight::kernel_release(),
+            kernel: crate::host::preflight::kernel_release(),
             cgroups: format!(
                 "{} by controller {} at {}: {}{}",
                 hierarchy.mode().name(),
@@ -435,9 +439,9 @@ impl Agent {
             slots: self.host.slots,
             map_bytes: self
                 .running()
-                .map(|(_, r)| crate::overhead::map_bytes(r))
+                .map(|(_, r)| crate::probe::overhead::map_bytes(r))
                 .sum(),
-            capabilities: crate::capabilities::effective(),
+            capabilities: crate::host::capabilities::effective(),
             probes: self.instances.iter().map(|i| i.status.clone()).collect(),
         }
     }

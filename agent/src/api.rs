@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::history::{Quantity, Stretch};
+use crate::ledger::history::{Quantity, Stretch};
 #[doc(hidden)]
 pub use window::fuzz;
 pub use window::{Now, Window, moment};

@@ -1,9 +1,12 @@
 //! Attribution: from a cgroup's path to the owner of the counts in it.
 
+pub mod owners;
+pub mod pods;
+
 pub(crate) mod container;
 
-use crate::cgroup::CgroupPath;
-use crate::pods::{InPath, PodIdentity, PodTrees};
+use crate::attribution::pods::{InPath, PodIdentity, PodTrees};
+use crate::host::cgroup::CgroupPath;
 
 /// Owner of a cgroup. It is the same for all cgroups of one container or service, so that counts can be summed by it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -91,7 +94,7 @@ impl Runtime {
 /// The owner is the pod, if the path has one in the `trees`, else the outermost container, else the innermost systemd
 /// unit, else the cgroup itself.
 ///
-/// [`Cgroup::trusted`]: crate::cgroup::Cgroup::trusted
+/// [`Cgroup::trusted`]: crate::host::cgroup::Cgroup::trusted
 #[must_use]
 pub fn attribute(path: &CgroupPath, trusted: usize, trees: &PodTrees) -> Owner {
     let components: Vec<&[u8]> = path.components().collect();

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use crate::{agent::Config, cgroup::Controller, printable::lines};
+use crate::{agent::Config, host::cgroup::Controller, text::printable::lines};
 
 mod bench;
 mod client;

@@ -17,7 +17,7 @@ pub use crate::doctor::groups::Limit;
 use crate::{
     ShellCommand,
     api::{DaemonTime, Labels, NotMeasured},
-    history::{Quantity, Sums},
+    ledger::history::{Quantity, Sums},
 };
 pub use facts::{Facts, NodeFacts};
 pub use pod::{Maker, PodFacts};

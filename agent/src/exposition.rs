@@ -8,6 +8,7 @@
 mod family;
 mod labels;
 mod lint;
+pub mod metric;
 mod name;
 mod number;
 mod reference;
@@ -25,7 +26,7 @@ pub use self::reference::reference;
 pub use self::registry::opts;
 
 use self::name::Names;
-use crate::metric::{Kind, Metric};
+use crate::exposition::metric::{Kind, Metric};
 
 /// An exposition format.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -52,7 +53,7 @@ impl Format {
 /// ```
 /// use bytes::BytesMut;
 /// use stallscope::exposition::{Encoder, Format, OwnerLabels};
-/// use stallscope::metric::{Kind, Metric, Scope, Value};
+/// use stallscope::exposition::metric::{Kind, Metric, Scope, Value};
 ///
 /// static WAITS: Metric = Metric {
 ///     name: "stallscope_example_waits_total",

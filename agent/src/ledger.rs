@@ -3,7 +3,9 @@
 //! The kernel side counts by cgroup, for as long as a cgroup has its slot. The ledger adds the growth since the last
 //! reading to the cgroup's owner. Counts of cgroups that came and went between two readings are known in sum only: all
 //! cells together, retired ones included, have grown by more than the rows of the cgroups. The ledger gives that
-//! remainder to [`Owners::REMOVED`](crate::owners::Owners).
+//! remainder to [`Owners::REMOVED`](crate::attribution::owners::Owners).
+
+pub mod history;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,9 +13,9 @@ use std::{
 };
 
 use crate::{
-    cgroup::CgroupId,
-    collector::{Columns, Rows},
-    owners::OwnerIndex,
+    attribution::owners::OwnerIndex,
+    host::cgroup::CgroupId,
+    probe::collector::{Columns, Rows},
 };
 
 /// Destination of the counts of a cgroup.
@@ -118,7 +120,7 @@ impl Ledger {
     /// A row falls when cells of it are started afresh: those of a cgroup that has ended, for another one, and those of
     /// a live one whose css the kernel makes anew, because its controller was switched off and on again above it
     /// (`cgroup_apply_control()`). The growth in between is not known then. The cgroup is given nothing, and the counts
-    /// are left to [`Owners::REMOVED`](crate::owners::Owners::REMOVED); from there on growth is measured anew. Only
+    /// are left to [`Owners::REMOVED`](crate::attribution::owners::Owners::REMOVED); from there on growth is measured anew. Only
     /// where the cgroup had no cell at all at the last reading, all that is in its row is new.
     fn measure(&mut self, id: CgroupId, row: &[u64], grown: &mut Vec<u64>) {
         let width = self.columns.width;

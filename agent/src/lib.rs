@@ -1,33 +1,21 @@
 //! Stallscope's agent: loads the probes, attributes their counts to owners, and serves them over HTTP.
+//!
+//! The modules are the rooms that data goes through, from the kernel to the reader: `host` and `probe` know the
+//! machine, `attribution` says whose a cgroup is, `probes` reads what was counted, `ledger` adds it up, `explain` and
+//! `doctor` draw conclusions, `exposition` and `server` publish, and `agent` puts them together for `commands`.
 
 pub mod agent;
 pub mod api;
 pub mod attribution;
-pub mod btf;
-pub mod capabilities;
-pub mod cells;
-pub mod cgroup;
-pub mod collector;
 pub mod commands;
-pub mod deadline;
 pub mod doctor;
 pub mod explain;
 pub mod exposition;
-pub mod history;
-pub mod kernel_log;
+pub mod host;
 pub mod ledger;
-pub mod lengths;
-pub mod mapped;
-pub mod metric;
-pub mod overhead;
-pub mod owners;
-pub mod pods;
-pub mod preflight;
-pub mod printable;
 pub mod probe;
 pub mod probes;
 pub mod server;
-mod shell_command;
-pub mod topology;
+pub mod text;
 
-pub use shell_command::ShellCommand;
+pub use text::shell_command::ShellCommand;

@@ -5,8 +5,14 @@
 //! 5.10 and 6.1 load fentry programs and refuse to attach them).
 
 mod attach;
+pub mod cells;
+pub mod collector;
 mod grow;
 mod kernel;
+pub mod kernel_log;
+pub mod lengths;
+pub mod mapped;
+pub mod overhead;
 
 pub use attach::Linked;
 pub use kernel::Kernel;
@@ -17,9 +23,11 @@ use serde::Serialize;
 use stallscope_ebpf::{Host, Layout};
 
 use crate::{
-    collector::Collector,
-    kernel_log::{self, KernelLog},
-    metric::Metric,
+    exposition::metric::Metric,
+    probe::{
+        collector::Collector,
+        kernel_log::{self, KernelLog},
+    },
 };
 
 /// The BPF objects this binary carries, by probe name.

@@ -20,8 +20,10 @@ use std::{
 };
 
 use stallscope::{
-    btf::{Argument, Btf, Enumerator},
-    cgroup::Controller,
+    host::{
+        btf::{Argument, Btf, Enumerator},
+        cgroup::Controller,
+    },
     probe::Attach,
     probes::{self, PROBES},
 };

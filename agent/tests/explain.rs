@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, path::Path};
 
 use stallscope::{
     api::{DaemonTime, NotMeasured},
+    attribution::pods::{QosClass, Workload},
     explain::{Case, Facts, Limit, Maker, NodeFacts, Other, PodFacts, Report, Subject},
-    history::{Quantity, Sums},
-    pods::{QosClass, Workload},
+    ledger::history::{Quantity, Sums},
 };
 use stallscope_ebpf::{Cause, Reclaim};
 

@@ -17,8 +17,8 @@ use std::path::Path;
 
 use bytes::BytesMut;
 use parser::parse;
+use stallscope::exposition::metric::{Kind, Metric, Scope, Value};
 use stallscope::exposition::{Encoder, Format, OwnerLabels, opts, reference};
-use stallscope::metric::{Kind, Metric, Scope, Value};
 
 const FORMATS: [Format; 2] = [Format::Text, Format::OpenMetrics];
 

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use stallscope::{
+    attribution::owners::OwnerIndex,
     exposition::OwnerLabels,
-    history::{CONTAINER_BYTES, History, Limits, MOST_ENDED, Quantity, Stretch, Subject},
-    owners::OwnerIndex,
+    ledger::history::{CONTAINER_BYTES, History, Limits, MOST_ENDED, Quantity, Stretch, Subject},
 };
 use stallscope_ebpf::Cause;
 

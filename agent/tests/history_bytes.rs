@@ -7,9 +7,9 @@ use std::{
 };
 
 use stallscope::{
+    attribution::owners::OwnerIndex,
     exposition::OwnerLabels,
-    history::{History, Limits, Quantity, Subject},
-    owners::OwnerIndex,
+    ledger::history::{History, Limits, Quantity, Subject},
 };
 
 /// Bytes currently allocated.

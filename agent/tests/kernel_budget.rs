@@ -21,8 +21,8 @@ use std::{
 use kernel::{Group, Memory, Scrape, Task, agent, label, nanos, pin, unpin};
 use stallscope::{
     agent::{Agent, Config, owner_families, series_bound},
-    metric::Kind,
-    topology::Topology,
+    exposition::metric::Kind,
+    host::topology::Topology,
 };
 use tempfile::TempDir;
 

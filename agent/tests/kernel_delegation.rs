@@ -17,8 +17,10 @@ use kernel::{Group, Scrape, Task, agent, label};
 use serving::Serving;
 use stallscope::{
     agent::{Agent, Config},
-    pods::PodTrees,
-    pods::names::{Chosen, Source},
+    attribution::{
+        pods::PodTrees,
+        pods::names::{Chosen, Source},
+    },
 };
 use tempfile::TempDir;
 

@@ -15,13 +15,12 @@ use kubernetes::{
     kubelet::{Container, NAMESPACE, Node, Pod, Qos},
 };
 use stallscope::{
-    cgroup::CgroupPath,
-    deadline::Reads,
-    pods::{
+    attribution::pods::{
         Directory, Found, PodIdentity, cri,
         feed::{Inbox, Message, feed},
         files::Files,
     },
+    host::{cgroup::CgroupPath, deadline::Reads},
 };
 
 /// Receiving end of a source, and the directory that it fills.
@@ -33,7 +32,7 @@ struct Known {
 }
 
 impl Known {
-    fn new(start: impl FnOnce(stallscope::pods::feed::Feed) -> Option<Files>) -> Self {
+    fn new(start: impl FnOnce(stallscope::attribution::pods::feed::Feed) -> Option<Files>) -> Self {
         let (feed, inbox) = feed();
         Self {
             files: start(feed),

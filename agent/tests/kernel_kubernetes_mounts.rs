@@ -17,7 +17,7 @@ use kubernetes::{
     daemon,
     kubelet::{Container, NAMESPACE, Node, PERIOD, Pod, Qos},
 };
-use stallscope::cgroup::{Hierarchy, Mode};
+use stallscope::host::cgroup::{Hierarchy, Mode};
 
 /// Mount point of the host's cgroups in the chart.
 const CGROUPS: &str = "/host/sys/fs/cgroup";

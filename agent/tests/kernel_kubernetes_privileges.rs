@@ -62,7 +62,7 @@ fn failures(states: &[(String, State)]) -> Vec<(&str, &str)> {
 #[test]
 #[ignore = "needs root and BPF: attaches the probes"]
 fn the_kernel_itself_demands_both_capabilities() {
-    stallscope::preflight::raise_memlock_limit();
+    stallscope::host::preflight::raise_memlock_limit();
     let all = failures(&attempt(CapabilitySet::all() & held())).len();
     for enough in [
         CapabilitySet::BPF | CapabilitySet::PERFMON,
@@ -121,7 +121,7 @@ fn tables_are_locked_memory_up_to_linux_5_10() {
     // Only a process with CAP_SYS_RESOURCE can raise it again. Any other does without.
     let _ = setrlimit(Resource::Memlock, before);
 
-    let release = stallscope::preflight::kernel_release();
+    let release = stallscope::host::preflight::kernel_release();
     let old = ["5.8.", "5.9.", "5.10."]
         .iter()
         .any(|version| release.starts_with(version));

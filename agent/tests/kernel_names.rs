@@ -5,7 +5,7 @@ mod kernel;
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::Path, thread::sleep, time::Duration};
 
 use kernel::{Group, Scrape, agent};
-use stallscope::{agent::Config, cgroup::CgroupPath};
+use stallscope::{agent::Config, host::cgroup::CgroupPath};
 
 #[test]
 #[ignore = "needs root and BPF: attaches the probes and makes cgroups"]

@@ -14,8 +14,8 @@ use std::{
 use kernel::{Group, Scrape, agent, label};
 use stallscope::{
     agent::{Agent, Config},
+    host::topology::Topology,
     probe::State,
-    topology::Topology,
 };
 
 /// A prime number of pages, so that no other count comes out equal by chance.

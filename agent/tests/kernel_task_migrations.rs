@@ -22,7 +22,7 @@ use aya::maps::{HashMap, Map, MapData, loaded_maps};
 use kernel::{Group, Scrape, agent, label, pin, unpin};
 use stallscope::{
     agent::{Agent, Config},
-    topology::{Boundary, Topology},
+    host::topology::{Boundary, Topology},
 };
 use stallscope_ebpf::NodePair;
 use tempfile::TempDir;

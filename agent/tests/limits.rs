@@ -6,7 +6,7 @@ mod maps;
 #[path = "limits/sources.rs"]
 mod sources;
 
-use stallscope::{agent::tables, kernel_log, probes::PROBES};
+use stallscope::{agent::tables, probe::kernel_log, probes::PROBES};
 use stallscope_ebpf::{HINTED_CGROUPS, Host, MAX_CPUS, MAX_NODES, NODE_PAIRS};
 
 use maps::{ARRAY, HASH, MMAPABLE, Map, RING};

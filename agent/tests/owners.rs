@@ -10,14 +10,18 @@ use std::{
 };
 
 use stallscope::{
-    cgroup::{CgroupId, Hierarchy, Watch},
-    deadline::Reads,
-    ledger::Account,
-    owners::{GRACE, LabelSet, OwnerIndex, Owners, PATIENCE, PodCgroups},
-    pods::{
-        PodTrees,
-        names::{Chosen, Names, Source},
+    attribution::{
+        owners::{GRACE, LabelSet, OwnerIndex, Owners, PATIENCE, PodCgroups},
+        pods::{
+            PodTrees,
+            names::{Chosen, Names, Source},
+        },
     },
+    host::{
+        cgroup::{CgroupId, Hierarchy, Watch},
+        deadline::Reads,
+    },
+    ledger::Account,
 };
 use tempfile::TempDir;
 

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use stallscope::topology::{Boundary, CpuList, CpuPlace, Level, Source, Topology};
+use stallscope::host::topology::{Boundary, CpuList, CpuPlace, Level, Source, Topology};
 
 /// Every fixture's topology, read once, because thousands of files are slow to write on a busy disk.
 static HOSTS: LazyLock<BTreeMap<String, Topology>> = LazyLock::new(|| {

@@ -14,12 +14,12 @@ mod node;
 use std::time::{Duration, UNIX_EPOCH};
 
 use stallscope::api::{self, Request, Timeline, Top};
+use stallscope::attribution::pods::{self, PodIdentity, PodTrees};
 use stallscope::attribution::{OwnerKind, attribute};
-use stallscope::btf::{Btf, Enumerator};
-use stallscope::cgroup::{self, CgroupPath, Controller};
 use stallscope::doctor::{Live, compare, compared_text};
 use stallscope::explain;
-use stallscope::pods::{self, PodIdentity, PodTrees};
+use stallscope::host::btf::{Btf, Enumerator};
+use stallscope::host::cgroup::{self, CgroupPath, Controller};
 use stallscope::probe::Attach;
 use stallscope::probes;
 use stallscope::server::negotiate;

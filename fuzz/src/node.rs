@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use stallscope::doctor::{Live, Node, Root, audit, samples};
-use stallscope::topology::Topology;
+use stallscope::host::topology::Topology;
 use tempfile::TempDir;
 
 use crate::plain;

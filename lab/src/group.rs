@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use stallscope::cgroup::Hierarchy;
+use stallscope::host::cgroup::Hierarchy;
 
 use crate::task::{self, PATIENCE, Task};
 

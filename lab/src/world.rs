@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use stallscope::cgroup::Hierarchy;
+use stallscope::host::cgroup::Hierarchy;
 
 use crate::{Scrape, served::Served};
 

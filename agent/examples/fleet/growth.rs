@@ -1,6 +1,6 @@
 //! Counts that grow at random, as those of real tasks do: most owners do little, a few do much.
 
-use stallscope::metric::Metric;
+use stallscope::exposition::metric::Metric;
 
 /// `SplitMix64` generator with the same numbers in each run (Steele, Lea, Flood: "Fast splittable pseudorandom number
 /// generators", 2014).

@@ -4,11 +4,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use stallscope::{
     agent,
-    exposition::Encoder,
-    metric::{Kind, Metric, Scope, Value},
-    overhead,
+    exposition::{
+        Encoder,
+        metric::{Kind, Metric, Scope, Value},
+    },
+    host::topology,
+    probe::overhead,
     probes::PROBES,
-    topology,
 };
 
 /// Numbers of programs, maps, hooks and reasons of all probes together, as `stallscope status` and a scrape show them.

@@ -20,8 +20,10 @@ use clap::Parser;
 use serde_json::json;
 use stallscope::{
     agent::owner_families,
-    exposition::{Encoder, Format},
-    metric::{Kind, Metric, Scope, Value},
+    exposition::{
+        Encoder, Format,
+        metric::{Kind, Metric, Scope, Value},
+    },
     server::{self, Config, Handlers},
 };
 use tokio::net::TcpListener;

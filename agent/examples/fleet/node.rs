@@ -8,9 +8,11 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use stallscope::{
     agent::OwnerFamily,
-    exposition::{Encoder, Format},
-    metric::{Kind, Value},
-    owners::GRACE,
+    attribution::owners::GRACE,
+    exposition::{
+        Encoder, Format,
+        metric::{Kind, Value},
+    },
 };
 use stallscope_ebpf::WAIT_BOUNDS_NS;
 

@@ -2,8 +2,10 @@
 
 use stallscope::{
     agent::OwnerFamily,
-    exposition::OwnerLabels,
-    metric::{Kind, Metric},
+    exposition::{
+        OwnerLabels,
+        metric::{Kind, Metric},
+    },
 };
 use stallscope_ebpf::WAIT_BUCKETS;
 

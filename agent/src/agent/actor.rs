@@ -27,7 +27,7 @@ use tokio::{
     time::sleep_until,
 };
 
-use crate::deadline::{Place, Seconds, at};
+use crate::host::deadline::{Place, Seconds, at};
 
 /// Minimum time between two looks, however many cgroups come and go.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -15,9 +15,9 @@ use crate::{
         self, Container, Cost, DaemonTime, Gap, Labels, NotMeasured, Now, Refusal, Request,
         Timeline, Top, Window, moment,
     },
+    attribution::owners::OwnerIndex,
     explain::{Case, Other, Report, Subject as Explained, cpu_seconds, lost_by_cause, total},
-    history::{History, MOST_ENDED, Quantity, Subject, Sums},
-    owners::OwnerIndex,
+    ledger::history::{History, MOST_ENDED, Quantity, Subject, Sums},
     probe::State,
 };
 use choose::{has_labels, whose};
@@ -370,7 +370,7 @@ impl Agent {
             resident_bytes: pages.unwrap_or(0) * rustix::param::page_size() as u64,
             map_bytes: self
                 .running()
-                .map(|(_, r)| crate::overhead::map_bytes(r))
+                .map(|(_, r)| crate::probe::overhead::map_bytes(r))
                 .sum(),
             history_bytes: history.bytes() as u64,
         }

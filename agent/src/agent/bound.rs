@@ -6,10 +6,9 @@ use aya::maps::{Map, MapType};
 
 use super::host::{MAX_SLOTS, PID_MAX, kernel, tables};
 use crate::{
-    cgroup::Hierarchy,
-    overhead::{map_data, memlock},
+    host::{cgroup::Hierarchy, topology::Topology},
+    probe::overhead::{map_data, memlock},
     probes::PROBES,
-    topology::Topology,
 };
 
 /// CPUs per NUMA node on the host that the bound is for. More nodes take more memory, and servers do not have fewer

@@ -2,9 +2,11 @@
 
 use super::Agent;
 use crate::{
-    exposition::Encoder,
-    metric::{Kind, Metric, Scope, Value},
-    topology,
+    exposition::{
+        Encoder,
+        metric::{Kind, Metric, Scope, Value},
+    },
+    host::topology,
 };
 
 /// The families that this module writes.
@@ -168,7 +170,7 @@ impl Agent {
             &[
                 env!("CARGO_PKG_VERSION"),
                 std::env::consts::ARCH,
-                &crate::preflight::kernel_release(),
+                &crate::host::preflight::kernel_release(),
             ],
             Value::Count(1),
         );

@@ -1,7 +1,10 @@
 //! Growth: replaces tables by larger ones without losing counts.
 
 use super::{Agent, MAX_SLOTS, Reserved, host, log, trim_heap};
-use crate::{cgroup, collector::Rows, deadline::at};
+use crate::{
+    host::{cgroup, deadline::at},
+    probe::collector::Rows,
+};
 use stallscope_ebpf::Host;
 
 impl Agent {

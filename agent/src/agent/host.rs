@@ -5,10 +5,12 @@ use std::{ffi::CStr, path::Path};
 use stallscope_ebpf::{FaultCell, Host, MigrationCell, WaitCell, kernel::ABSENT};
 
 use crate::{
-    btf::{Btf, Enumerator, KERNEL_BTF},
-    cgroup::Hierarchy,
+    host::{
+        btf::{Btf, Enumerator, KERNEL_BTF},
+        cgroup::Hierarchy,
+        topology::Topology,
+    },
     probe::Kernel,
-    topology::Topology,
 };
 
 /// Budget of kernel memory for per-CPU cells and [`ROUNDED`] pages, in bytes. With the tables of fixed size this is

@@ -4,9 +4,11 @@ use std::{collections::HashSet, time::Instant};
 
 use super::{Agent, Instance};
 use crate::{
-    history::{Quantity, Subject},
-    ledger::Ledger,
-    owners::OwnerIndex,
+    attribution::owners::OwnerIndex,
+    ledger::{
+        Ledger,
+        history::{Quantity, Subject},
+    },
 };
 
 /// Mapping of the words in probes' rows to the quantities of the history.

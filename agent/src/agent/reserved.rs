@@ -11,7 +11,7 @@ use aya::maps::{HashMap as BpfHashMap, Map};
 use stallscope_ebpf::Host;
 
 use super::Agent;
-use crate::{attribution::Rank, cells::RESERVED, cgroup::CgroupId};
+use crate::{attribution::Rank, host::cgroup::CgroupId, probe::cells::RESERVED};
 
 /// The reserved slots, free and given.
 #[derive(Debug, Default)]

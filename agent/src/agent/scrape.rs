@@ -7,11 +7,10 @@ use bytes::{Bytes, BytesMut};
 
 use super::{Agent, Instance};
 use crate::{
-    cgroup,
-    collector::OwnerRows,
-    deadline::at,
+    attribution::owners::{OwnerIndex, Owners},
     exposition::{Encoder, Format},
-    owners::{OwnerIndex, Owners},
+    host::{cgroup, deadline::at},
+    probe::collector::OwnerRows,
 };
 
 /// Maximum number of times a scrape is written because it has too many series. Each time the agent folds about as many

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 
 use super::Agent;
-use crate::{capabilities, overhead};
+use crate::{host::capabilities, probe::overhead};
 
 impl Agent {
     /// Drops all capabilities once the probes are attached, if this kernel lets a process read maps without them: since

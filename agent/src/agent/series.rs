@@ -3,7 +3,7 @@
 use stallscope_ebpf::{Boundary, Cause, Daemon, Reclaim, WAIT_BOUNDS_NS};
 
 use crate::{
-    metric::{Kind, Metric, Scope},
+    exposition::metric::{Kind, Metric, Scope},
     probes::{PROBES, cpu_wait, task_migrations::MOST_PAIRED_NODES},
 };
 

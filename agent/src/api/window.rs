@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Refusal, Request};
-use crate::history::{History, Limits, Quantity, Subject};
+use crate::ledger::history::{History, Limits, Quantity, Subject};
 
 /// Default length of a window.
 const DEFAULT_LENGTH: Duration = Duration::from_secs(60);

@@ -1,7 +1,7 @@
 //! Containers, recognized by the names that runtimes give to their cgroups.
 
 use super::Runtime;
-use crate::cgroup::label;
+use crate::host::cgroup::label;
 
 /// A container named by one component of a path.
 pub(crate) struct Named {

@@ -21,7 +21,8 @@ use stallscope_ebpf::MAX_CPUS;
 use super::{logging, show};
 use crate::{
     agent::{self, Agent, Config},
-    preflight, probe,
+    host::preflight,
+    probe,
 };
 
 /// Serve the measurements of `cargo xtask bench`.

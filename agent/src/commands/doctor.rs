@@ -12,8 +12,8 @@ use super::{DEFAULT_LISTEN, client::metrics, complain, show, status::ask};
 use crate::{
     agent::{Agent, Config},
     doctor::{self, Live, Node, Report, Root},
-    preflight,
-    printable::lines,
+    host::preflight,
+    text::printable::lines,
 };
 
 /// Exit code when there was no audit: 1 and 2 state the result of one.

@@ -18,9 +18,11 @@ use prometheus::{IntCounter, Registry};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use crate::{
-    capabilities,
-    exposition::opts,
-    metric::{Kind, Metric, Scope},
+    exposition::{
+        metric::{Kind, Metric, Scope},
+        opts,
+    },
+    host::capabilities,
 };
 
 /// The family that this module writes.

@@ -6,12 +6,14 @@ use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 
 use crate::{
-    capabilities, deadline,
-    owners::LabelSet,
-    pods::{
-        PodTrees, TreeRoot, api, cri, files,
-        names::{Chosen, Source},
+    attribution::{
+        owners::LabelSet,
+        pods::{
+            PodTrees, TreeRoot, api, cri, files,
+            names::{Chosen, Source},
+        },
     },
+    host::{capabilities, deadline},
 };
 
 /// Options of the names of pods, and of the labels made of them.

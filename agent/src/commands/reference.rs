@@ -6,8 +6,14 @@ use clap::CommandFactory as _;
 
 use super::{Cli, logging, show};
 use crate::{
-    agent, deadline, doctor, exposition, metric::Metric, overhead, pods, probes::PROBES, server,
-    topology,
+    agent,
+    attribution::pods,
+    doctor,
+    exposition::metric::Metric,
+    host::{deadline, topology},
+    probe::overhead,
+    probes::PROBES,
+    server,
 };
 
 /// Print a page of the reference.

@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 use super::{DEFAULT_LISTEN, ProbeArgs, logging, names::NameArgs};
 use crate::{
     agent::{Agent, Config, actor},
-    history::Limits,
-    preflight,
+    host::preflight,
+    ledger::history::Limits,
     server::{self, AllowedHost, Hosts},
 };
 

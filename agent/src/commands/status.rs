@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::Path, process::ExitCode};
 use serde_json::Value;
 
 use super::{DEFAULT_LISTEN, ProbeArgs, client, logging, show};
-use crate::{agent::Agent, preflight, printable::line};
+use crate::{agent::Agent, host::preflight, text::printable::line};
 
 /// Show what each probe does on this host, and why not.
 ///

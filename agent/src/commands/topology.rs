@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use super::show;
-use crate::topology::Topology;
+use crate::host::topology::Topology;
 
 /// Show packages, dies, NUMA nodes, caches and distances, each with its source.
 #[derive(clap::Args, Debug)]

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::printable::line;
+use crate::text::printable::line;
 
 /// Value that differs between two nodes.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{Node, kubelet::Kubelet};
-use crate::topology::Boundary;
+use crate::host::topology::Boundary;
 
 /// Facts by group.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use super::root::{Root, Unread};
 use crate::{
     ShellCommand,
-    cgroup::{CgroupPath, Mode},
-    pods::PodIdentity,
-    topology::{CpuList, MAX_CPU, MAX_NODE},
+    attribution::pods::PodIdentity,
+    host::{
+        cgroup::{CgroupPath, Mode},
+        topology::{CpuList, MAX_CPU, MAX_NODE},
+    },
 };
 
 /// Mount point of cgroups, which the kubelet assumes too.

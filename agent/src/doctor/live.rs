@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::root::Root;
-use crate::btf::{Btf, KERNEL_BTF};
+use crate::host::btf::{Btf, KERNEL_BTF};
 
 /// Reason in a hook's status if the kernel has no trampolines.
 const REFUSED: &str = "this kernel refuses BPF trampolines";

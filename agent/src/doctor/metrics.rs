@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Report, Severity};
-use crate::metric::{Kind, Metric, Scope, Value};
+use crate::exposition::metric::{Kind, Metric, Scope, Value};
 
 /// Metric families of this module, in the order in which [`samples`] returns them.
 pub static METRICS: &[&Metric] = &[

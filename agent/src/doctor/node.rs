@@ -10,7 +10,7 @@ use super::{
     root::Root,
     runtime::{self, Runtime},
 };
-use crate::topology::{self, Topology};
+use crate::host::topology::{self, Topology};
 
 /// Facts of a node.
 #[derive(Debug)]

@@ -12,9 +12,11 @@ use anyhow::{Context as _, bail};
 use super::{Live, METRICS, Node, Root, audit, samples};
 use crate::{
     agent::trim_heap,
-    deadline::{Reads, Seconds},
-    exposition::Encoder,
-    metric::{Metric, Value},
+    exposition::{
+        Encoder,
+        metric::{Metric, Value},
+    },
+    host::deadline::{Reads, Seconds},
 };
 
 /// Time that a file of the node may take to answer before it counts as hanging.

@@ -16,7 +16,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{
+use crate::host::{
     deadline::at,
     topology::{CpuList, excerpt},
 };

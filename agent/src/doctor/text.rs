@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::{Finding, Mend, Report, Severity};
-use crate::printable::line;
+use crate::text::printable::line;
 
 /// Width of the text, in columns.
 const WIDTH: usize = 100;

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     ShellCommand,
-    history::{Quantity, Sums},
+    ledger::history::{Quantity, Sums},
 };
 
 /// Definition of a cause of lost time.

@@ -5,7 +5,9 @@ use super::{
     pod::{Change, cpu_amount},
     text,
 };
-use crate::{ShellCommand, doctor::groups::raise, history::Quantity, pods::QosClass};
+use crate::{
+    ShellCommand, attribution::pods::QosClass, doctor::groups::raise, ledger::history::Quantity,
+};
 use stallscope_ebpf::Cause;
 
 impl Case {

@@ -7,7 +7,7 @@ use crate::{
         groups::{Groups, Limit},
         root::Root,
     },
-    topology::Topology,
+    host::topology::Topology,
 };
 
 /// Facts from the cgroups of a subject. A fact that cannot be read is none.

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::Remedy;
 use crate::{
     ShellCommand,
-    pods::{QosClass, Workload},
+    attribution::pods::{QosClass, Workload},
 };
 
 /// Pod of a subject, as far as it is known.

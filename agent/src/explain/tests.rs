@@ -7,8 +7,8 @@ use stallscope_ebpf::{Cause, Reclaim};
 
 use super::*;
 use crate::{
-    pods::{QosClass, Workload},
-    shell_command::{made_at, tests::harmless::Harmless},
+    attribution::pods::{QosClass, Workload},
+    text::shell_command::{made_at, tests::harmless::Harmless},
 };
 
 /// Names that only an attacker would give, and one harmless name.
@@ -151,7 +151,7 @@ fn no_remedy_runs_what_a_name_says() {
         for case in cases(name) {
             let report = case.explain();
             let shown = report.to_text();
-            let steers = |c: char| c != '\n' && !crate::printable::is_printable(c);
+            let steers = |c: char| c != '\n' && !crate::text::printable::is_printable(c);
             assert!(!shown.contains(steers), "{shown:?}");
             let remedies = report.causes.iter().flat_map(|cause| &cause.remedy);
             for command in remedies.filter_map(|remedy| remedy.command.as_ref()) {

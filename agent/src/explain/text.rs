@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{CauseReport, Remedy, Report};
-use crate::{api, printable::line};
+use crate::{api, text::printable::line};
 
 /// Formats three significant digits, with no more decimals than those need.
 pub(super) fn number(value: f64) -> String {

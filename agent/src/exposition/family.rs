@@ -6,7 +6,7 @@ use super::labels::{escape_value, put_label};
 use super::name::Names;
 use super::number::{put_bound_seconds, put_integer, put_seconds, put_value};
 use super::{Encoder, OwnerLabels};
-use crate::metric::{Kind, Metric, Scope, Value};
+use crate::exposition::metric::{Kind, Metric, Scope, Value};
 
 /// A family that is being written. It borrows the encoder, so that families cannot be mixed.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::OwnerLabels;
 use super::name;
-use crate::metric::{Kind, Metric, Scope};
+use crate::exposition::metric::{Kind, Metric, Scope};
 
 /// Words for units other than base units (or for a ratio, which has no unit).
 const OTHER_UNITS: [&str; 36] = [

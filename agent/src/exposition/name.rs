@@ -1,7 +1,7 @@
 //! Names of families and of samples: the two formats differ in both.
 
 use super::Format;
-use crate::metric::Kind;
+use crate::exposition::metric::Kind;
 
 /// The names of one family in one format.
 #[derive(Debug)]

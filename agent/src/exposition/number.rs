@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use bytes::BufMut;
 
-use crate::metric::Value;
+use crate::exposition::metric::Value;
 
 /// Decimal exponents that Go's `%g`, and so OpenMetrics, writes in fixed form; all others are in scientific form.
 const FIXED_EXPONENTS: std::ops::Range<i32> = -4..6;

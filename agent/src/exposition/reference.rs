@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::OwnerLabels;
 use super::name;
-use crate::metric::{Kind, Metric, Scope};
+use crate::exposition::metric::{Kind, Metric, Scope};
 
 /// Formats the definitions as the markdown page `docs/metrics.md`, sorted by name.
 #[must_use]

@@ -10,7 +10,7 @@ use super::family::Histogram;
 use super::labels::put_label;
 use super::name::Names;
 use super::number::{put_bound, put_float};
-use crate::metric::{Kind, Metric};
+use crate::exposition::metric::{Kind, Metric};
 
 /// Converts a definition to the options of the `prometheus` crate.
 #[must_use]

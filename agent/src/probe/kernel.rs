@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use aya::{Btf as ProgramBtf, Endianness};
 use stallscope_ebpf::{Host, Layout};
 
-use crate::{
+use crate::host::{
     btf::Btf,
     cgroup::Hierarchy,
     topology::{Boundary, CpuPlace, Topology},

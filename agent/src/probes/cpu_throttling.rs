@@ -13,15 +13,19 @@ use aya::Ebpf;
 use stallscope_ebpf::{Host, WAIT_BOUNDS_NS, WAIT_BUCKETS, throttle_lost as reason};
 
 use crate::{
-    cgroup::{Cgroup, CgroupId, CgroupPath, Controller, CpuLimit, CpuStat, CpuStats, Mode},
-    collector::{Collector, Columns, OwnerRows, Rows},
-    exposition::{Encoder, OwnerLabels},
-    history::Quantity,
-    lengths::{self, LengthsMap},
-    mapped::Mapped,
-    metric::{Kind, Metric, Scope, Value},
-    owners::Owners,
-    probe::{Alternative, Attach, Attached, Hook, Kernel, Probe},
+    attribution::owners::Owners,
+    exposition::{
+        Encoder, OwnerLabels,
+        metric::{Kind, Metric, Scope, Value},
+    },
+    host::cgroup::{Cgroup, CgroupId, CgroupPath, Controller, CpuLimit, CpuStat, CpuStats, Mode},
+    ledger::history::Quantity,
+    probe::{
+        Alternative, Attach, Attached, Hook, Kernel, Probe,
+        collector::{Collector, Columns, OwnerRows, Rows},
+        lengths::{self, LengthsMap},
+        mapped::Mapped,
+    },
 };
 
 /// See the module.

@@ -6,15 +6,18 @@ use stallscope_ebpf::{
 };
 
 use crate::{
-    btf::Enumerator,
-    cgroup::CgroupId,
-    collector::{Collector, Columns, OwnerRows, Rows},
-    exposition::Encoder,
-    history::Quantity,
-    lengths::{self, LengthsMap},
-    mapped::Mapped,
-    metric::{Kind, Metric, Scope, Value},
-    probe::{Alternative, Attach, Attached, Hook, Kernel, Probe},
+    exposition::{
+        Encoder,
+        metric::{Kind, Metric, Scope, Value},
+    },
+    host::{btf::Enumerator, cgroup::CgroupId},
+    ledger::history::Quantity,
+    probe::{
+        Alternative, Attach, Attached, Hook, Kernel, Probe,
+        collector::{Collector, Columns, OwnerRows, Rows},
+        lengths::{self, LengthsMap},
+        mapped::Mapped,
+    },
 };
 
 /// See the module.

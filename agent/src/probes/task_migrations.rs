@@ -12,14 +12,18 @@ use stallscope_ebpf::{
 };
 
 use crate::{
-    cells::{self, Cells},
-    cgroup::CgroupId,
-    collector::{Collector, Columns, LastReading, OwnerRows, Rows},
-    exposition::Encoder,
-    history::Quantity,
-    mapped::Mapped,
-    metric::{Kind, Metric, Scope, Value},
-    probe::{Alternative, Attach, Hook, Kernel, Probe},
+    exposition::{
+        Encoder,
+        metric::{Kind, Metric, Scope, Value},
+    },
+    host::cgroup::CgroupId,
+    ledger::history::Quantity,
+    probe::{
+        Alternative, Attach, Hook, Kernel, Probe,
+        cells::{self, Cells},
+        collector::{Collector, Columns, LastReading, OwnerRows, Rows},
+        mapped::Mapped,
+    },
 };
 
 /// See the module.

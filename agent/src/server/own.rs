@@ -2,8 +2,8 @@
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Registry};
 
+use crate::exposition::metric::{Kind, Metric, Scope};
 use crate::exposition::opts;
-use crate::metric::{Kind, Metric, Scope};
 
 static REQUESTS: Metric = Metric {
     name: "stallscope_http_requests_total",

@@ -4,9 +4,9 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use stallscope::attribution::pods::{PodIdentity, PodTrees, QosClass};
 use stallscope::attribution::{Owner, OwnerKind, attribute};
-use stallscope::cgroup::CgroupPath;
-use stallscope::pods::{PodIdentity, PodTrees, QosClass};
+use stallscope::host::cgroup::CgroupPath;
 
 /// Cgroup driver that makes a pod's cgroup.
 #[derive(Clone, Copy, Debug)]

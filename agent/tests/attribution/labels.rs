@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 
 use proptest::prelude::*;
 use stallscope::attribution::OwnerKind;
-use stallscope::cgroup::CgroupPath;
-use stallscope::pods::PodIdentity;
+use stallscope::attribution::pods::PodIdentity;
+use stallscope::host::cgroup::CgroupPath;
 
 use super::paths::{ID, UID, attribute};
 

@@ -1,9 +1,9 @@
 //! Known paths of runtimes and the kubelet.
 
 use proptest::prelude::*;
+use stallscope::attribution::pods::{PodIdentity, PodTrees, QosClass, TreeRoot};
 use stallscope::attribution::{self, Owner, OwnerKind, Rank, Runtime};
-use stallscope::cgroup::CgroupPath;
-use stallscope::pods::{PodIdentity, PodTrees, QosClass, TreeRoot};
+use stallscope::host::cgroup::CgroupPath;
 
 pub const UID: &str = "3d2f0a9c-11b7-4e6c-8a55-0f9be1c2d3a4";
 pub const ID: &str = "8f1c2d3e4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";

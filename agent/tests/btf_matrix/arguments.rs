@@ -1,6 +1,6 @@
 //! Arguments that programs take from their hooks, with their types.
 
-use stallscope::btf::Argument;
+use stallscope::host::btf::Argument;
 
 /// Type that a program expects of an argument.
 #[derive(Clone, Copy, Debug)]

@@ -3,11 +3,13 @@
 use std::{fs, path::Path};
 
 use stallscope::{
-    btf::{Argument, Btf},
-    cgroup::{Controller, Hierarchy},
+    host::{
+        btf::{Argument, Btf},
+        cgroup::{Controller, Hierarchy},
+        topology::Topology,
+    },
     probe::{Alternative, Attach, Hook, Kernel, Probe},
     probes::PROBES,
-    topology::Topology,
 };
 use stallscope_ebpf::{Host, Layout};
 

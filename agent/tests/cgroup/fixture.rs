@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use stallscope::cgroup::{Cgroup, CgroupId, CgroupPath, Changes};
+use stallscope::host::cgroup::{Cgroup, CgroupId, CgroupPath, Changes};
 use tempfile::TempDir;
 
 /// Returns `/proc/cgroups` with the cpu controller on hierarchy `cpu`.

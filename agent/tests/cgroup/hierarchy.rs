@@ -5,7 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode as Permissions, OFlags, mkdirat, openat};
-use stallscope::cgroup::{CgroupId, Controller, CpuLimit, CpuStat, CpuStats, Hierarchy, Mode};
+use stallscope::host::cgroup::{
+    CgroupId, Controller, CpuLimit, CpuStat, CpuStats, Hierarchy, Mode,
+};
 
 use super::fixture::{Fixture, proc_cgroups};
 
@@ -282,7 +284,7 @@ fn an_unreadable_root_is_an_error() {
     );
 }
 
-fn cgroup_at(hierarchy: &Hierarchy, path: &str) -> stallscope::cgroup::Cgroup {
+fn cgroup_at(hierarchy: &Hierarchy, path: &str) -> stallscope::host::cgroup::Cgroup {
     let found = hierarchy
         .scan()
         .expect("a scan")

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use stallscope::cgroup::{Cgroup, CgroupId, CpuLimit, CpuStat, CpuStats, Hierarchy, Mode, Watch};
+use stallscope::host::cgroup::{
+    Cgroup, CgroupId, CpuLimit, CpuStat, CpuStats, Hierarchy, Mode, Watch,
+};
 
 use super::fixture::{Table, apply, below, table};
 
@@ -52,7 +54,7 @@ impl Own {
     }
 
     /// Returns our part of a table.
-    fn ours<'a>(&self, known: &'a Table) -> Vec<&'a stallscope::cgroup::CgroupPath> {
+    fn ours<'a>(&self, known: &'a Table) -> Vec<&'a stallscope::host::cgroup::CgroupPath> {
         below(known, &format!("/{}", self.name))
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use stallscope::cgroup::{Hierarchy, Watch};
+use stallscope::host::cgroup::{Hierarchy, Watch};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use stallscope::doctor::{Report, Severity, compare, compared_text, samples, write_evidence};
 
 use bytes::BytesMut;
-use stallscope::deadline::Reads;
 use stallscope::doctor::{Live, Repeated};
 use stallscope::exposition::{Encoder, Format};
+use stallscope::host::deadline::Reads;
 
 use crate::fixture::{NODES, audited, change, node, read, text};
 

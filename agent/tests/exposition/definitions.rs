@@ -1,7 +1,7 @@
 //! Rules for metric definitions, each with a definition that breaks it.
 
+use stallscope::exposition::metric::{Kind, Metric, Scope};
 use stallscope::exposition::{lint, lint_all};
-use stallscope::metric::{Kind, Metric, Scope};
 
 use super::{ALL, metric};
 

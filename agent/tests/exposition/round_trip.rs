@@ -2,8 +2,8 @@
 
 use bytes::BytesMut;
 use proptest::prelude::*;
+use stallscope::exposition::metric::Value;
 use stallscope::exposition::{Encoder, OwnerLabels};
-use stallscope::metric::Value;
 
 use super::parser::parse;
 use super::{FORMATS, STALL, WAIT};

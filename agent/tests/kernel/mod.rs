@@ -13,13 +13,13 @@ use std::{
 
 use stallscope::{
     agent::{Agent, Config},
-    cgroup::Hierarchy,
     exposition::Format,
+    host::cgroup::Hierarchy,
 };
 
 /// Starts an agent whose programs are attached.
 pub fn agent(config: Config) -> Agent {
-    stallscope::preflight::raise_memlock_limit();
+    stallscope::host::preflight::raise_memlock_limit();
     Agent::start(config, prometheus::Registry::new()).expect("the agent starts")
 }
 

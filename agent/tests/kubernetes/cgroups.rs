@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use stallscope::cgroup::Hierarchy;
+use stallscope::host::cgroup::Hierarchy;
 
 use super::kubelet::PERIOD;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use stallscope::pods::api::{Config, Timing};
+use stallscope::attribution::pods::api::{Config, Timing};
 
 use super::heard::{Heard, config};
 use super::server::{Answer, Part, Server, pod};

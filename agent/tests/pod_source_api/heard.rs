@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use stallscope::pods::api::{Config, Timing, spawn};
-use stallscope::pods::feed::{Inbox, Message, feed};
-use stallscope::pods::{Pod, PodUid};
+use stallscope::attribution::pods::api::{Config, Timing, spawn};
+use stallscope::attribution::pods::feed::{Inbox, Message, feed};
+use stallscope::attribution::pods::{Pod, PodUid};
 
 /// Timeout longer than anything here takes, and short enough to fail a hanging test.
 pub const LONG: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use stallscope::pods::{Directory, api};
+use stallscope::attribution::pods::{Directory, api};
 
 use super::heard::Heard;
 use super::server::{Answer, Part, Server, at, change, pod, uid};

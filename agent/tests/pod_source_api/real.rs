@@ -15,7 +15,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use stallscope::pods::api::Config;
+use stallscope::attribution::pods::api::Config;
 
 use super::heard::{Heard, config};
 

@@ -6,9 +6,9 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::Api;
 use serde_json::{Value, json};
+use stallscope::attribution::pods::Workload;
 use stallscope::explain::{Case, Facts, Limit, Maker, PodFacts, Remedy};
-use stallscope::history::Quantity;
-use stallscope::pods::Workload;
+use stallscope::ledger::history::Quantity;
 use stallscope_ebpf::Cause;
 
 use super::real::{Cluster, VARIABLE, create};

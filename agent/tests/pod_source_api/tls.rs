@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use stallscope::pods::api::Config;
+use stallscope::attribution::pods::api::Config;
 use tokio_rustls::TlsAcceptor;
 
 use super::heard::{Heard, config};

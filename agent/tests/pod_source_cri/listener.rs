@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use stallscope::deadline::Reads;
-use stallscope::pods::cri::spawn;
-use stallscope::pods::feed::{Inbox, Message, Trouble, feed};
+use stallscope::attribution::pods::cri::spawn;
+use stallscope::attribution::pods::feed::{Inbox, Message, Trouble, feed};
+use stallscope::host::deadline::Reads;
 
 /// Receiver of a source's messages.
 pub struct Listener {

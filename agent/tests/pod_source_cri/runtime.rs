@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use stallscope::pods::feed::Message;
+use stallscope::attribution::pods::feed::Message;
 use tempfile::TempDir;
 
 use super::listener::Listener;

@@ -5,10 +5,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use stallscope::cgroup::CgroupPath;
-use stallscope::pods::feed::{Inbox, Message, Trouble, feed};
-use stallscope::pods::files::Files;
-use stallscope::pods::{Directory, Found, PodIdentity};
+use stallscope::attribution::pods::feed::{Inbox, Message, Trouble, feed};
+use stallscope::attribution::pods::files::Files;
+use stallscope::attribution::pods::{Directory, Found, PodIdentity};
+use stallscope::host::cgroup::CgroupPath;
 use tempfile::TempDir;
 
 /// A pod with one container, with the kubelet's names.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use stallscope::pods::files::readable;
+use stallscope::attribution::pods::files::readable;
 
 use super::node::{Named, Node};
 
@@ -209,9 +209,10 @@ fn rights_are_taken_away_and_given_back() {
 
 #[test]
 fn nobody_listens_any_more() {
-    let (feed, inbox) = stallscope::pods::feed::feed();
+    let (feed, inbox) = stallscope::attribution::pods::feed::feed();
     let folder = tempfile::tempdir().unwrap();
-    let mut files = stallscope::pods::files::Files::new(folder.path().to_owned(), feed);
+    let mut files =
+        stallscope::attribution::pods::files::Files::new(folder.path().to_owned(), feed);
     drop(inbox);
     files.poll();
     fs::create_dir(folder.path().join("pods")).unwrap();

@@ -1,6 +1,6 @@
 //! Hosts whose firmware and kernel leave levels out.
 
-use stallscope::topology::Boundary;
+use stallscope::host::topology::Boundary;
 
 use crate::host::Want::{Absent, Shared, Sysfs};
 use crate::host::{GIB, Host, check, each};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use stallscope::topology::{CpuList, MAX_CPU};
+use stallscope::host::topology::{CpuList, MAX_CPU};
 use tempfile::TempDir;
 
 /// Returns every fixture's name.

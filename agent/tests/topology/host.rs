@@ -1,6 +1,6 @@
 //! Expectations of a fixture's host, and their comparison with the topology.
 
-use stallscope::topology::{Boundary, Source};
+use stallscope::host::topology::{Boundary, Source};
 
 use crate::read;
 

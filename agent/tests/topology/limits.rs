@@ -1,6 +1,6 @@
 //! Numbers of CPUs and nodes at their limits, one below and one above.
 
-use stallscope::topology::{CpuPlace, MAX_CPU, MAX_NODE, Topology};
+use stallscope::host::topology::{CpuPlace, MAX_CPU, MAX_NODE, Topology};
 
 use crate::fixture;
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use proptest::prelude::*;
-use stallscope::topology::{Boundary, Error, Level, Source, Topology};
+use stallscope::host::topology::{Boundary, Error, Level, Source, Topology};
 
 use crate::fixture;
 

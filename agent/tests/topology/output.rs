@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use stallscope::metric::{Kind, Value};
-use stallscope::topology::METRICS;
+use stallscope::exposition::metric::{Kind, Value};
+use stallscope::host::topology::METRICS;
 
 use crate::{HOSTS, read};
 

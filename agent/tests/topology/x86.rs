@@ -1,6 +1,6 @@
 //! Hosts that report nearly everything, and unusual ones: nodes without CPUs or memory, gaps, hybrids.
 
-use stallscope::topology::Boundary;
+use stallscope::host::topology::Boundary;
 
 use crate::host::Want::{Absent, Sysfs};
 use crate::host::{GIB, Host, check, each, each_smt, some};

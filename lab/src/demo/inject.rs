@@ -4,7 +4,7 @@ mod memory;
 mod nodes;
 
 use anyhow::{Context as _, Result, bail};
-use stallscope::cgroup::Hierarchy;
+use stallscope::host::cgroup::Hierarchy;
 
 use super::{
     cause::Cause,

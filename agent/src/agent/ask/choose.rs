@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::{Agent, Found};
 use crate::{
     api::{self, Kind, Labels, Refusal, Request, Window},
-    history::{History, Subject},
-    owners::{OwnerIndex, Owners},
+    attribution::owners::{OwnerIndex, Owners},
+    ledger::history::{History, Subject},
 };
 
 impl Agent {

@@ -6,11 +6,9 @@ use super::{outermost, root_of};
 use crate::{
     agent::Agent,
     api::{Container, NotMeasured, Top},
-    cgroup::Mode,
-    deadline::Late,
     doctor::{Root, groups::Groups},
     explain::{Case, Facts, Limit, NodeFacts, Report},
-    topology::Topology,
+    host::{cgroup::Mode, deadline::Late, topology::Topology},
 };
 
 /// Locations of the files of cgroups and of the node.

@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use super::Agent;
 use crate::{
     api::Labels,
+    attribution::{
+        owners::OwnerIndex,
+        pods::{Found, PodIdentity, Workload},
+    },
     explain::{Maker, PodFacts},
-    history::{History, Subject},
-    owners::OwnerIndex,
-    pods::{Found, PodIdentity, Workload},
+    ledger::history::{History, Subject},
 };
 
 impl Agent {
@@ -88,7 +90,7 @@ impl Gathered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cgroup::CgroupPath, pods::Pod};
+    use crate::{attribution::pods::Pod, host::cgroup::CgroupPath};
 
     const UID: &str = "8d0d32a5-8c5b-4b0c-9b0f-1f9a2b3c4d5e";
     const HASH: &str = "9b3d5c0f9f7a4f0a8f1a5f6c7d8e9f00";

@@ -9,7 +9,7 @@ use signal_hook::{
 };
 use tokio::sync::oneshot;
 
-use crate::capabilities;
+use crate::host::capabilities;
 
 /// Time for an orderly end after a signal; with [`LAST_WORDS`] less than a second.
 const ORDERLY: Duration = Duration::from_millis(800);

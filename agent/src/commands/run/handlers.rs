@@ -11,9 +11,11 @@ use crate::{
         actor::{Handle, NoAnswer},
     },
     api::{Refusal, Request},
-    deadline::{Reader, Reads},
+    host::{
+        deadline::{Reader, Reads},
+        topology::Topology,
+    },
     server::{Answer, Answers, Handlers},
-    topology::Topology,
 };
 
 /// Timeout of the agent's thread for a scrape: less than Prometheus' default, so that the reason reaches its log.

@@ -2,7 +2,7 @@
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-pub(super) use crate::printable::line as safe;
+pub(super) use crate::text::printable::line as safe;
 
 /// Cuts a text to at most `width` cells, in the middle: both ends of a name carry more information.
 pub(super) fn clip(text: &str, width: usize) -> String {

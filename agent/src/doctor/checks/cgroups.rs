@@ -1,14 +1,14 @@
 //! Checks of control groups: version, controllers, and cgroup driver.
 
 use crate::ShellCommand;
+use crate::attribution::pods::PodTrees;
 use crate::attribution::{OwnerKind, attribute};
-use crate::cgroup::{CgroupPath, Mode};
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
     groups::Groups,
 };
-use crate::pods::PodTrees;
+use crate::host::cgroup::{CgroupPath, Mode};
 
 /// Returns the trees in which the kubelet has pods: `/kubepods.slice`, `/kubepods`, or the same below `--cgroup-root`.
 pub fn pod_trees(groups: &Groups) -> Vec<String> {

@@ -7,7 +7,7 @@ use crate::doctor::{
     Node,
     check::{Check, Finding, Group, Severity, Unmade},
 };
-use crate::topology::CpuList;
+use crate::host::topology::CpuList;
 
 const CPUS: &str = "/sys/devices/system/cpu";
 

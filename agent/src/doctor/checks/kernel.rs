@@ -169,7 +169,7 @@ fn cgroup_bpf(node: &Node) -> Result<Vec<Finding>, Unmade> {
         Some(false) => Ok(vec![
             Finding::problem(title)
                 .value("its types have no function __cgroup_bpf_run_filter_skb")
-                .read(crate::btf::KERNEL_BTF)
+                .read(crate::host::btf::KERNEL_BTF)
                 .why(format!("{}, {why}", node.here()))
                 .mend(MendKind::Advice, "boot a kernel with CONFIG_CGROUP_BPF=y"),
         ]),

@@ -8,7 +8,7 @@ use crate::doctor::{
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
     kubelet::{Kubelet, Setting, yaml},
 };
-use crate::topology::{CpuList, MAX_CPU};
+use crate::host::topology::{CpuList, MAX_CPU};
 
 /// File in which the CPU manager records the CPUs of each container.
 pub const CPU_STATE: &str = "/var/lib/kubelet/cpu_manager_state";

@@ -76,7 +76,9 @@ fn limit_without_quota(node: &Node) -> Result<Vec<Finding>, Unmade> {
     let asked = asked(node)?;
     let mut found = Vec::new();
     for asked in asked {
-        let of_it = |pod: &crate::pods::PodIdentity| pod.container_id.as_deref() == Some(&asked.id);
+        let of_it = |pod: &crate::attribution::pods::PodIdentity| {
+            pod.container_id.as_deref() == Some(&asked.id)
+        };
         let group = groups
             .all
             .iter()

@@ -7,7 +7,7 @@ use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
 };
-use crate::topology::{Boundary, Topology};
+use crate::host::topology::{Boundary, Topology};
 
 const NODES: &str = "/sys/devices/system/node";
 const GIB: f64 = (1_u64 << 30) as f64;

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::kubernetes::{CPU_STATE, cpu_manager};
+use crate::attribution::pods::QosClass;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
     kubelet::yaml,
 };
-use crate::pods::QosClass;
-use crate::topology::{CpuList, MAX_CPU, Topology};
+use crate::host::topology::{CpuList, MAX_CPU, Topology};
 
 /// Returns the NUMA nodes of some CPUs.
 pub fn nodes_of(topology: &Topology, cpus: &CpuList) -> BTreeSet<u32> {

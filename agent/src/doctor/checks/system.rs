@@ -8,7 +8,7 @@ use crate::doctor::{
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
     kernel::Version,
 };
-use crate::topology::Topology;
+use crate::host::topology::Topology;
 
 pub static SOMAXCONN: Check = Check {
     name: "somaxconn",

@@ -9,7 +9,7 @@ use crate::doctor::{
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
     groups::{Groups, Quota, raise},
 };
-use crate::topology::CpuList;
+use crate::host::topology::CpuList;
 
 /// Cap on the findings of one check.
 const MOST: usize = 20;

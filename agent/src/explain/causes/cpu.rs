@@ -5,7 +5,7 @@ use crate::{
     ShellCommand,
     doctor::groups::save_up,
     explain::{Other, text},
-    history::Quantity,
+    ledger::history::Quantity,
 };
 
 pub(super) fn no_evidence(_: &Case) -> Vec<Evidence> {

@@ -4,7 +4,7 @@
 use super::{Case, Evidence, Remedy, sysctl};
 use crate::{
     explain::{amount, cpu_seconds, text::number},
-    history::{Quantity, Sums},
+    ledger::history::{Quantity, Sums},
 };
 
 /// Time for which a thread that migrated to another node runs on memory that it left behind, in seconds: the shortest

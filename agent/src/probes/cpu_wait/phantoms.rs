@@ -3,13 +3,17 @@
 use aya::Ebpf;
 
 use crate::{
-    cgroup::CgroupId,
-    collector::{OwnerRows, Rows},
-    exposition::Encoder,
-    lengths::LengthsMap,
-    mapped::Mapped,
-    metric::{Kind, Metric, Scope, Value},
-    probe::Kernel,
+    exposition::{
+        Encoder,
+        metric::{Kind, Metric, Scope, Value},
+    },
+    host::cgroup::CgroupId,
+    probe::{
+        Kernel,
+        collector::{OwnerRows, Rows},
+        lengths::LengthsMap,
+        mapped::Mapped,
+    },
 };
 
 /// See its help.
