@@ -5,7 +5,7 @@
 use std::{env, fs, path::PathBuf};
 
 use anyhow::{Context as _, bail};
-use stallscope::{host::btf::Btf, probes};
+use stallscope::{host::btf::Btf, probe::Attach, probes};
 
 const USAGE: &str = "usage: reduce_btf FROM TO [FROM TO]…
 example: reduce_btf /sys/kernel/btf/vmlinux /tmp/vmlinux.btf";
@@ -16,7 +16,8 @@ fn main() -> anyhow::Result<()> {
         bail!("{} file names were given\n{USAGE}", files.len());
     }
     for pair in files.chunks(2) {
-        let reduced = Btf::read(&pair[0])?.reduced(probes::attachments());
+        let reduced =
+            Btf::read(&pair[0])?.reduced(probes::attachments().filter_map(Attach::described));
         fs::write(&pair[1], &reduced)
             .with_context(|| format!("cannot write {}", pair[1].display()))?;
         println!("{}: {} bytes", pair[1].display(), reduced.len());

@@ -24,13 +24,15 @@ use crate::{
     host::{
         cgroup::{self, Controller, Hierarchy, Watch},
         deadline::{Reads, at},
+        heap::trim_heap,
         topology::Topology,
     },
     ledger::{
         Ledger,
         history::{self, History},
+        rows::Rows,
     },
-    probe::{Kernel, Probe, Running, State, Status, collector::Rows, overhead::Overhead},
+    probe::{Kernel, Probe, Running, State, Status, overhead::Overhead},
     probes::PROBES,
 };
 
@@ -489,14 +491,5 @@ fn log(status: &Status) {
     for hook in &status.hooks {
         let (hook, detail) = (hook.hook, hook.state.detail());
         tracing::debug!(probe, hook, detail, "hook");
-    }
-}
-
-/// Returns heap memory to the system: reading the kernel's types takes much of it for a moment.
-pub(crate) fn trim_heap() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: `malloc_trim` has no preconditions.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }

@@ -4,5 +4,6 @@ pub mod btf;
 pub mod capabilities;
 pub mod cgroup;
 pub mod deadline;
+pub mod heap;
 pub mod preflight;
 pub mod topology;

@@ -6,6 +6,7 @@
 //! remainder to [`Owners::REMOVED`](crate::attribution::owners::Owners).
 
 pub mod history;
+pub mod rows;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,19 +14,10 @@ use std::{
 };
 
 use crate::{
-    attribution::owners::OwnerIndex,
+    attribution::owners::{Account, OwnerIndex},
     host::cgroup::CgroupId,
-    probe::collector::{Columns, Rows},
 };
-
-/// Destination of the counts of a cgroup.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Account {
-    /// This owner.
-    Owner(OwnerIndex),
-    /// The owner is not known yet: the ledger holds the counts back until it is.
-    Pending,
-}
+use rows::{Columns, Rows};
 
 /// Totals of one probe.
 #[derive(Debug)]

@@ -24,10 +24,8 @@ use stallscope_ebpf::{Host, Layout};
 
 use crate::{
     exposition::metric::Metric,
-    probe::{
-        collector::Collector,
-        kernel_log::{self, KernelLog},
-    },
+    host::btf::Symbol,
+    probe::{collector::Collector, kernel_log::KernelLog},
 };
 
 /// The BPF objects this binary carries, by probe name.
@@ -119,6 +117,21 @@ impl Attach {
             | Self::Kprobe(_, symbol)
             | Self::Kretprobe(_, symbol)
             | Self::File(symbol) => symbol,
+        }
+    }
+}
+
+impl Attach {
+    /// Returns the symbol as type information describes it; none for a file.
+    #[must_use]
+    pub fn described(self) -> Option<Symbol> {
+        match self {
+            Self::TpBtf(_, symbol) => Some(Symbol::Tracepoint(symbol)),
+            Self::Fentry(_, symbol)
+            | Self::Fexit(_, symbol)
+            | Self::Kprobe(_, symbol)
+            | Self::Kretprobe(_, symbol) => Some(Symbol::Function(symbol)),
+            Self::File(_) => None,
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use stallscope::{
     attribution::{
-        owners::{GRACE, LabelSet, OwnerIndex, Owners, PATIENCE, PodCgroups},
+        owners::{Account, GRACE, LabelSet, OwnerIndex, Owners, PATIENCE, PodCgroups},
         pods::{
             PodTrees,
             names::{Chosen, Names, Source},
@@ -21,7 +21,6 @@ use stallscope::{
         cgroup::{CgroupId, Hierarchy, Watch},
         deadline::Reads,
     },
-    ledger::Account,
 };
 use tempfile::TempDir;
 

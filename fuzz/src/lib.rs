@@ -100,7 +100,7 @@ pub fn btf(data: &[u8]) {
             Attach::File(_) => {}
         }
     }
-    let _ = btf.reduced(probes::attachments());
+    let _ = btf.reduced(probes::attachments().filter_map(Attach::described));
 }
 
 /// Attributes the path of a cgroup, whose names anybody may choose, and checks the label by which it is shown.

@@ -1,9 +1,9 @@
 //! Growth: replaces tables by larger ones without losing counts.
 
-use super::{Agent, MAX_SLOTS, Reserved, host, log, trim_heap};
+use super::{Agent, MAX_SLOTS, Reserved, host, log};
 use crate::{
-    host::{cgroup, deadline::at},
-    probe::collector::Rows,
+    host::{cgroup, deadline::at, heap::trim_heap},
+    ledger::rows::Rows,
 };
 use stallscope_ebpf::Host;
 

@@ -39,6 +39,15 @@ use stallscope_ebpf::{GROUP_HOST, GROUP_UNKNOWN};
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct OwnerIndex(pub u32);
 
+/// Destination of the counts of a cgroup.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Account {
+    /// This owner.
+    Owner(OwnerIndex),
+    /// The owner is not known yet: the ledger holds the counts back until it is.
+    Pending,
+}
+
 /// Time for which an owner keeps its series after its last cgroup is gone, so that no scrape misses its last counts. If
 /// more than [`MOST_ENDED`] owners have ended, some keep their series for less time.
 pub const GRACE: Duration = Duration::from_secs(300);

@@ -9,7 +9,7 @@ use crate::{
     agent,
     attribution::pods,
     doctor,
-    exposition::metric::Metric,
+    exposition::{self, metric::Metric},
     host::{deadline, topology},
     probe::overhead,
     probes::PROBES,

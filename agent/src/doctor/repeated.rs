@@ -11,12 +11,12 @@ use anyhow::{Context as _, bail};
 
 use super::{Live, METRICS, Node, Root, audit, samples};
 use crate::{
-    agent::trim_heap,
     exposition::{
         Encoder,
         metric::{Metric, Value},
     },
     host::deadline::{Reads, Seconds},
+    host::heap::trim_heap,
 };
 
 /// Time that a file of the node may take to answer before it counts as hanging.

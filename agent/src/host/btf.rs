@@ -45,6 +45,15 @@ pub enum Error {
     },
 }
 
+/// Kernel symbol that type information describes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Symbol {
+    /// A tracepoint.
+    Tracepoint(&'static str),
+    /// A function.
+    Function(&'static str),
+}
+
 /// BTF kinds that the reader knows (`include/uapi/linux/btf.h`).
 mod kind {
     pub const INT: u32 = 1;

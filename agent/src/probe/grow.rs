@@ -12,8 +12,9 @@ use aya::{Ebpf, maps::MapData};
 use stallscope_ebpf::turn::turn_words;
 
 use super::{Kernel, Probe, Running, State, Status};
-use crate::probe::{
-    cells::RESERVED, collector::Rows, kernel_log, mapped::Mapped, overhead::map_data,
+use crate::{
+    ledger::rows::Rows,
+    probe::{cells::RESERVED, kernel_log, mapped::Mapped, overhead::map_data},
 };
 
 /// Time that CPUs have to change over by themselves, at their next event.

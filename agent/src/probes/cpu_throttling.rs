@@ -19,10 +19,13 @@ use crate::{
         metric::{Kind, Metric, Scope, Value},
     },
     host::cgroup::{Cgroup, CgroupId, CgroupPath, Controller, CpuLimit, CpuStat, CpuStats, Mode},
-    ledger::history::Quantity,
+    ledger::{
+        history::Quantity,
+        rows::{Columns, Rows},
+    },
     probe::{
         Alternative, Attach, Attached, Hook, Kernel, Probe,
-        collector::{Collector, Columns, OwnerRows, Rows},
+        collector::{Collector, OwnerRows},
         lengths::{self, LengthsMap},
         mapped::Mapped,
     },

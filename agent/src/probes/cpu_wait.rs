@@ -12,11 +12,14 @@ use crate::{
         metric::{Kind, Metric, Scope, Value},
     },
     host::cgroup::CgroupId,
-    ledger::history::Quantity,
+    ledger::{
+        history::Quantity,
+        rows::{Columns, Rows},
+    },
     probe::{
         Alternative, Attach, Hook, Probe,
         cells::{self, Cells},
-        collector::{Collector, Columns, LastReading, OwnerRows, Rows},
+        collector::{Collector, LastReading, OwnerRows},
         mapped::Mapped,
     },
 };

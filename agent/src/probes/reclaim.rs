@@ -11,10 +11,13 @@ use crate::{
         metric::{Kind, Metric, Scope, Value},
     },
     host::{btf::Enumerator, cgroup::CgroupId},
-    ledger::history::Quantity,
+    ledger::{
+        history::Quantity,
+        rows::{Columns, Rows},
+    },
     probe::{
         Alternative, Attach, Attached, Hook, Kernel, Probe,
-        collector::{Collector, Columns, OwnerRows, Rows},
+        collector::{Collector, OwnerRows},
         lengths::{self, LengthsMap},
         mapped::Mapped,
     },

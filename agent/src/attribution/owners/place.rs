@@ -5,8 +5,8 @@ use std::{
     time::Instant,
 };
 
-use super::{ASKS, Activity, Claimed, OwnerIndex, Owners, Subject};
-use crate::{attribution, exposition::OwnerLabels, host::cgroup::CgroupId, ledger::Account};
+use super::{ASKS, Account, Activity, Claimed, OwnerIndex, Owners, Subject};
+use crate::{attribution, exposition::OwnerLabels, host::cgroup::CgroupId};
 
 /// Destination of a cgroup's counts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

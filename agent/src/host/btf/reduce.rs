@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use stallscope_ebpf::Layout;
 
-use super::{Btf, Enumerator, MAGIC, Type, asked, kind, prototype::trace_type};
-use crate::probe::Attach;
+use super::{Btf, Enumerator, MAGIC, Symbol, Type, asked, kind, prototype::trace_type};
 
 impl Btf {
-    /// Returns reduced type information that gives the agent and these hooks the same answers as this one. It leaves
+    /// Returns reduced type information that gives the agent and these symbols the same answers as this one. It leaves
     /// out the types to which pointers in structures point.
     #[must_use]
-    pub fn reduced(&self, hooks: impl Iterator<Item = Attach>) -> Vec<u8> {
+    pub fn reduced(&self, symbols: impl Iterator<Item = Symbol>) -> Vec<u8> {
         let mut reduction = Reduction::of(self);
         let fields = Layout::FIELDS.iter().map(|(_, structure, _)| *structure);
         let members = asked::MEMBERS.map(|(structure, _)| structure);
@@ -22,22 +21,18 @@ impl Btf {
             let defining = self.enumerator_in(enumerator.name());
             reduction.kept.extend(defining.map(|(id, _)| id));
         }
-        for (kind, name) in hooks.filter_map(type_of).collect::<BTreeSet<_>>() {
+        for (kind, name) in symbols.map(type_of).collect::<BTreeSet<_>>() {
             reduction.add(&name, &[kind]);
         }
         reduction.write()
     }
 }
 
-/// Returns the kind and name of the type that describes a hook; none for a file.
-fn type_of(hook: Attach) -> Option<(u32, String)> {
-    match hook {
-        Attach::TpBtf(_, symbol) => Some((kind::TYPEDEF, trace_type(symbol))),
-        Attach::Fentry(_, symbol)
-        | Attach::Fexit(_, symbol)
-        | Attach::Kprobe(_, symbol)
-        | Attach::Kretprobe(_, symbol) => Some((kind::FUNC, symbol.to_owned())),
-        Attach::File(_) => None,
+/// Returns the kind and name of the type that describes a symbol.
+fn type_of(symbol: Symbol) -> (u32, String) {
+    match symbol {
+        Symbol::Tracepoint(name) => (kind::TYPEDEF, trace_type(name)),
+        Symbol::Function(name) => (kind::FUNC, name.to_owned()),
     }
 }
 
@@ -280,8 +275,8 @@ mod tests {
     #[test]
     fn types_that_lead_back_to_themselves_are_followed_once() {
         let hooks = [
-            Attach::TpBtf("", "sched_switch"),
-            Attach::Fentry("", "handle_mm_fault"),
+            Symbol::Tracepoint("sched_switch"),
+            Symbol::Function("handle_mm_fault"),
         ];
         for types in [
             // A function, then a tracepoint, that refers to itself.

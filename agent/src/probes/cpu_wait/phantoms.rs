@@ -8,12 +8,8 @@ use crate::{
         metric::{Kind, Metric, Scope, Value},
     },
     host::cgroup::CgroupId,
-    probe::{
-        Kernel,
-        collector::{OwnerRows, Rows},
-        lengths::LengthsMap,
-        mapped::Mapped,
-    },
+    ledger::rows::Rows,
+    probe::{Kernel, collector::OwnerRows, lengths::LengthsMap, mapped::Mapped},
 };
 
 /// See its help.
