@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::doctor::groups::Limit;
 use crate::{
-    ShellCommand,
     api::{DaemonTime, Labels, NotMeasured},
     ledger::history::{Quantity, Sums},
+    text::shell_command::ShellCommand,
 };
 pub use facts::{Facts, NodeFacts};
 pub use pod::{Maker, PodFacts};

@@ -17,5 +17,3 @@ pub mod probe;
 pub mod probes;
 pub mod server;
 pub mod text;
-
-pub use text::shell_command::ShellCommand;

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::bpf::{self, Arch};
 use crate::chart;
+use crate::rooms;
 use crate::setup::{Bpf, Install, Setup};
 use crate::shell;
 use crate::steps::{Outcome, Steps};
@@ -83,6 +84,7 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<()> {
         passed(cargo.args(["--", "-D", "warnings"]))
     });
     steps.step("lints of the kernel side", || kernel_side(workspace, &bpf));
+    steps.step("rooms of the agent", || rooms::check(workspace));
     steps.step("licences, duplicates and sources", || {
         passed(&mut denying(
             workspace,

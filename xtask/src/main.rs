@@ -10,6 +10,7 @@ mod demo;
 mod dist;
 mod fuzz;
 mod lab;
+mod rooms;
 mod run;
 mod setup;
 mod shell;

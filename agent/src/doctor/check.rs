@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use super::{Node, root::Unread};
-use crate::ShellCommand;
+use crate::text::shell_command::ShellCommand;
 
 /// Check of one aspect of the node.
 #[derive(Debug)]

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::root::{Root, Unread};
 use crate::{
-    ShellCommand,
     attribution::pods::PodIdentity,
     host::{
         cgroup::{CgroupPath, Mode},
         topology::{CpuList, MAX_CPU, MAX_NODE},
     },
+    text::shell_command::ShellCommand,
 };
 
 /// Mount point of cgroups, which the kubelet assumes too.

@@ -12,8 +12,8 @@ use super::{
     lost_by_cause, total,
 };
 use crate::{
-    ShellCommand,
     ledger::history::{Quantity, Sums},
+    text::shell_command::ShellCommand,
 };
 
 /// Definition of a cause of lost time.

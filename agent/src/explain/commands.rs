@@ -6,7 +6,8 @@ use super::{
     text,
 };
 use crate::{
-    ShellCommand, attribution::pods::QosClass, doctor::groups::raise, ledger::history::Quantity,
+    attribution::pods::QosClass, doctor::groups::raise, ledger::history::Quantity,
+    text::shell_command::ShellCommand,
 };
 use stallscope_ebpf::Cause;
 

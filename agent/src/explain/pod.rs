@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::Remedy;
 use crate::{
-    ShellCommand,
     attribution::pods::{QosClass, Workload},
+    text::shell_command::ShellCommand,
 };
 
 /// Pod of a subject, as far as it is known.

@@ -13,7 +13,7 @@ use crate::text::printable::is_printable;
 /// `"$(printf '…')"` with the characters as octal escapes, since not every `sh` (dash) knows `$'…'`.
 ///
 /// ```
-/// use stallscope::ShellCommand;
+/// use stallscope::text::shell_command::ShellCommand;
 ///
 /// let file = "/sys/fs/cgroup/q; touch PWNED $(id)/cpu.weight";
 /// let command = ShellCommand::write(1000, file);

@@ -1,6 +1,5 @@
 //! Checks of control groups: version, controllers, and cgroup driver.
 
-use crate::ShellCommand;
 use crate::attribution::pods::PodTrees;
 use crate::attribution::{OwnerKind, attribute};
 use crate::doctor::{
@@ -9,6 +8,7 @@ use crate::doctor::{
     groups::Groups,
 };
 use crate::host::cgroup::{CgroupPath, Mode};
+use crate::text::shell_command::ShellCommand;
 
 /// Returns the trees in which the kubelet has pods: `/kubepods.slice`, `/kubepods`, or the same below `--cgroup-root`.
 pub fn pod_trees(groups: &Groups) -> Vec<String> {

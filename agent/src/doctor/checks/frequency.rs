@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, Severity, Unmade},
 };
 use crate::host::topology::CpuList;
+use crate::text::shell_command::ShellCommand;
 
 const CPUS: &str = "/sys/devices/system/cpu";
 

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
     facts::THP,
     root::Kind,
 };
+use crate::text::shell_command::ShellCommand;
 
 /// Reads the chosen word in a file of transparent huge pages, and returns the file too.
 fn choice(node: &Node, name: &str) -> Result<(String, String), Unmade> {

@@ -1,12 +1,12 @@
 //! Checks of the kernel and of the features that the agent's measurements need.
 
-use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
     kernel::Version,
     root::Kind,
 };
+use crate::text::shell_command::ShellCommand;
 
 const RELEASE: &str = "/proc/sys/kernel/osrelease";
 

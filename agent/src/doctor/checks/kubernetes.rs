@@ -2,13 +2,13 @@
 
 use serde_json::Value;
 
-use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
     kubelet::{Kubelet, Setting, yaml},
 };
 use crate::host::topology::{CpuList, MAX_CPU};
+use crate::text::shell_command::ShellCommand;
 
 /// File in which the CPU manager records the CPUs of each container.
 pub const CPU_STATE: &str = "/var/lib/kubelet/cpu_manager_state";

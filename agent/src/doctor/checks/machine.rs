@@ -1,11 +1,11 @@
 //! Checks of CPUs, pages, and the CPU time that a hypervisor leaves.
 
-use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
     facts::THP,
 };
+use crate::text::shell_command::ShellCommand;
 
 pub static CPU_MODEL: Check = Check {
     name: "cpu-model",

@@ -1,11 +1,11 @@
 //! Checks of the settings by which the kernel keeps memory free and local.
 
-use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
     root::Kind,
 };
+use crate::text::shell_command::ShellCommand;
 
 pub static NUMA_BALANCING: Check = Check {
     name: "numa-balancing",

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
 };
 use crate::host::topology::{Boundary, Topology};
+use crate::text::shell_command::ShellCommand;
 
 const NODES: &str = "/sys/devices/system/node";
 const GIB: f64 = (1_u64 << 30) as f64;

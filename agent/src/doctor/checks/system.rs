@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
     kernel::Version,
 };
 use crate::host::topology::Topology;
+use crate::text::shell_command::ShellCommand;
 
 pub static SOMAXCONN: Check = Check {
     name: "somaxconn",

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::pods::nodes_of;
-use crate::ShellCommand;
 use crate::doctor::{
     Node,
     check::{Check, Finding, Group, MendKind, Severity, Unmade},
     groups::{Groups, Quota, raise},
 };
 use crate::host::topology::CpuList;
+use crate::text::shell_command::ShellCommand;
 
 /// Cap on the findings of one check.
 const MOST: usize = 20;

@@ -2,10 +2,10 @@
 
 use super::{Case, Evidence, Remedy};
 use crate::{
-    ShellCommand,
     doctor::groups::save_up,
     explain::{Other, text},
     ledger::history::Quantity,
+    text::shell_command::ShellCommand,
 };
 
 pub(super) fn no_evidence(_: &Case) -> Vec<Evidence> {

@@ -2,8 +2,8 @@
 
 use super::{Case, Evidence, Remedy, sysctl};
 use crate::{
-    ShellCommand,
     explain::text::{bytes, number},
+    text::shell_command::ShellCommand,
 };
 
 pub(super) fn daemon_evidence(case: &Case) -> Vec<Evidence> {
