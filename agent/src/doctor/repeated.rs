@@ -15,8 +15,10 @@ use crate::{
         Encoder,
         metric::{Metric, Value},
     },
-    host::deadline::{Reads, Seconds},
-    host::heap::trim_heap,
+    host::{
+        deadline::{Reads, Seconds},
+        heap::trim_heap,
+    },
 };
 
 /// Time that a file of the node may take to answer before it counts as hanging.
