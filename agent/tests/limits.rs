@@ -40,6 +40,8 @@ fn expected(probe: &str, map: &str, host: &Host) -> Option<(u32, u64)> {
         ("cpu_wait" | "page_faults" | "task_migrations", "ORDER") => (HASH, cpus),
         // One entry per CPU, and one for all.
         ("cpu_wait" | "page_faults" | "task_migrations", "TURNS") => (ARRAY, cpus + 1),
+        // A sixteenth of the slots.
+        ("cpu_wait" | "page_faults" | "task_migrations", "RESERVED") => (HASH, (slots / 16).max(1)),
         ("cpu_wait", "OWNERS") => (ARRAY, slots),
         ("cpu_wait", "PHANTOMS") => (HASH, 1024),
         ("cpu_wait", "TASKS") => (ARRAY, 1 << host.task_bits),
