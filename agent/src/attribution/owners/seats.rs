@@ -45,9 +45,9 @@ pub(super) struct Seats {
     by_label: HashMap<OwnerLabels, OwnerIndex>,
     /// Ended owners, in the order of eviction.
     ended: BTreeSet<(Reverse<Rank>, Instant, OwnerIndex)>,
-    /// Who gives up a seat next; none until somebody asks. A heap, because few of them have to.
+    /// Owners to evict; none until it is needed. A heap, because a look needs few of them.
     leaving: Option<BinaryHeap<Reverse<Order>>>,
-    /// A rank for whose newcomers nobody has to leave, and so for none of a lower rank.
+    /// A rank for which no owner can be evicted, and so for no lower rank either.
     settled: Option<Rank>,
     /// True if a seat may have become free since [`Seats::freed`] was last called.
     freed: bool,
@@ -154,7 +154,7 @@ impl Seats {
         }
     }
 
-    /// Those that would give up a seat for a newcomer of this rank.
+    /// Returns the owners that can be evicted for a new one of this rank.
     fn order(&self, rank: Rank, activity: Activity<'_>) -> BinaryHeap<Reverse<Order>> {
         #[cfg(test)]
         self.ordered.set(self.ordered.get() + 1);
@@ -389,14 +389,14 @@ mod tests {
         };
         // Seats given, calls of `order`, and owners asked for their activity.
         assert_eq!(come(&mut seats, 0..100, Rank::Host), (100, 0, 0));
-        // Nobody of their own rank gives way, which is found once.
+        // No owner of the same rank can be evicted; one pass finds that.
         assert_eq!(come(&mut seats, 100..200, Rank::Host), (0, 1, 0));
         assert_eq!(come(&mut seats, 200..300, Rank::Other), (0, 0, 0));
-        // All give way to pods, which is found once too; those who are left do not for others of their rank.
+        // All can be evicted for pods; one pass finds that too. Those left cannot be evicted for others of their rank.
         assert_eq!(come(&mut seats, 300..399, Rank::Pod), (99, 1, 100));
         assert_eq!(come(&mut seats, 400..500, Rank::Host), (0, 0, 0));
         assert_eq!(come(&mut seats, 500..600, Rank::Pod), (1, 1, 0));
-        // A seat that is free again, or a new look, is a reason to ask.
+        // An owner that ended, or a new look, is a reason for another pass.
         seats.look();
         assert_eq!(come(&mut seats, 600..700, Rank::Pod), (0, 1, 0));
         let pod = *seats.by_label.get(&labels(300)).expect("a seat");
