@@ -4,11 +4,12 @@ mod claims;
 mod labels;
 mod pending;
 mod place;
+mod removed;
 mod seats;
 mod trees;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet},
     os::fd::BorrowedFd,
     sync::Arc,
     time::{Duration, Instant},
@@ -31,6 +32,8 @@ use labels::Subject;
 use pending::Waiting;
 pub use pending::{PATIENCE, PodCgroups};
 use place::Place;
+pub use removed::MOST_REMOVED;
+use removed::Removed;
 use seats::Seats;
 pub use seats::{Activity, MOST_ENDED};
 use stallscope_ebpf::{GROUP_HOST, GROUP_UNKNOWN};
@@ -55,10 +58,6 @@ pub const GRACE: Duration = Duration::from_secs(300);
 /// Number of look-ups after which an unknown cgroup counts as removed.
 const ASKS: u32 = 2;
 
-/// Maximum number of removed cgroups that are still known. Each is known for [`GRACE`], and the number of new cgroups
-/// has no bound.
-const MAX_REMOVED: usize = 8192;
-
 /// All cgroups and owners, live and recently ended.
 pub struct Owners {
     watch: Watch,
@@ -75,7 +74,7 @@ pub struct Owners {
     /// Live cgroups that are counted as [`Owners::OTHER`] until their owner gets a seat, in the order of getting one.
     standing: BTreeSet<(Rank, CgroupId)>,
     /// Removed cgroups, in the order of their removal.
-    removed: VecDeque<(Instant, CgroupId)>,
+    removed: Removed,
     /// Cgroups that the programs have counted and that are not found in the file system.
     unknown: HashMap<CgroupId, Unknown>,
     next_group: u32,
@@ -157,7 +156,7 @@ impl Owners {
             groups: HashMap::new(),
             unsettled: HashSet::new(),
             standing: BTreeSet::new(),
-            removed: VecDeque::new(),
+            removed: Removed::default(),
             unknown: HashMap::new(),
             next_group: GROUP_HOST + 1,
             folded: 0,
@@ -212,7 +211,7 @@ impl Owners {
         if member.removed.replace(now).is_some() {
             return HashSet::new();
         }
-        self.removed.push_back((now, id));
+        self.removed.push(member.rank, now, id);
         self.standing.remove(&(member.rank, id));
         if let Place::At(owner) = member.place {
             self.seats.leave(owner, now);
@@ -316,12 +315,7 @@ impl Owners {
         self.names.expire(now);
         let owners = self.seats.expire(now);
         let mut cgroups = Vec::new();
-        while let Some((removed, id)) = self.removed.front().copied() {
-            let over = now.saturating_duration_since(removed) >= GRACE;
-            if !over && self.removed.len() <= MAX_REMOVED {
-                break;
-            }
-            self.removed.pop_front();
+        for (removed, id) in self.removed.expire(now) {
             // It may have been added again under its ID.
             let member = self.members.get(&id);
             if member.is_none_or(|member| member.removed != Some(removed)) {
@@ -343,7 +337,7 @@ impl Owners {
     /// Returns whether too many removed cgroups are kept, so that [`Owners::expire`] is due.
     #[must_use]
     pub fn crowded(&self) -> bool {
-        self.removed.len() > MAX_REMOVED
+        self.removed.crowded()
     }
 
     /// Returns the labels of an owner.

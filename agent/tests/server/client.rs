@@ -201,6 +201,13 @@ impl Client {
         answer
     }
 
+    /// Waits until an answer has begun, and reads no more of it. Returns its first words, such as `HTTP/1.1 200`.
+    pub async fn begun(&mut self) -> String {
+        let mut first = vec![0; "HTTP/1.1 200".len()];
+        self.0.read_exact(&mut first).await.expect("an answer");
+        String::from_utf8(first).unwrap()
+    }
+
     /// Reads to the end. Returns how long the server took to close.
     pub async fn closed(&mut self) -> Duration {
         let start = Instant::now();
