@@ -37,23 +37,23 @@ use crate::{
 };
 
 pub mod actor;
-mod ask;
-mod bound;
+mod answers;
+mod drop_capabilities;
 mod families;
 mod grow;
 mod host;
-mod looks;
+mod map_bound;
 mod record;
 mod reserved;
 mod scrape;
-mod seal;
 mod series;
+mod worker;
 
-pub use ask::{Explaining, Ranking, Unread};
-pub use bound::map_bound;
+pub use answers::{Explaining, Ranking, Unread};
 pub use families::METRICS;
 pub use host::tables;
 use host::{MAX_SLOTS, SEALED_SLOTS, check_cpus, host, kernel};
+pub use map_bound::map_bound;
 use reserved::Reserved;
 pub use series::{OwnerFamily, owner_families, series_bound};
 

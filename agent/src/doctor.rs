@@ -16,8 +16,8 @@ mod kubelet;
 mod live;
 mod metrics;
 mod node;
+mod periodic;
 mod reference;
-mod repeated;
 pub(crate) mod root;
 mod runtime;
 mod text;
@@ -32,8 +32,8 @@ pub use facts::Facts;
 pub use live::Live;
 pub use metrics::{METRICS, samples};
 pub use node::Node;
+pub use periodic::Repeated;
 pub use reference::reference;
-pub use repeated::Repeated;
 pub use root::Root;
 
 /// Directory of the checks' pages, in the repository.

@@ -7,11 +7,11 @@
 mod attach;
 pub mod cells;
 pub mod collector;
+pub mod durations;
 mod grow;
 mod kernel;
 pub mod kernel_log;
-pub mod lengths;
-pub mod mapped;
+pub mod mapped_array;
 pub mod overhead;
 
 pub use attach::Linked;

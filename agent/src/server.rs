@@ -5,17 +5,17 @@
 //! set.
 
 mod accept;
-mod ask;
 mod bind;
 mod budget;
 mod connection;
 mod hosts;
-mod own;
+mod metrics;
 mod page;
-mod patient;
 mod peers;
+mod queries;
 mod routes;
 mod scrape;
+mod stall_timeout;
 
 use std::fmt;
 use std::future::Future;
@@ -34,9 +34,9 @@ use tokio::task::JoinSet;
 pub use self::accept::negotiate;
 pub use self::bind::{BindError, Holder, bind};
 pub use self::hosts::{AllowedHost, Hosts};
-pub use self::own::METRICS;
+pub use self::metrics::METRICS;
 
-use self::own::Own;
+use self::metrics::Own;
 use self::peers::{Peer, Peers};
 use crate::api::{Refusal, Request};
 use crate::exposition::Format;

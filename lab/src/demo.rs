@@ -22,7 +22,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use crate::{World, served::Served, stop};
+use crate::{World, agent_process::Served, interrupt};
 pub use cause::Cause;
 pub use expected::{accepted, possible};
 pub use series::{Outcome, Series};
@@ -84,7 +84,7 @@ pub enum Status {
 /// # Errors
 /// When the agent does not start, a cause cannot be brought about or asked for, or a signal came.
 pub fn run(options: &Options) -> Result<Status> {
-    stop::on_signals();
+    interrupt::on_signals();
     let output = options.json.then(quiet_output).transpose()?;
     let mut judged = Vec::new();
     for number in 1..=options.runs {

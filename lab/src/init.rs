@@ -17,7 +17,7 @@ use rustix::{
     system::{RebootCommand, finit_module, reboot},
 };
 
-use crate::{served::Served, task::system};
+use crate::{agent_process::Served, task::system};
 
 /// Folder that xtask packs into the machine.
 const FOLDER: &str = "/lab";

@@ -4,17 +4,17 @@
 //! The same program runs on the host and as the first process of a virtual machine, where it finds
 //! several NUMA nodes and other kernels. It is not installed on nodes.
 
+pub mod agent_process;
 pub mod demo;
+pub mod histogram;
 pub mod init;
-pub mod lengths;
+pub mod interrupt;
 pub mod limit;
 pub mod memory;
 pub mod report;
 pub mod scrape;
-pub mod served;
 pub mod setting;
 pub mod split;
-pub mod stop;
 pub mod task;
 pub mod trace;
 pub mod truths;

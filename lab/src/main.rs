@@ -5,10 +5,9 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use stallscope_lab::{
     World,
+    agent_process::Served,
     demo::{self, Cause},
-    init,
-    served::Served,
-    stop, truths,
+    init, interrupt, truths,
 };
 
 /// Make stalls happen on purpose and hold what Stallscope exports against the kernel's own truth.
@@ -91,7 +90,7 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             // As shells do: 128 and the signal. Ctrl-C's stands for all.
-            ExitCode::from(if stop::stopped() { 130 } else { 2 })
+            ExitCode::from(if interrupt::stopped() { 130 } else { 2 })
         }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use stallscope::host::cgroup::Hierarchy;
 
-use crate::{Scrape, served::Served};
+use crate::{Scrape, agent_process::Served};
 
 /// The disk of a machine of the lab, which nobody else reads; each read comes from the page cache or fills it.
 pub const DISK: &str = "/dev/vda";

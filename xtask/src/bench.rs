@@ -10,12 +10,12 @@ mod estimate;
 mod figure;
 mod fleet;
 mod host;
+mod interrupt;
 mod load;
 mod process;
 mod programs;
 mod rest;
 mod scrape;
-mod stop;
 mod toggled;
 
 use std::os::unix::process::CommandExt as _;
@@ -149,7 +149,7 @@ fn measure_as_root(args: &Args, agent: &Path) -> Result<()> {
 }
 
 fn measure(args: &Args, agent: &Path) -> Result<()> {
-    stop::on_signals();
+    interrupt::on_signals();
     cgroups::remove_stale();
     let started = Instant::now();
     let mut figures = Figures::new(args.json);

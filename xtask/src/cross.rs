@@ -1,6 +1,6 @@
 //! Tools of builds for an architecture: a linker and a standard library, if it is not this machine's.
 
-mod unpacked;
+mod unpacked_packages;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::setup::compiler::{self, Compiler};
 use crate::setup::{Install, Missing, Setup, apt};
 use crate::shell;
 use crate::workspace::{self, Workspace};
-pub use unpacked::Unpacked;
+pub use unpacked_packages::Unpacked;
 
 /// Cargo settings to build for an architecture.
 #[derive(Debug)]

@@ -1,17 +1,17 @@
 //! `cargo xtask lab`: boots real kernels in virtual machines, makes stalls on purpose, and compares what the agent
 //! exports with the kernel's own measurements. Each such comparison is called a truth.
 
+mod assembly;
 mod busybox;
 mod guest;
 mod initramfs;
+mod interactive;
 pub mod kernels;
-mod maker;
 mod matrix;
 mod mutants;
 mod outcome;
 mod scaling;
 mod table;
-mod visit;
 
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -24,8 +24,8 @@ use crate::bpf::Arch;
 use crate::setup::Install;
 use crate::shell;
 use crate::workspace::Workspace;
-pub use maker::LAB_PACKAGE;
-use maker::Maker;
+pub use assembly::LAB_PACKAGE;
+use assembly::Maker;
 
 /// Default number of a machine's CPUs.
 const CPUS: u32 = 8;
@@ -161,10 +161,10 @@ pub fn run(workspace: &Workspace, install: Install, args: &Args) -> Result<ExitC
         return mutants::run(&maker, args);
     }
     if args.shell {
-        return visit::shell(&maker, args).map(|()| ExitCode::SUCCESS);
+        return interactive::shell(&maker, args).map(|()| ExitCode::SUCCESS);
     }
     if let Some(first) = args.exec.first() {
-        return visit::exec(&maker, args, first, output).map(ExitCode::from);
+        return interactive::exec(&maker, args, first, output).map(ExitCode::from);
     }
     matrix::run(&maker, args, &output)
 }

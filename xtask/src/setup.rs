@@ -4,7 +4,7 @@ pub mod apt;
 pub mod browser;
 pub mod compiler;
 mod containerd;
-pub mod foreign;
+pub mod foreign_packages;
 mod linker;
 mod promtool;
 mod python;

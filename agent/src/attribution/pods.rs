@@ -9,10 +9,10 @@
 pub mod api;
 pub mod cri;
 mod directory;
-mod doubts;
 pub mod feed;
 pub mod files;
 pub mod names;
+mod rejected;
 mod trees;
 
 use std::fmt;

@@ -4,12 +4,12 @@
 //! (40 to 85 MB measured). This one walks the blob and remembers the offset at which each type starts. Format:
 //! `Documentation/bpf/btf.rst`.
 
-mod asked;
 mod prototype;
+mod queries;
 mod reduce;
 
-pub use asked::Enumerator;
 pub use prototype::Argument;
+pub use queries::Enumerator;
 
 use std::{collections::HashMap, fs, path::Path};
 
@@ -359,7 +359,8 @@ impl Btf {
     /// Returns whether the kernel has CPU quotas (`CONFIG_CFS_BANDWIDTH`).
     #[must_use]
     pub fn has_quotas(&self) -> bool {
-        self.bit_offset(asked::QUOTA.0, asked::QUOTA.1).is_some()
+        self.bit_offset(queries::QUOTA.0, queries::QUOTA.1)
+            .is_some()
     }
 
     /// The blob that [`Btf::parse`] was given.
@@ -414,7 +415,7 @@ impl Btf {
     /// not state it, so it is computed from the length of a zonelist.
     #[must_use]
     pub fn page_node_shift(&self) -> Option<u32> {
-        let zonerefs = self.array_length(asked::ZONEREFS.0, asked::ZONEREFS.1)?;
+        let zonerefs = self.array_length(queries::ZONEREFS.0, queries::ZONEREFS.1)?;
         let zones = self.enumerator(Enumerator::MAX_NR_ZONES)? as u32;
         node_shift(zonerefs, zones)
     }

@@ -5,7 +5,7 @@
 //! longer than a deadline. While a thread hangs no other takes its place: its reader refuses further requests at once,
 //! with the file's name, and once the file answers the thread goes on by itself.
 
-mod place;
+mod step;
 
 use std::{
     fmt,
@@ -24,7 +24,7 @@ use crate::exposition::{
     metric::{Kind, Metric, Scope},
     opts,
 };
-pub use place::{At, Place, at};
+pub use step::{At, Place, at};
 
 /// The families written here.
 pub static METRICS: [&Metric; 2] = [&TIMEOUTS, &HANGING];

@@ -8,7 +8,7 @@ use stallscope_ebpf::{
     turn::turn_words,
 };
 
-use crate::{host::cgroup::CgroupId, ledger::rows::Rows, probe::mapped::Mapped};
+use crate::{host::cgroup::CgroupId, ledger::rows::Rows, probe::mapped_array::Mapped};
 
 /// Map of the reserved slots that the agent gave, by kernfs id of the cgroup.
 pub const RESERVED: &str = "RESERVED";

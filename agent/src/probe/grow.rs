@@ -14,7 +14,7 @@ use stallscope_ebpf::turn::turn_words;
 use super::{Kernel, Probe, Running, State, Status};
 use crate::{
     ledger::rows::Rows,
-    probe::{cells::RESERVED, kernel_log, mapped::Mapped, overhead::map_data},
+    probe::{cells::RESERVED, kernel_log, mapped_array::Mapped, overhead::map_data},
 };
 
 /// Time that CPUs have to change over by themselves, at their next event.

@@ -26,8 +26,8 @@ use crate::{
     probe::{
         Alternative, Attach, Attached, Hook, Kernel, Probe,
         collector::{Collector, OwnerRows},
-        lengths::{self, LengthsMap},
-        mapped::Mapped,
+        durations::{self, LengthsMap},
+        mapped_array::Mapped,
     },
 };
 
@@ -168,7 +168,7 @@ const NEW_AGAIN: [Duration; 3] = [
 const LIMITED: usize = 0;
 const TOTALS: usize = LIMITED + 1;
 const LENGTHS: usize = TOTALS + 3;
-const WIDTH: usize = LENGTHS + lengths::WIDTH;
+const WIDTH: usize = LENGTHS + durations::WIDTH;
 
 /// A cgroup that has, or had, a quota.
 struct Group {
@@ -327,7 +327,7 @@ impl Collector for Throttling {
             group.add(rows.row(*id));
         }
         for (id, counted) in self.lengths.iter().flat_map(LengthsMap::iter) {
-            lengths::add(&mut rows.row(CgroupId(id))[LENGTHS..], &counted);
+            durations::add(&mut rows.row(CgroupId(id))[LENGTHS..], &counted);
         }
     }
 
@@ -405,7 +405,7 @@ impl Collector for Throttling {
                 group.add(&mut self.retired);
             }
             if let Some(last) = self.lengths.as_mut().and_then(|l| l.remove(&id.0)) {
-                lengths::add(&mut self.retired[LENGTHS..], &last);
+                durations::add(&mut self.retired[LENGTHS..], &last);
             }
             self.stats.forget(*id);
         }

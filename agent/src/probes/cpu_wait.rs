@@ -20,7 +20,7 @@ use crate::{
         Alternative, Attach, Hook, Probe,
         cells::{self, Cells},
         collector::{Collector, LastReading, OwnerRows},
-        mapped::Mapped,
+        mapped_array::Mapped,
     },
 };
 

@@ -18,8 +18,8 @@ use crate::{
     probe::{
         Alternative, Attach, Attached, Hook, Kernel, Probe,
         collector::{Collector, OwnerRows},
-        lengths::{self, LengthsMap},
-        mapped::Mapped,
+        durations::{self, LengthsMap},
+        mapped_array::Mapped,
     },
 };
 
@@ -155,7 +155,7 @@ struct Collect {
     lost: Mapped<u64>,
     attached: Vec<Reclaim>,
     /// Counts of cgroups that were forgotten.
-    retired: [u64; RECLAIMS * lengths::WIDTH],
+    retired: [u64; RECLAIMS * durations::WIDTH],
 }
 
 fn open(ebpf: &mut Ebpf, _: &Kernel, attached: &Attached) -> anyhow::Result<Box<dyn Collector>> {
@@ -167,19 +167,19 @@ fn open(ebpf: &mut Ebpf, _: &Kernel, attached: &Attached) -> anyhow::Result<Box<
             .into_iter()
             .filter(|kind| attached.has(hooks[*kind as usize]))
             .collect(),
-        retired: [0; RECLAIMS * lengths::WIDTH],
+        retired: [0; RECLAIMS * durations::WIDTH],
     }))
 }
 
 /// The words of a row that belong to a kind.
 fn of(row: &[u64], kind: Reclaim) -> &[u64] {
-    &row[kind as usize * lengths::WIDTH..][..lengths::WIDTH]
+    &row[kind as usize * durations::WIDTH..][..durations::WIDTH]
 }
 
 impl Collector for Collect {
     fn columns(&self) -> Columns {
         Columns {
-            width: RECLAIMS * lengths::WIDTH,
+            width: RECLAIMS * durations::WIDTH,
             wrapping: 0,
         }
     }
@@ -188,8 +188,8 @@ impl Collector for Collect {
         rows.retired().copy_from_slice(&self.retired);
         for (key, counted) in self.lengths.iter() {
             let row = rows.row(CgroupId(key.cgroup));
-            if let Some(words) = row.get_mut(key.kind as usize * lengths::WIDTH..) {
-                lengths::add(words, &counted);
+            if let Some(words) = row.get_mut(key.kind as usize * durations::WIDTH..) {
+                durations::add(words, &counted);
             }
         }
     }
@@ -216,7 +216,7 @@ impl Collector for Collect {
     }
 
     fn recorded(&self) -> Vec<(Quantity, usize)> {
-        let sum = |kind: Reclaim| kind as usize * lengths::WIDTH + WAIT_BUCKETS;
+        let sum = |kind: Reclaim| kind as usize * durations::WIDTH + WAIT_BUCKETS;
         let kinds = self.attached.iter();
         kinds
             .map(|kind| (Quantity::stall(*kind), sum(*kind)))
@@ -231,8 +231,8 @@ impl Collector for Collect {
                     kind: kind as u64,
                 };
                 if let Some(last) = self.lengths.remove(&key) {
-                    let at = kind as usize * lengths::WIDTH;
-                    lengths::add(&mut self.retired[at..], &last);
+                    let at = kind as usize * durations::WIDTH;
+                    durations::add(&mut self.retired[at..], &last);
                 }
             }
         }

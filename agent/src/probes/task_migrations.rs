@@ -25,7 +25,7 @@ use crate::{
         Alternative, Attach, Hook, Kernel, Probe,
         cells::{self, Cells},
         collector::{Collector, LastReading, OwnerRows},
-        mapped::Mapped,
+        mapped_array::Mapped,
     },
 };
 

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::Limits;
-use super::own::Own;
+use super::metrics::Own;
 use super::peers::Peers;
 
 /// Unit of the budget, in bytes.

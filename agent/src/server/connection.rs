@@ -17,9 +17,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::Limits;
-use super::patient::Patient;
 use super::peers::{Guest, Refused};
 use super::routes::is_health;
+use super::stall_timeout::Patient;
 
 /// Answers a client's requests until it leaves, breaks a limit, is evicted, or the server stops.
 pub(super) async fn run(

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Limits;
-use super::own::Own;
+use super::metrics::Own;
 
 /// A client as limits see it: addresses that one party can use at will are one peer.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

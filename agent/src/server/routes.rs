@@ -11,12 +11,12 @@ use axum::routing::get;
 use bytes::Bytes;
 
 use super::accept::negotiate;
-use super::ask::{Question, busy};
 use super::budget::{Budget, Kind as Answers, RETRY_AFTER};
 use super::hosts::guard;
-use super::own::Own;
+use super::metrics::Own;
 use super::page;
 use super::peers::Peers;
+use super::queries::{Question, busy};
 use super::scrape::Scrapes;
 use super::{Config, Handlers};
 

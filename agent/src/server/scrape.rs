@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::budget::{Budget, Full, Kind};
-use super::own::Own;
+use super::metrics::Own;
 use super::{Handlers, Limits};
 use crate::api;
 use crate::exposition::Format;

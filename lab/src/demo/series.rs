@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{answer::Answer, cause::Cause, inject::Scene, place::Place, service::Service};
-use crate::{World, stop};
+use crate::{World, interrupt};
 
 /// Time for the agent to see the service before it is compared with itself, and time that the service is left alone
 /// before each cause.
@@ -39,7 +39,7 @@ impl<'a> Series<'a> {
     pub fn start(world: &'a World, name: &str) -> Result<Self> {
         let place = Place::find(world)?;
         let service = Service::start(world, name, &place.cpus, place.node)?;
-        stop::sleep(ACQUAINT)?;
+        interrupt::sleep(ACQUAINT)?;
         Ok(Self {
             world,
             place,
@@ -74,7 +74,7 @@ impl<'a> Series<'a> {
         }
         say(&format!("calm for {} s", CALM.as_secs()));
         scene.service.checkpoint()?;
-        stop::sleep(CALM)?;
+        interrupt::sleep(CALM)?;
         let calm = scene.service.checkpoint()?;
         let (world, mut answered) = (scene.world, None);
         scene.during(cause, &mut |service| {
@@ -83,7 +83,7 @@ impl<'a> Series<'a> {
                 super::expected::about(cause),
                 (WINDOW + MARGIN).as_secs()
             ));
-            stop::sleep(WINDOW + MARGIN)?;
+            interrupt::sleep(WINDOW + MARGIN)?;
             let address = world.agent.address();
             let answer = Answer::ask(&world.program, &address, &service.group.label, WINDOW)?;
             answered = Some((answer, service.checkpoint()?));

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::Truth;
-use crate::{Report, World, served::Served};
+use crate::{Report, World, agent_process::Served};
 
 const MEMORY: &str = "stallscope_map_memory_bytes";
 /// CPUs of the host for which the bound is stated.

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::Truth;
-use crate::{Group, Report, Task, Tasks as _, World, label, served::Served, task::PATIENCE};
+use crate::{Group, Report, Task, Tasks as _, World, agent_process::Served, label, task::PATIENCE};
 use quota::{Quota, Span};
 
 /// Tolerance of a single thread's wait for its quota against the throttled time of its group.

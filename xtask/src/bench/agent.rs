@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::interrupt;
 use super::process::Process;
-use super::stop;
 
 /// An agent on a free port. Dropping it ends the process.
 pub struct Agent {
@@ -35,7 +35,7 @@ impl Agent {
             if Instant::now() > deadline {
                 bail!("the agent is not ready after 30 s");
             }
-            stop::sleep(Duration::from_millis(50))?;
+            interrupt::sleep(Duration::from_millis(50))?;
         }
         Ok(agent)
     }
@@ -53,7 +53,7 @@ impl Agent {
     /// Measures its CPU time per second over `time`, in nanoseconds.
     pub fn idle_ns_per_second(&self, time: Duration) -> Result<f64> {
         let (start, before) = (Instant::now(), self.cpu_ns()?);
-        stop::sleep(time)?;
+        interrupt::sleep(time)?;
         let cpu = self.cpu_ns()? - before;
         Ok(cpu as f64 / start.elapsed().as_secs_f64())
     }

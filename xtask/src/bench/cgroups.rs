@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::interrupt;
 use super::load;
-use super::stop;
 
 const PREFIX: &str = "stallscope-bench-";
 
@@ -49,7 +49,7 @@ impl Cgroups {
     /// Creates cgroups until there are `count`.
     pub fn grow(&mut self, count: usize) -> Result<()> {
         while self.count < count {
-            stop::check()?;
+            interrupt::check()?;
             let path = self.path(self.count);
             fs::create_dir(&path).with_context(|| format!("could not make {}", path.display()))?;
             self.count += 1;

@@ -120,7 +120,7 @@ impl Control {
         writeln!(input, "{command}").with_context(gone)?;
         let mut line = String::new();
         self.output.read_line(&mut line).with_context(gone)?;
-        super::stop::check()?;
+        super::interrupt::check()?;
         if line.is_empty() {
             bail!(gone());
         }

@@ -17,7 +17,7 @@ use super::agent::{request, series};
 use super::figure::Figures;
 use super::process::Process;
 use super::rest::MEGABYTE;
-use super::{host, stop};
+use super::{host, interrupt};
 use crate::setup::{Install, Setup};
 use crate::shell;
 use crate::workspace::{AGENT_PACKAGE, Workspace};
@@ -60,7 +60,7 @@ pub struct FleetArgs {
 
 /// Builds the fleet, starts it and a Prometheus, and measures.
 pub fn run(workspace: &Workspace, install: Install, args: &FleetArgs, json: bool) -> Result<()> {
-    stop::on_signals();
+    interrupt::on_signals();
     let program = prometheus_program(workspace, install)?;
     let fleet = build(workspace)?;
     let folder = tempfile::tempdir_in(&workspace.target)
@@ -143,11 +143,11 @@ fn measure(
     let rules = workspace.root.join("dashboards/fleet-rules.yaml");
     let mut prometheus = Prometheus::start(program, folder, &rules, &addresses)?;
     prometheus.wait_until_all_are_up(args.agents as usize)?;
-    stop::sleep(SETTLE)?;
+    interrupt::sleep(SETTLE)?;
 
     eprintln!("==> measuring for {} minutes", args.minutes);
     let before = Reading::take(&prometheus, &fleet, folder)?;
-    stop::sleep(Duration::from_secs(args.minutes * 60))?;
+    interrupt::sleep(Duration::from_secs(args.minutes * 60))?;
     let after = Reading::take(&prometheus, &fleet, folder)?;
     let targets = f64::from(args.agents);
     rates(&before, &after, targets, figures);

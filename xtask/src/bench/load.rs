@@ -288,7 +288,7 @@ pub fn in_child(work: impl FnOnce() -> bool) -> Result<()> {
             return Err(error).context("could not wait for a process");
         }
     }
-    super::stop::check()?;
+    super::interrupt::check()?;
     if status != 0 {
         bail!("a process that should do something in each cgroup failed");
     }

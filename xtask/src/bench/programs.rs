@@ -12,8 +12,8 @@ use super::control::{Control, NOTHING, Program, Set};
 use super::estimate::median_of;
 use super::figure::Figures;
 use super::host::Cpus;
+use super::interrupt;
 use super::load::Load;
-use super::stop;
 
 const EVERYTHING: Set = Set {
     empty: "*",
@@ -86,10 +86,10 @@ fn under(
     for window in 0..windows {
         control.set(NOTHING, false)?;
         control.set(EVERYTHING, window % 2 == 1)?;
-        stop::sleep(Duration::from_millis(20))?;
+        interrupt::sleep(Duration::from_millis(20))?;
         control.statistics(true)?;
         let before = control.programs()?;
-        stop::sleep(length)?;
+        interrupt::sleep(length)?;
         let after = control.programs()?;
         control.statistics(false)?;
         let grown: Vec<(&Program, u64, u64)> = before

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::agent::Agent;
 use super::figure::Figures;
-use super::stop;
+use super::interrupt;
 use crate::shell;
 
 /// Bytes of a megabyte, the unit of all memory figures.
@@ -20,7 +20,7 @@ pub fn measure(program: &Path, quick: bool, figures: &mut Figures) -> Result<()>
     eprintln!("==> the agent at rest");
     let agent = Agent::start(program)?;
     // The agent is not idle while it starts.
-    stop::sleep(Duration::from_secs(3))?;
+    interrupt::sleep(Duration::from_secs(3))?;
     let time = Duration::from_secs(if quick { 20 } else { 60 });
     let idle = agent.idle_ns_per_second(time)?;
     figures.number("rest_cpu", idle / 1e9 * 100.0, "% of a CPU");

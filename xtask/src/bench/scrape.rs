@@ -10,7 +10,7 @@ use super::cgroups::Cgroups;
 use super::estimate::mean_of;
 use super::figure::Figures;
 use super::rest::MEGABYTE;
-use super::{load, stop};
+use super::{interrupt, load};
 
 const COUNTS: [usize; 3] = [10, 100, 1000];
 const SCRAPES: usize = 20;
@@ -43,7 +43,7 @@ fn ask(agent: &Agent, path: &str, idle: f64) -> Result<(Vec<f64>, String)> {
         let (start, before) = (Instant::now(), agent.cpu_ns()?);
         text = agent.get(path)?;
         // The agent still works for a moment after the answer has left.
-        stop::sleep(Duration::from_millis(30))?;
+        interrupt::sleep(Duration::from_millis(30))?;
         let cpu = (agent.cpu_ns()? - before) as f64;
         costs.push((cpu - idle * start.elapsed().as_secs_f64()) / 1e6);
     }
@@ -58,7 +58,7 @@ fn at(
     figures: &mut Figures,
 ) -> Result<()> {
     cgroups.visit()?;
-    stop::sleep(Duration::from_secs(2))?;
+    interrupt::sleep(Duration::from_secs(2))?;
     // The first scrape grows buffers, and shows that every cgroup is there.
     let text = agent.get("/metrics")?;
     let seen = text

@@ -12,8 +12,8 @@ use super::control::{Control, NOTHING, Set};
 use super::estimate::{jackknife, trimmed_mean};
 use super::figure::Figures;
 use super::host::Cpus;
+use super::interrupt;
 use super::load::Load;
-use super::stop;
 
 const EMPTY: Set = Set {
     empty: "sched_switch",
@@ -58,9 +58,9 @@ fn alternate(
         let forth = 0..states.len();
         for at in forth.clone().chain(forth.rev()) {
             control.set(states[at], false)?;
-            stop::sleep(SETTLE)?;
+            interrupt::sleep(SETTLE)?;
             let before = load.snapshot()?;
-            stop::sleep(window)?;
+            interrupt::sleep(window)?;
             match load.snapshot()?.ns_per_operation(before) {
                 Some(ns) => block[at] += ns / 2.0,
                 None => complete = false,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use crate::bpf::Arch;
-use crate::setup::foreign::{self, Download, Foreign};
+use crate::setup::foreign_packages::{self, Download, Foreign};
 use crate::setup::{Missing, Setup};
 
 const PACKAGE: &str = "busybox-static";
@@ -37,7 +37,7 @@ fn install(arch: Arch, cache: &Path, place: &Path) -> Result<()> {
     packages.retain(|package| package.name == PACKAGE);
     for package in &packages {
         if let Download::File(file) = apt.download(PACKAGE, &package.version)? {
-            foreign::unpack(&file, &root)?;
+            foreign_packages::unpack(&file, &root)?;
             let binary = ["usr/bin/busybox", "bin/busybox"]
                 .map(|path| root.join(path))
                 .into_iter()

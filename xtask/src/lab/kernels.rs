@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::bpf::Arch;
-use crate::setup::foreign::{self, Download, Foreign, Package};
+use crate::setup::foreign_packages::{self, Download, Foreign, Package};
 use crate::setup::{Missing, Setup};
 
 pub use btf::update as update_btf;
@@ -298,7 +298,7 @@ fn install(kernel: &Kernel, cache: &Path) -> Result<()> {
         let root = partial.join("root");
         remove(&root)?;
         for package in &packages {
-            foreign::unpack(package, &root)?;
+            foreign_packages::unpack(package, &root)?;
         }
         assemble(kernel, &release, &root, &folder)?;
     }

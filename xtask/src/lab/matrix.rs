@@ -12,9 +12,9 @@ use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::assembly::Maker;
 use super::guest::{Guest, Session};
 use super::kernels::{self, Kernel};
-use super::maker::Maker;
 use super::outcome::{self, Outcome};
 use super::{Args, Hierarchy, scaling, table};
 use crate::bpf::Arch;

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::maker::Maker;
+use super::assembly::Maker;
 use super::matrix::{self, Machine, Printer};
 use super::outcome::Outcome;
 use super::{Args, Hierarchy};

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::foreign::{self, Download, Foreign};
+use super::foreign_packages::{self, Download, Foreign};
 use super::{Missing, Setup};
 use crate::bpf::Arch;
 use crate::build::elf;
@@ -99,7 +99,7 @@ fn unpack(packages: &[&str], arch: Arch, place: &Path) -> Result<()> {
             });
         let file =
             file.with_context(|| format!("the mirror has no {name} for {}", arch.debian()))?;
-        foreign::unpack(&file?, &root)?;
+        foreign_packages::unpack(&file?, &root)?;
     }
     for name in RUNTIME.iter().chain(&[BUSYBOX]) {
         let unpacked = BINS.map(|bin| root.join(bin).join(name));

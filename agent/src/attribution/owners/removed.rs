@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(removed.expire(start).len(), 0);
         let later = start + GRACE;
         removed.push(Rank::Host, later, CgroupId(5000));
-        let expired = removed.expire(later + GRACE - Duration::from_nanos(1));
+        let expired = removed.expire(later + GRACE.saturating_sub(Duration::from_nanos(1)));
         assert_eq!(expired.len() as u64, 1 + kept, "all but the last");
         assert_eq!(removed.expire(later + GRACE), [(later, CgroupId(5000))]);
     }

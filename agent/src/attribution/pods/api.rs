@@ -5,11 +5,11 @@
 //! ever, at growing intervals.
 
 mod body;
+mod bounded_feed;
 mod connect;
 mod convert;
 mod failure;
 mod session;
-mod teller;
 mod wire;
 
 use std::{path::PathBuf, thread, time::Duration};
@@ -19,8 +19,8 @@ use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::{Instant, sleep};
 
 use super::feed::{Closed, Feed};
+use bounded_feed::Teller;
 use session::{Position, Stop};
-use teller::Teller;
 
 /// Directory where a pod finds its service account.
 pub const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";

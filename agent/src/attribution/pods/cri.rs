@@ -3,7 +3,7 @@
 //! Two calls of the container runtime interface, version 1, list all sandboxes and containers. The agent does not
 //! watch: it asks at the start, when a cgroup has no name, and once a minute.
 
-mod ask;
+mod exchange;
 mod join;
 mod messages;
 
@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use prost::Message as _;
 use tokio::time::{sleep, timeout};
 
-use self::ask::{Failure, Listed};
+use self::exchange::{Failure, Listed};
 use self::join::Join;
 use super::feed::{Closed, Feed, Message};
 use crate::host::deadline::{Reader, Reads};
@@ -86,7 +86,7 @@ async fn run(socket: &Path, feed: &Feed, reader: &Reader) -> Closed {
     let mut retry = FIRST_RETRY;
     loop {
         let start = Instant::now();
-        let answer = timeout(PATIENCE, ask::list(socket, reader)).await;
+        let answer = timeout(PATIENCE, exchange::list(socket, reader)).await;
         let answer = answer.unwrap_or_else(|_| Err(Failure::timeout(socket, PATIENCE)));
         let pause = match say(feed, &mut join, answer) {
             Ok(true) => {

@@ -5,8 +5,8 @@
 //! a container once it runs. The agent reads only names and the links' targets, never a log: a target need not exist
 //! here.
 
+mod directory;
 mod names;
-mod place;
 mod reading;
 mod view;
 
@@ -15,11 +15,11 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use self::directory::{Look, Place, shown};
 use self::names::{Link, PodName, Wrong};
-use self::place::{Look, Place, shown};
 use self::view::View;
-use super::doubts::Doubts;
 use super::feed::{Closed, Feed, Message};
+use super::rejected::Doubts;
 use crate::host::deadline::at;
 pub use reading::{News, Reading};
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use stallscope_ebpf::Layout;
 
-use super::{Btf, Enumerator, MAGIC, Symbol, Type, asked, kind, prototype::trace_type};
+use super::{Btf, Enumerator, MAGIC, Symbol, Type, kind, prototype::trace_type, queries};
 
 impl Btf {
     /// Returns reduced type information that gives the agent and these symbols the same answers as this one. It leaves
@@ -13,7 +13,7 @@ impl Btf {
     pub fn reduced(&self, symbols: impl Iterator<Item = Symbol>) -> Vec<u8> {
         let mut reduction = Reduction::of(self);
         let fields = Layout::FIELDS.iter().map(|(_, structure, _)| *structure);
-        let members = asked::MEMBERS.map(|(structure, _)| structure);
+        let members = queries::MEMBERS.map(|(structure, _)| structure);
         for structure in fields.chain(members).collect::<BTreeSet<_>>() {
             reduction.add(structure, &[kind::STRUCT]);
         }

@@ -9,7 +9,7 @@ use crate::{
     },
     host::cgroup::CgroupId,
     ledger::rows::Rows,
-    probe::{Kernel, collector::OwnerRows, lengths::LengthsMap, mapped::Mapped},
+    probe::{Kernel, collector::OwnerRows, durations::LengthsMap, mapped_array::Mapped},
 };
 
 /// See its help.

@@ -10,10 +10,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{During, Scene};
 use crate::{
-    Group, Task,
+    Group, Task, interrupt,
     limit::Limit,
     memory::{Region, page_size},
-    stop,
     task::{self, PATIENCE},
 };
 
@@ -108,7 +107,7 @@ impl Daemon {
         let (start, begun) = (Instant::now(), self.on_cpu()?);
         while self.on_cpu()? < begun + time {
             ensure!(start.elapsed() < PATIENCE, "kswapd does not work");
-            stop::sleep(Duration::from_millis(50))?;
+            interrupt::sleep(Duration::from_millis(50))?;
         }
         Ok(())
     }
@@ -162,7 +161,7 @@ fn until_full() -> Result<()> {
     let (start, begun) = (Instant::now(), stalls()?);
     while stalls()? < begun + STALLS {
         ensure!(start.elapsed() < PATIENCE, "the node does not fill up");
-        stop::sleep(Duration::from_millis(50))?;
+        interrupt::sleep(Duration::from_millis(50))?;
     }
     Ok(())
 }

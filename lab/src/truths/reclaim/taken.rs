@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use stallscope_ebpf::Reclaim;
 
 use crate::{
-    Group, Report, Scrape, Worker, World, label,
-    lengths::Lengths,
+    Group, Report, Scrape, Worker, World,
+    histogram::Lengths,
+    label,
     trace::{Event, Trace},
 };
 

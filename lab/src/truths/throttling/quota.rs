@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use crate::{Group, Report, Scrape, World, label, lengths::Lengths, task::PATIENCE};
+use crate::{Group, Report, Scrape, World, histogram::Lengths, label, task::PATIENCE};
 
 const PERIODS: &str = "stallscope_cpu_cfs_periods_total";
 const THROTTLED_PERIODS: &str = "stallscope_cpu_cfs_throttled_periods_total";

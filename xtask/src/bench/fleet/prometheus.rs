@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use super::super::agent::{free_address, request, sum};
+use super::super::interrupt;
 use super::super::process::Process;
-use super::super::stop;
 use super::{Addresses, SCRAPE_SECONDS};
 
 /// A running Prometheus. Dropping it ends the process.
@@ -79,7 +79,7 @@ impl Prometheus {
             if Instant::now() > deadline {
                 bail!("after 180 s only {count} of {agents} agents were scraped");
             }
-            stop::sleep(Duration::from_secs(1))?;
+            interrupt::sleep(Duration::from_secs(1))?;
         }
     }
 

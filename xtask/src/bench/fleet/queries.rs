@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::super::estimate::median;
 use super::super::figure::Figures;
-use super::super::stop;
+use super::super::interrupt;
 use super::prometheus::{Answer, Prometheus};
 
 const STEP: Duration = Duration::from_secs(30);
@@ -68,7 +68,7 @@ pub fn measure(prometheus: &Prometheus, time: Duration, figures: &mut Figures) -
 fn times(prometheus: &Prometheus, query: &str, time: Duration) -> Result<(Answer, f64)> {
     let mut seconds = Vec::new();
     loop {
-        stop::check()?;
+        interrupt::check()?;
         let answer = prometheus.range(query, time, STEP)?;
         ensure!(!answer.result.is_empty(), "nothing for {query}");
         seconds.push(answer.seconds);

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use super::{Fetched, Kernel, image, put, remove};
 use crate::bpf::Arch;
 use crate::dist::digest::sha256;
-use crate::setup::foreign::{self, Download, Foreign};
+use crate::setup::foreign_packages::{self, Download, Foreign};
 use crate::setup::{Missing, Setup, apt};
 use crate::shell;
 
@@ -162,7 +162,7 @@ fn unpack(
     let root = partial.join("root");
     remove(&root)?;
     remove(source)?;
-    foreign::unpack(&package, &root)?;
+    foreign_packages::unpack(&package, &root)?;
     put(&source.join(".unpacked"), |path| fs::write(path, ""))?;
     let archive = root.join(format!("usr/src/{}.tar.xz", recipe.package));
     shell::run(

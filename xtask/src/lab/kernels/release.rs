@@ -1,7 +1,7 @@
 //! Choice of the newest kernel of a series among the packages of a suite.
 
 use super::Kernel;
-use crate::setup::foreign::Package;
+use crate::setup::foreign_packages::Package;
 
 /// A package of a kernel image.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ pub fn numbers(patch: &str) -> Vec<u64> {
 mod tests {
     use super::super::{KERNELS, Kernel};
     use super::newest_first;
-    use crate::setup::foreign::Package;
+    use crate::setup::foreign_packages::Package;
 
     fn kernel(name: &str) -> &'static Kernel {
         KERNELS.iter().find(|k| k.name() == name).unwrap()

@@ -9,10 +9,10 @@ use kube::core::Request as Resource;
 use tokio::time::timeout;
 
 use super::body::Reader;
+use super::bounded_feed::Teller;
 use super::connect::{Connection, connect};
 use super::convert::{self, read};
 use super::failure::{BAD_ANSWER, EXPIRED, Failure, SERVER_ERROR, TIMEOUT, quoted};
-use super::teller::Teller;
 use super::wire::{Bookmark, Event, Page, Status};
 use super::{Config, MAX_PODS};
 use crate::attribution::pods::feed::Closed;

@@ -3,9 +3,9 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
-use super::ask::Listed;
+use super::exchange::Listed;
 use super::messages::{Container, MAX_ITEMS, Sandbox, SandboxMetadata};
-use crate::attribution::pods::doubts::Doubts;
+use crate::attribution::pods::rejected::Doubts;
 use crate::attribution::pods::{Pod, PodUid};
 
 /// Longest name that Kubernetes allows, in bytes: a pod's; other names have 63 at most.

@@ -4,8 +4,8 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::names::{Link, PodName};
-use crate::attribution::pods::doubts::Doubts;
 use crate::attribution::pods::feed::{Closed, Feed, Message};
+use crate::attribution::pods::rejected::Doubts;
 use crate::attribution::pods::{Pod, PodUid};
 
 /// The node's pods by UID.

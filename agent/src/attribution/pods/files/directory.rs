@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::attribution::pods::doubts::Doubts;
+use crate::attribution::pods::rejected::Doubts;
 use crate::host::deadline::at;
 
 /// Maximum number of entries kept of one directory; a node has room for some hundred pods.

@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 
 use super::Args;
+use super::assembly::Maker;
 use super::guest::{self, Session};
-use super::maker::Maker;
 use crate::bpf::Arch;
 use crate::build::elf;
 
